@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: MIT
+//
+// Math:        exp expm1 log log1p tanh erf erfc of Vec<float>, without branches or tables.
+// Accuracy:    beside each function, on every instruction set, in ulp of the exact result, seen in
+//              sweeps against the C library's double; results may be denormal; NaN gives NaN.
+// Parallelism: one vector; an element's result does not depend on its lane.
+// Source:      polynomials are minimax fits (Lawson's reweighted least squares on Chebyshev
+//              points of 40-digit values), rounded to float32 one coefficient after the other from
+//              the lowest, the rest fitted again each time; "fit 2^-k" is the relative error of the
+//              function that remains. Reductions after W. J. Cody and W. Waite, "Software Manual
+//              for the Elementary Functions", 1980. Constants are split so that the error also
+//              holds where fma() rounds twice (the generic build).
+#pragma once
+
+#include "math_double.hpp"
+#include "vec.hpp"
+
+namespace tilegrad::cpu::TILEGRAD_ISA {
+
+namespace detail {
+
+using V = Vec<float>;
+
+// ln 2 = kLn2High + kLn2Low; the high part has 9 bits, so its product with an exponent is exact.
+inline constexpr float kLn2High = 0.693359375f;
+inline constexpr float kLn2Low = -2.12194440e-4f;
+inline constexpr float kInfinity = __builtin_inff();
+inline constexpr float kNan = __builtin_nanf("");
+// 1.5 * 2^23: adding it leaves an integer |n| < 2^22 in the low bits of the sum, rounded to even.
+inline constexpr float kRoundShift = 12582912.0f;
+inline constexpr int32_t kRoundShiftBits = 0x4B400000;
+inline constexpr int32_t kSqrtHalfBits = 0x3F3504F3;
+// Below this expm1(x) and log1p(x) are x to half an ulp; the formulas would lose the sign of -0.
+inline constexpr float kLinear = 0x1p-24f;
+
+// c0 + x (c1 + x (c2 + ...)).
+TILEGRAD_INLINE V polynomial(V, float c) { return c; }
+template <class... Rest>
+TILEGRAD_INLINE V polynomial(V x, float c, Rest... rest) {
+  return fma(x, polynomial(x, rest...), V(c));
+}
+
+TILEGRAD_INLINE V::Int to_int(V n) { return (n + kRoundShift).to_bits() - kRoundShiftBits; }
+TILEGRAD_INLINE V to_float(V::Int n) { return V::from_bits(n + kRoundShiftBits) - kRoundShift; }
+// How far the bits of x lie above those of sqrt(1/2), modulo 2^32: the exponent of x over
+// [sqrt(1/2), sqrt(2)) is this >> 23. Unsigned, since a negative x would overflow.
+TILEGRAD_INLINE V::Int above_sqrt_half(V x) {
+  using UInt [[gnu::vector_size(native::kVectorBytes)]] = uint32_t;
+  return (V::Int)((UInt)x.to_bits() - static_cast<uint32_t>(kSqrtHalfBits));
+}
+// 2^n for -126 <= n <= 127.
+TILEGRAD_INLINE V power_of_two(V::Int n) { return V::from_bits((n + 127) << 23); }
+
+// a * 2^n for a near 1 and |n| < 250, rounded once: the first of two factors leaves it normal.
+TILEGRAD_INLINE V scale(V a, V n) {
+#if defined(TILEGRAD_ISA_AVX512)
+  return V::from_native(native::scalef(a.v, n.v));
+#else
+  const V::Int exponent = to_int(n), half = exponent >> 1;
+  return a * power_of_two(half) * power_of_two(exponent - half);
+#endif
+}
+
+struct ExpParts {
+  V n;  // exp(x) = 2^n (1 + p), |p| < 0.42
+  V p;
+};
+
+// Of x + tail, |x| < 300, with a tail much smaller than x. A tail of -0 costs nothing: the compiler
+// may drop x + -0, but not x + 0.
+// Fit 2^-28.2 on |r| <= 0.3476.
+TILEGRAD_INLINE ExpParts exp_parts(V x, V tail) {
+  const V n = fma(x + tail, V(1.44269504f), V(kRoundShift)) - kRoundShift;
+  const V r = fma(n, V(-kLn2Low), fma(n, V(-kLn2High), x)) + tail;
+  const V q =
+      polynomial(r, 0.49999994f, 0.166665211f, 0.0416682921f, 0.00836872123f, 0.0013818742f);
+  return {n, fma(r * r, q, r)};
+}
+
+// log(1 + f) + e ln 2 for -0.293 <= f <= 0.4143. Fit 2^-27.4.
+TILEGRAD_INLINE V log_parts(V f, V e) {
+  const V q = polynomial(f, -0.5f, 0.333333313f, -0.250008196f, 0.200012416f, -0.166234091f,
+                         0.1420158f, -0.131596103f, 0.127622157f, -0.0763643533f);
+  return fma(e, V(kLn2High), f + fma(f * f, q, e * kLn2Low));
+}
+
+// The logarithm's value where its argument `one_plus` is not positive and finite.
+TILEGRAD_INLINE V log_special(V one_plus, V finite) {
+  const V outside = select(one_plus < 0.0f, V(kNan), one_plus);  // NaN and +inf stay
+  return select((one_plus > 0.0f) & (one_plus < kInfinity), finite,
+                select(one_plus == 0.0f, V(-kInfinity), outside));
+}
+
+}  // namespace detail
+
+// Within 1.1 ulp.
+TILEGRAD_INLINE Vec<float> exp(Vec<float> x) {
+  const detail::ExpParts e = detail::exp_parts(clamp(x, -104.5f, 89.0f), -0.0f);
+  return detail::scale(1.0f + e.p, e.n);
+}
+
+// Within 1.5 ulp.
+TILEGRAD_INLINE Vec<float> expm1(Vec<float> x) {
+  using detail::V;
+  const detail::ExpParts e = detail::exp_parts(clamp(x, -20.0f, 89.0f), -0.0f);
+  // In halves, since 2^n overflows before the result does.
+  const V half = detail::power_of_two(detail::to_int(e.n) - 1);
+  const V sum = fma(e.p, half, half - 0.5f);
+  return select(abs(x) < detail::kLinear, x, sum + sum);
+}
+
+// Within 0.9 ulp.
+TILEGRAD_INLINE Vec<float> log(Vec<float> x) {
+  using detail::V;
+  const Mask<V> denormal = x < 0x1p-126f;
+  const V scaled = select(denormal, x * 0x1p23f, x);
+  const V::Int offset = detail::above_sqrt_half(scaled);
+  const V m = V::from_bits((offset & 0x7FFFFF) + detail::kSqrtHalfBits);  // in [sqrt 1/2, sqrt 2)
+  const V e = detail::to_float(offset >> 23) - select(denormal, V(23.0f), V(0.0f));
+  return detail::log_special(x, detail::log_parts(m - 1.0f, e));
+}
+
+// Within 1.5 ulp.
+TILEGRAD_INLINE Vec<float> log1p(Vec<float> x) {
+  using detail::V;
+  const V u = 1.0f + x;
+  const V::Int e = detail::above_sqrt_half(u) >> 23;
+  // f = (1 + x) / 2^e - 1 from x itself, since u is rounded. In quarters: 2^-e may be denormal.
+  const V scale4 = detail::power_of_two(2 - e);
+  const V f = fma(0.25f * x, scale4, 0.25f * scale4 - 1.0f);
+  const V y = detail::log_special(u, detail::log_parts(f, detail::to_float(e)));
+  return select(abs(x) < detail::kLinear, x, y);
+}
+
+// Within 1.4 ulp. Below 0.625 an odd polynomial (fit 2^-27.7), above 1 - 2 / (exp(2x) + 1).
+TILEGRAD_INLINE Vec<float> tanh(Vec<float> x) {
+  using detail::V;
+  const V a = abs(x), y = a * a;
+  const V p = detail::polynomial(y, -0.333332807f, 0.133314058f, -0.0537365153f, 0.0206281673f,
+                                 -0.00569229666f);
+  const V large = 1.0f - 2.0f / (exp(a + a) + 1.0f);
+  return copysign(select(a < 0.625f, fma(a * y, p, a), large), x);
+}
+
+namespace detail {
+
+// erfc(a) for a >= 0: below 1.0625 exp(-a Q(a)) (fit 2^-30.4), above exp(-a^2) t R(t - 1/2) with
+// t = 1 / (a + 1/2) (fit 2^-27.7), a variable in the manner of M. Shepherd and J. Laframboise,
+// Math. Comp. 36 (1981), 249-253. Near 0 the rounding of t would cost 6 ulp.
+TILEGRAD_INLINE V erfc_positive(V a) {
+  a = clamp(a, 0.0f, 10.5f);  // erfc(10.5) is 0
+  const Mask<V> small = a < 1.0625f;
+  const V q = polynomial(a, -1.12837923f, -0.636618257f, -0.10278587f, 0.0191834699f,
+                         8.84146502e-05f, -0.00155847333f, 0.000534737948f, -7.03069163e-05f);
+  // a^2 = head^2 - tail exactly enough: exp would magnify a rounding of 110 a million times.
+  const V head = V::from_bits(a.to_bits() & ~0xFFF);
+  const V tail = (head - a) * (head + a);
+  const ExpParts e = exp_parts(select(small, a * q, -head * head), select(small, V(0.0f), tail));
+  const V t = 1.0f / (a + 0.5f);
+  const V r =
+      polynomial(t - 0.5f, 0.643170834f, 0.0226417184f, -0.226418331f, 0.156573668f, 0.0154059138f,
+                 -0.154529661f, 0.185852572f, -0.157550618f, -0.194130063f, 0.338159323f);
+  const V factor = select(small, V(1.0f), r * t);
+  return scale(fma(e.p, factor, factor), e.n);
+}
+
+}  // namespace detail
+
+// Within 4 ulp, also where the result is denormal.
+TILEGRAD_INLINE Vec<float> erfc(Vec<float> x) {
+  const detail::V y = detail::erfc_positive(abs(x));
+  return select(x < 0.0f, 2.0f - y, y);
+}
+
+// Within 1.2 ulp. Below 1 an odd polynomial (fit 2^-29.4), above 1 - erfc.
+TILEGRAD_INLINE Vec<float> erf(Vec<float> x) {
+  using detail::V;
+  const V a = abs(x);
+  const V p = detail::polynomial(a * a, 0.128379166f, -0.37612626f, 0.112835787f, -0.0268533472f,
+                                 0.0051871622f, -0.00079978531f, 7.80690316e-05f);
+  return copysign(select(a < 1.0f, fma(a, p, a), 1.0f - detail::erfc_positive(a)), x);
+}
+
+}  // namespace tilegrad::cpu::TILEGRAD_ISA
