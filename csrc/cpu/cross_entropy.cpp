@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: MIT
+// cross_entropy: first the targets are checked and the mean's denominator is added up, then one
+// pass over the logits gives loss and gradient (simd/cross_entropy.cpp), then the rows' losses are
+// added. Both sums have an order that depends on the number of rows only.
+#include "simd/cross_entropy.hpp"
+
+#include <algorithm>
+#include <limits>
+
+#include "../ops.hpp"
+#include "class_chunks.hpp"
+#include "isa.hpp"
+#include "parallel.hpp"
+#include "reduce.hpp"
+
+namespace tilegrad::cpu {
+namespace {
+
+static_assert(kChunkRows <= kMaxCrossEntropyRows);
+
+constexpr double kNanosecondsAnElement = 0.6;  // an exponential and three passes in cache
+constexpr int64_t kTargetBlock = 8192;         // targets checked by a task
+
+// f(pointer to the indices as they are stored)
+template <class F>
+void visit(const IndexView& view, F f) {
+  switch (view.is_signed ? -view.bytes : view.bytes) {
+    case -1:
+      return f(static_cast<const int8_t*>(view.data));
+    case -2:
+      return f(static_cast<const int16_t*>(view.data));
+    case -4:
+      return f(static_cast<const int32_t*>(view.data));
+    case -8:
+      return f(static_cast<const int64_t*>(view.data));
+    case 1:
+      return f(static_cast<const uint8_t*>(view.data));
+    case 2:
+      return f(static_cast<const uint16_t*>(view.data));
+    case 4:
+      return f(static_cast<const uint32_t*>(view.data));
+    default:
+      return f(static_cast<const uint64_t*>(view.data));
+  }
+}
+
+// An index above the range of int64_t is no class; it must not turn into a negative number either,
+// which could be ignore_index.
+template <class Index>
+int64_t to_class(Index index) {
+  if constexpr (sizeof(Index) == 8 && std::numeric_limits<Index>::is_signed == false) {
+    if (index > static_cast<Index>(std::numeric_limits<int64_t>::max())) {
+      return std::numeric_limits<int64_t>::max();
+    }
+  }
+  return static_cast<int64_t>(index);
+}
+
+// Of a block of targets: the sum of their weights, and the first that is no class.
+struct TargetBlock {
+  double weight = 0;
+  int64_t bad = 0;
+  bool has_bad = false;
+};
+
+template <class Index, class T>
+TargetBlock check_block(const Index* indices, int64_t begin, int64_t end,
+                        const CrossEntropy<T>& problem) {
+  TargetBlock block;
+  int64_t counted = 0;
+  for (int64_t row = begin; row < end; ++row) {
+    const int64_t target = to_class(indices[row]);
+    if (target == problem.ignore_index) continue;
+    if (target < 0 || target >= problem.shape.classes) {
+      block.bad = target;
+      block.has_bad = true;
+      break;
+    }
+    ++counted;
+    if (problem.weight != nullptr) block.weight += problem.weight[target];
+  }
+  if (problem.weight == nullptr) block.weight = static_cast<double>(counted);
+  return block;
+}
+
+template <class T>
+TargetBlock check_targets(Context& context, const CrossEntropy<T>& problem, int64_t rows) {
+  const int64_t count = (rows + kTargetBlock - 1) / kTargetBlock;
+  WorkspaceScope scope(context);
+  TargetBlock* blocks = context.workspace->take<TargetBlock>(count);
+  visit(problem.indices, [&](const auto* indices) {
+    parallel_for(context, count, static_cast<double>(rows), [&](int64_t block, int) {
+      const int64_t begin = block * kTargetBlock;
+      blocks[block] = check_block(indices, begin, std::min(rows, begin + kTargetBlock), problem);
+    });
+  });
+  TargetBlock all;
+  for (int64_t block = 0; block < count; ++block) {
+    if (blocks[block].has_bad) return blocks[block];
+    all.weight += blocks[block].weight;
+  }
+  return all;
+}
+
+// The kernel's view of a chunk of rows: the targets as int64_t, with their weights and scales.
+template <class T>
+class ChunkTargets {
+ public:
+  void read(const CrossEntropy<T>& problem, const ClassChunk& chunk, const T* grad_output,
+            double scale) {
+    const bool by_index = problem.indices.data != nullptr;
+    const T keep = static_cast<T>(1 - problem.label_smoothing);
+    if (by_index) {
+      visit(problem.indices, [&](const auto* indices) {
+        for (int64_t i = 0; i < chunk.rows.rows; ++i) {
+          const int64_t target = to_class(indices[chunk.row + i]);
+          class_[i] = target == problem.ignore_index ? kIgnoredRow : target;
+        }
+      });
+    }
+    for (int64_t i = 0; i < chunk.rows.rows; ++i) {
+      const bool weighted = by_index && problem.weight != nullptr && class_[i] != kIgnoredRow;
+      hit_[i] = !by_index ? T(0) : weighted ? keep * problem.weight[class_[i]] : keep;
+      scale_[i] = grad_output != nullptr ? grad_output[chunk.row + i] : static_cast<T>(scale);
+    }
+  }
+  const int64_t* classes() const { return class_; }
+  const T* hit() const { return hit_; }
+  const T* scale() const { return scale_; }
+
+ private:
+  int64_t class_[kChunkRows];
+  T hit_[kChunkRows];
+  T scale_[kChunkRows];
+};
+
+}  // namespace
+
+template <class T>
+void cross_entropy(Context& context, T* loss, T* dlogits, const T* grad_output,
+                   const CrossEntropy<T>& problem, int64_t* bad_target) {
+  const auto& kernel = kernels<CrossEntropyKernels<T>>();
+  const auto [outer, classes, inner] = problem.shape;
+  const int64_t rows = outer * inner;
+  const bool by_index = problem.indices.data != nullptr;
+  const bool by_row = problem.reduction == Reduction::none;
+  const double smoothing = problem.label_smoothing;
+
+  // Without classes a row has no loss, and their mean is over nothing.
+  double denominator = classes == 0 ? 0 : static_cast<double>(rows);
+  if (by_index) {
+    const TargetBlock targets = check_targets(context, problem, rows);
+    if (targets.has_bad) {
+      *bad_target = targets.bad;
+      return;
+    }
+    denominator = targets.weight;
+  }
+  if (problem.reduction != Reduction::mean) denominator = 1;
+  const double scale =
+      (by_row || grad_output == nullptr ? 1.0 : static_cast<double>(*grad_output)) / denominator;
+
+  WorkspaceScope scope(context);
+  T* row_loss = loss == nullptr || by_row ? loss : context.workspace->take<T>(rows);
+  if (classes == 0 && row_loss != nullptr) std::fill_n(row_loss, rows, T(0));
+  if (classes != 0 && (row_loss != nullptr || dlogits != nullptr)) {
+    for_class_chunks(context, problem.shape, kNanosecondsAnElement, [&](const ClassChunk& chunk) {
+      const auto at = [](auto* p, int64_t i) { return p == nullptr ? nullptr : p + i; };
+      ChunkTargets<T> targets;
+      targets.read(problem, chunk, by_row ? grad_output : nullptr, scale);
+      CrossEntropyRows<T> c;
+      c.loss = at(row_loss, chunk.row);
+      c.dlogits = at(dlogits, chunk.offset);
+      c.logits = problem.logits + chunk.offset;
+      c.shape = chunk.rows;
+      c.target = by_index ? targets.classes() : nullptr;
+      c.hit = targets.hit();
+      c.scale = targets.scale();
+      c.soft = !by_index || smoothing != 0;
+      c.probabilities = by_index ? nullptr : problem.probabilities + chunk.offset;
+      c.weight = problem.weight;
+      c.keep = static_cast<T>(1 - smoothing);
+      c.floor = static_cast<T>(smoothing / static_cast<double>(classes));
+      kernel.rows(c);
+    });
+  }
+  if (loss != nullptr && !by_row) {
+    *loss = static_cast<T>(sum_all(context, row_loss, rows) / denominator);
+  }
+}
+
+template void cross_entropy(Context&, float*, float*, const float*, const CrossEntropy<float>&,
+                            int64_t*);
+template void cross_entropy(Context&, double*, double*, const double*, const CrossEntropy<double>&,
+                            int64_t*);
+
+}  // namespace tilegrad::cpu
