@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: MIT
+// Math: c = f(alpha a b + beta c + bias).
+// Shapes: a (m, k), b (k, n), c (m, n), any strides, a batch of each.
+// Parallelism: a task owns a block of C. Sums run over p = 0 .. k-1 in one chain of fma within a
+//   block of k, and block after block: neither the path, nor the tile, nor the thread count shows
+//   in the bits of an element.
+// Memory: `direct` reads A, and B where its rows are contiguous, in place. `columns` gives a task
+//   all of m and a few columns of B, packed by the task. `blocks` shares a packed block of B
+//   (kDepth x width, in L2) and packs a panel of A (in L1) by the task.
+// Source: Goto and van de Geijn 2008; Van Zee and van de Geijn 2015 (BLIS).
+#include "simd/matmul.hpp"
+
+#include <algorithm>
+
+#include "isa.hpp"
+#include "matmul_path.hpp"
+#include "parallel.hpp"
+#include "simd/activation.hpp"
+
+namespace tilegrad::cpu {
+namespace {
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+template <class T>
+struct Product {
+  const MatmulKernels<T>& kernel;
+  const ActivationKernels<T>& activation;
+  Matrix<T> c;
+  Matrix<const T> a, b;
+  MatmulSize size;
+  T alpha, beta;
+  Epilogue<T> epilogue;
+  MatmulPath path;
+
+  int64_t depth() const { return k_block(size.k, sizeof(T)); }
+  int64_t k_blocks() const { return std::max<int64_t>(1, ceil_div(size.k, depth())); }
+  int64_t width() const { return int64_t{path.vectors} * kernel.lanes; }
+};
+
+template <class T>
+struct Panel {
+  const T* data;
+  int64_t lane_step, step;
+};
+
+template <class T>
+void run_tile(const Product<T>& x, int64_t batch, int64_t i, int64_t rows, int64_t j,
+              int64_t columns, int64_t p, int64_t k, Panel<T> a, Panel<T> b) {
+  int vectors = static_cast<int>(ceil_div(columns, x.kernel.lanes));
+  if (vectors == 3) vectors = 4;
+  x.kernel.tile(
+      {x.c.data + batch * x.c.batch_stride + i * x.c.row_stride + j, x.c.row_stride, a.data,
+       a.lane_step, a.step, b.data, b.step, k, columns, x.alpha, p == 0 ? x.beta : T(1)},
+      static_cast<int>(rows), vectors);
+}
+
+template <class T>
+void run_epilogue(const Product<T>& x, int64_t batch, int64_t i, int64_t rows, int64_t j,
+                  int64_t columns) {
+  const Epilogue<T>& e = x.epilogue;
+  if (e.bias == nullptr && e.preactivation == nullptr &&
+      e.activation.kind == ActivationKind::identity) {
+    return;
+  }
+  for (int64_t r = i; r < i + rows; ++r) {
+    T* before = e.preactivation == nullptr
+                    ? nullptr
+                    : e.preactivation + (batch * x.size.m + r) * x.size.n + j;
+    x.activation.bias_forward(x.c.data + batch * x.c.batch_stride + r * x.c.row_stride + j, before,
+                              e.bias == nullptr ? nullptr : e.bias + j, columns, e.activation);
+  }
+}
+
+template <class T>
+void pack_a(const Product<T>& x, int64_t batch, int64_t i, int64_t rows, int64_t p, int64_t k,
+            T* packed) {
+  x.kernel.pack(packed, rows,
+                x.a.data + batch * x.a.batch_stride + i * x.a.row_stride + p * x.a.col_stride,
+                x.a.row_stride, x.a.col_stride, rows, k);
+}
+
+template <class T>
+void pack_b(const Product<T>& x, int64_t batch, int64_t p, int64_t k, int64_t j, int64_t columns,
+            T* packed) {
+  x.kernel.pack(packed, x.width(),
+                x.b.data + batch * x.b.batch_stride + p * x.b.row_stride + j * x.b.col_stride,
+                x.b.col_stride, x.b.row_stride, columns, k);
+}
+
+// direct and columns: tasks share nothing but, at most, the packed A of one matrix of the batch.
+template <class T>
+void run_columns(Context& context, const Product<T>& x, int64_t first, int64_t count) {
+  const auto [unused, m, n, k] = x.size;
+  const MatmulPath& path = x.path;
+  const int64_t width = x.width();
+  const int64_t depth = x.depth();
+  const int64_t row_tasks = ceil_div(m, path.task_rows);
+  const int64_t column_tasks = ceil_div(n, path.task_columns);
+  const double nanoseconds = matmul_nanoseconds(m, n, k, sizeof(T)) * static_cast<double>(count);
+
+  WorkspaceScope scope(context);
+  T* packed_a = path.pack_a ? context.workspace->take<T>(m * k) : nullptr;
+  T* scratch = context.workspace->take<T>(thread_limit(context) * depth * width);
+  if (path.pack_a) {
+    parallel_for(context, ceil_div(m, path.rows), 1.0 * static_cast<double>(m * k),
+                 [&](int64_t panel, int) {
+                   const int64_t i = panel * path.rows;
+                   const int64_t rows = std::min<int64_t>(path.rows, m - i);
+                   for (int64_t p = 0; p < k; p += depth) {
+                     const int64_t kb = std::min(depth, k - p);
+                     pack_a(x, first, i, rows, p, kb, packed_a + p * m + i * kb);
+                   }
+                 });
+  }
+  parallel_for(context, count * row_tasks * column_tasks, nanoseconds, [&](int64_t task, int t) {
+    const int64_t batch = first + task / (row_tasks * column_tasks);
+    const int64_t row_begin = task / column_tasks % row_tasks * path.task_rows;
+    const int64_t row_end = std::min(m, row_begin + path.task_rows);
+    const int64_t column_begin = task % column_tasks * path.task_columns;
+    const int64_t column_end = std::min(n, column_begin + path.task_columns);
+    T* const packed_b = scratch + t * depth * width;
+    for (int64_t block = 0; block < x.k_blocks(); ++block) {
+      const int64_t p = block * depth;
+      const int64_t kb = std::min(depth, k - p);
+      const auto panel_of_b = [&](int64_t j, bool pack) -> Panel<T> {
+        if (pack) {
+          pack_b(x, batch, p, kb, j, std::min(width, column_end - j), packed_b);
+          return {packed_b, 1, width};
+        }
+        return {x.b.data + batch * x.b.batch_stride + p * x.b.row_stride + j, 1, x.b.row_stride};
+      };
+      const auto update = [&](int64_t i, int64_t j, Panel<T> b) {
+        const int64_t rows = std::min<int64_t>(path.rows, row_end - i);
+        Panel<T> a = {x.a.data + batch * x.a.batch_stride + i * x.a.row_stride + p * x.a.col_stride,
+                      x.a.row_stride, x.a.col_stride};
+        if (path.pack_a) a = {packed_a + p * m + i * kb, 1, rows};
+        run_tile(x, batch, i, rows, j, std::min(width, column_end - j), p, kb, a, b);
+      };
+      for (int64_t j = column_begin; j < column_end; j += width) {
+        const int64_t columns = std::min(width, column_end - j);
+        // A tile loads whole vectors of B: a last panel that is not made of them is packed.
+        const bool whole = columns % x.kernel.lanes == 0 && columns != 3 * x.kernel.lanes;
+        const Panel<T> b = panel_of_b(j, path.pack_b || !whole);
+        for (int64_t i = row_begin; i < row_end; i += path.rows) update(i, j, b);
+      }
+    }
+    run_epilogue(x, batch, row_begin, row_end - row_begin, column_begin, column_end - column_begin);
+  });
+}
+
+template <class T>
+void run_blocks(Context& context, const Product<T>& x, int64_t batch) {
+  const auto [unused, m, n, k] = x.size;
+  const MatmulPath& path = x.path;
+  const int64_t width = x.width();
+  const int64_t depth = x.depth();
+  const int64_t block_columns = std::min(ceil_div(n, width) * width, path.block_columns);
+  const int64_t row_tasks = ceil_div(m, path.task_rows);
+
+  WorkspaceScope scope(context);
+  T* packed_b = context.workspace->take<T>(depth * block_columns);
+  T* scratch = context.workspace->take<T>(thread_limit(context) * depth * path.rows);
+  for (int64_t j0 = 0; j0 < n; j0 += block_columns) {
+    const int64_t nb = std::min(block_columns, n - j0);
+    const int64_t column_tasks = ceil_div(nb, path.task_columns);
+    for (int64_t p = 0; p < k; p += depth) {
+      const int64_t kb = std::min(depth, k - p);
+      parallel_for(context, ceil_div(nb, width), 0.3 * static_cast<double>(nb * kb),
+                   [&](int64_t panel, int) {
+                     const int64_t j = panel * width;
+                     pack_b(x, batch, p, kb, j0 + j, std::min(width, nb - j), packed_b + j * kb);
+                   });
+      parallel_for(context, row_tasks * column_tasks, matmul_nanoseconds(m, nb, kb, sizeof(T)),
+                   [&](int64_t task, int t) {
+                     const int64_t row_begin = task / column_tasks * path.task_rows;
+                     const int64_t row_end = std::min(m, row_begin + path.task_rows);
+                     const int64_t column_begin = task % column_tasks * path.task_columns;
+                     const int64_t column_end = std::min(nb, column_begin + path.task_columns);
+                     T* const packed_a = scratch + t * depth * path.rows;
+                     for (int64_t i = row_begin; i < row_end; i += path.rows) {
+                       const int64_t rows = std::min<int64_t>(path.rows, row_end - i);
+                       pack_a(x, batch, i, rows, p, kb, packed_a);
+                       for (int64_t j = column_begin; j < column_end; j += width) {
+                         run_tile(x, batch, i, rows, j0 + j, std::min(width, column_end - j), p, kb,
+                                  {packed_a, 1, rows}, {packed_b + j * kb, 1, width});
+                       }
+                       if (p + kb == k) {
+                         run_epilogue(x, batch, i, rows, j0 + column_begin,
+                                      column_end - column_begin);
+                       }
+                     }
+                   });
+    }
+  }
+}
+
+}  // namespace
+
+template <class T>
+void matmul(Context& context, Matrix<T> c, Matrix<const T> a, Matrix<const T> b, MatmulSize size,
+            double alpha, double beta, const Epilogue<T>& epilogue) {
+  if (size.batch <= 0 || size.m <= 0 || size.n <= 0) return;
+  if (size.n == 1 && size.m > 1 && c.row_stride == 1 && epilogue.bias == nullptr) {
+    // A column of C as a row: c^T = b^T a^T fills whole vectors, with the same bits.
+    return matmul<T>(context, {c.data, size.m, 1, c.batch_stride},
+                     {b.data, b.col_stride, b.row_stride, b.batch_stride},
+                     {a.data, a.col_stride, a.row_stride, a.batch_stride},
+                     {size.batch, 1, size.m, size.k}, alpha, beta, epilogue);
+  }
+  const auto& kernel = kernels<MatmulKernels<T>>();
+  const MatmulPath path =
+      choose_matmul_path(size, {a.row_stride, a.col_stride}, {b.row_stride, b.col_stride},
+                         {kernel.lanes, kernel.max_rows, sizeof(T)}, thread_limit(context));
+  const Product<T> product = {kernel,
+                              kernels<ActivationKernels<T>>(),
+                              c,
+                              a,
+                              b,
+                              size,
+                              static_cast<T>(alpha),
+                              static_cast<T>(beta),
+                              epilogue,
+                              path};
+  if (path.kind == MatmulPath::blocks) {
+    for (int64_t batch = 0; batch < size.batch; ++batch) run_blocks(context, product, batch);
+  } else if (path.pack_a) {
+    for (int64_t batch = 0; batch < size.batch; ++batch) run_columns(context, product, batch, 1);
+  } else {
+    run_columns(context, product, 0, size.batch);
+  }
+}
+
+template void matmul(Context&, Matrix<float>, Matrix<const float>, Matrix<const float>, MatmulSize,
+                     double, double, const Epilogue<float>&);
+template void matmul(Context&, Matrix<double>, Matrix<const double>, Matrix<const double>,
+                     MatmulSize, double, double, const Epilogue<double>&);
+
+}  // namespace tilegrad::cpu

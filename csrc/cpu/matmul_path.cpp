@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT
+#include "matmul_path.hpp"
+
+#include <algorithm>
+
+namespace tilegrad::cpu {
+namespace {
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+constexpr int64_t kPanelBytes = 2048;                // of a row of A: 14 of them in half of L1
+constexpr int64_t kBlockBytes = int64_t{1} << 20;    // of packed B: half of L2
+constexpr int64_t kInPlaceBytes = int64_t{1} << 19;  // of B read in place
+constexpr int64_t kFewRows = 128;                    // below, a task packs its own columns of B
+constexpr int64_t kFewPanels = 3;                    // up to here a copy of B does not pay
+constexpr int64_t kManyPanels = 20;                  // beyond, a copy of B costs next to nothing
+constexpr int64_t kTasksPerThread = 6;
+
+// Lines that lie a multiple of half a page apart meet in the same few sets of L1.
+bool lines_collide(MatrixStrides x, int64_t element_bytes) {
+  return (x.row * element_bytes % 2048 == 0 && x.row != 0) ||
+         (x.column * element_bytes % 2048 == 0 && x.column != 0);
+}
+
+// Whole tiles, enough of them for every thread to get several tasks.
+int64_t task_size(int64_t total, int64_t tile, int64_t wanted_tasks) {
+  const int64_t tiles = ceil_div(total, tile);
+  return ceil_div(tiles, std::clamp<int64_t>(wanted_tasks, 1, tiles)) * tile;
+}
+
+}  // namespace
+
+int64_t k_block(int64_t k, int64_t element_bytes) {
+  const int64_t most = kPanelBytes / element_bytes;
+  const int64_t blocks = std::max<int64_t>(1, ceil_div(k, most));
+  return std::max<int64_t>(1, ceil_div(ceil_div(k, blocks), 8) * 8);
+}
+
+double matmul_nanoseconds(int64_t m, int64_t n, int64_t k, int64_t element_bytes) {
+  return static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) *
+         static_cast<double>(element_bytes) / 300;
+}
+
+MatmulPath choose_matmul_path(MatmulSize size, MatrixStrides a, MatrixStrides b,
+                              const MatmulTiles& tiles, int threads) {
+  const auto [batch, m, n, k] = size;
+  MatmulPath path = {};
+  // Few rows: wide tiles, which keep enough sums in flight.
+  const bool wide = m <= tiles.max_rows[4] && n > 2 * tiles.lanes;
+  path.vectors = n <= tiles.lanes ? 1 : wide ? 4 : 2;
+  const int64_t width = int64_t{path.vectors} * tiles.lanes;
+  // Panels of equal height: 16 rows are 8 + 8, not 14 + 2.
+  const int64_t panels = ceil_div(m, tiles.max_rows[path.vectors]);
+  path.rows = static_cast<int>(ceil_div(m, panels));
+
+  const int64_t wanted = threads == 1 ? 1 : kTasksPerThread * threads;
+  const bool fits = panels <= kManyPanels && k * n * tiles.element_bytes <= kInPlaceBytes;
+  if (m <= kFewRows || n <= width || k == 0 || fits) {
+    path.kind = MatmulPath::columns;
+    path.pack_b =
+        b.column != 1 || (panels > kFewPanels && (!fits || lines_collide(b, tiles.element_bytes)));
+    path.pack_a = n > 4 * width && lines_collide(a, tiles.element_bytes);
+    path.task_columns = task_size(n, width, ceil_div(wanted, batch));
+    const int64_t tasks = batch * ceil_div(n, path.task_columns);
+    // Where there are too few columns rows are divided as well; each task packs B again.
+    path.task_rows = task_size(m, path.rows, std::min(ceil_div(wanted, tasks), ceil_div(m, 64)));
+    return path;
+  }
+  path.kind = MatmulPath::blocks;
+  path.pack_a = path.pack_b = true;
+  path.block_columns = std::max<int64_t>(1, kBlockBytes / (k_block(k, tiles.element_bytes) * width *
+                                                           tiles.element_bytes)) *
+                       width;
+  const int64_t block = std::min(path.block_columns, ceil_div(n, width) * width);
+  path.task_rows = task_size(m, path.rows, wanted);
+  path.task_columns = task_size(block, width, ceil_div(wanted, ceil_div(m, path.task_rows)));
+  return path;
+}
+
+}  // namespace tilegrad::cpu

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT
+// Math: c[r,j] = alpha sum_p a[r,p] b[p,j] + beta c[r,j], one register tile of C.
+// Shapes: rows x (vectors * kSize), at most 14 x 2 vectors of AVX-512, 6 x 2 of AVX2, 4 x 2 else;
+//   1 and 4 vectors for products that are narrow or have few rows.
+// Parallelism: every lane of every accumulator is an element of C; no sum crosses lanes.
+// Memory: a step of p loads rows + vectors * kSize elements for rows * vectors * kSize fma.
+// Source: Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008;
+//   Van Zee and van de Geijn, "BLIS", 2015.
+#include "matmul.hpp"
+
+#include "../isa.hpp"
+#include "matmul_pack.hpp"
+#include "vec.hpp"
+
+namespace tilegrad::cpu::TILEGRAD_ISA {
+namespace {
+
+// Accumulators, one row of B and a broadcast of A must fit the registers: 32, or 16 before AVX-512.
+constexpr int max_rows(int vectors) {
+#if defined(TILEGRAD_ISA_AVX512)
+  constexpr int kRows[] = {0, 14, 14, 0, 6};
+#elif defined(TILEGRAD_ISA_AVX2)
+  constexpr int kRows[] = {0, 6, 6, 0, 2};
+#else
+  constexpr int kRows[] = {0, 4, 4, 0, 2};
+#endif
+  return kRows[vectors];
+}
+
+template <class T, int kRows, int kVectors>
+void tile(const MatmulTile<T>& t) {
+  using V = Vec<T>;
+  V sum[kRows][kVectors];  // (rows, vectors)
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+    if (t.k >= 16) {
+      __builtin_prefetch(t.c + r * t.c_row, 1);
+      __builtin_prefetch(t.c + r * t.c_row + t.columns - 1, 1);
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) sum[r][v] = V(T(0));
+  }
+  // One pointer for three rows: [q], [q + row], [q + 2 row]. A pointer for each row would not fit
+  // the general registers.
+  constexpr int kGroups = (kRows + 2) / 3;
+  const T* a[kGroups];
+#pragma GCC unroll 5
+  for (int g = 0; g < kGroups; ++g) a[g] = t.a + 3 * g * t.a_row;
+  const int64_t row1 = t.a_row;
+  int64_t row2 = 2 * t.a_row;
+  const int64_t a_step = t.a_step;
+  const int64_t b_step = t.b_step;
+  const T* b = t.b;
+  // From L2 to L1; not worth the cache misses beyond the end where the sum is short.
+  const int64_t ahead = t.k >= 128 ? 8 * b_step : 0;
+  for (int64_t p = t.k; p > 0; --p) {
+    asm("" : "+r"(row2));  // else the compiler undoes the grouping
+    V row_of_b[kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      row_of_b[v] = V::load(b + v * V::kSize);
+      __builtin_prefetch(b + ahead + v * V::kSize);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const V element = a[r / 3][r % 3 == 0 ? 0 : r % 3 == 1 ? row1 : row2];
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) sum[r][v] = fma(element, row_of_b[v], sum[r][v]);
+    }
+#pragma GCC unroll 5
+    for (int g = 0; g < kGroups; ++g) a[g] += a_step;
+    b += b_step;
+  }
+  if (t.alpha == T(1) && t.beta == T(0) && t.columns == kVectors * V::kSize) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) sum[r][v].store(t.c + r * t.c_row + v * V::kSize);
+    }
+    return;
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      T* c = t.c + r * t.c_row + v * V::kSize;
+      const V value = t.alpha * sum[r][v];
+      const int64_t left = t.columns - v * V::kSize;
+      if (left >= V::kSize) {
+        (t.beta == T(0) ? value : fma(V(t.beta), V::load(c), value)).store(c);
+      } else if (left > 0) {
+        const int lanes = static_cast<int>(left);
+        (t.beta == T(0) ? value : fma(V(t.beta), V::load_partial(c, lanes), value))
+            .store_partial(c, lanes);
+      }
+    }
+  }
+}
+
+template <class T, int kVectors, int... kRow>
+void tile_of_rows(const MatmulTile<T>& t, int rows, Lanes<kRow...>) {
+  static constexpr void (*kTiles[])(const MatmulTile<T>&) = {tile<T, kRow + 1, kVectors>...};
+  kTiles[rows - 1](t);
+}
+
+template <class T>
+void any_tile(const MatmulTile<T>& t, int rows, int vectors) {
+  switch (vectors) {
+    case 1:
+      return tile_of_rows<T, 1>(t, rows, typename MakeLanes<max_rows(1)>::type{});
+    case 2:
+      return tile_of_rows<T, 2>(t, rows, typename MakeLanes<max_rows(2)>::type{});
+    default:
+      return tile_of_rows<T, 4>(t, rows, typename MakeLanes<max_rows(4)>::type{});
+  }
+}
+
+template <class T>
+constexpr MatmulKernels<T> kTable = {
+    Vec<T>::kSize,
+    {0, max_rows(1), max_rows(2), max_rows(3), max_rows(4)},
+    any_tile<T>,
+    pack<T>,
+};
+
+}  // namespace
+
+template <>
+const MatmulKernels<float>& table() {
+  return kTable<float>;
+}
+template <>
+const MatmulKernels<double>& table() {
+  return kTable<double>;
+}
+
+}  // namespace tilegrad::cpu::TILEGRAD_ISA
