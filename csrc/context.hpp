@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT
+// Context: what every op is given besides its operands. No Python or framework type.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <vector>
+
+namespace tilegrad::TILEGRAD_BACKEND {
+
+// Storage types of 16 bits; arithmetic on them is done in float.
+struct bfloat16 {
+  uint16_t bits;
+};
+struct float16 {
+  uint16_t bits;
+};
+
+// A bump arena. Ops take scratch memory from it and allocate nothing themselves. Memory stays with
+// the arena between calls, so only the first call of a shape reaches the system allocator.
+class Workspace {
+ public:
+  static constexpr size_t kAlignment = 64;
+
+  template <class T>
+  T* take(int64_t count) {
+    return static_cast<T*>(take_bytes(static_cast<size_t>(count) * sizeof(T)));
+  }
+
+  // Frees a range in the order of a stack: everything taken since the mark may be reused.
+  struct Mark {
+    size_t chunk = 0;
+    size_t used = 0;
+  };
+  Mark mark() const { return here_; }
+  void rewind(Mark mark) { here_ = mark; }
+
+  size_t reserved() const {
+    size_t total = 0;
+    for (const Chunk& chunk : chunks_) total += chunk.size;
+    return total;
+  }
+  void release() {
+    chunks_.clear();
+    here_ = {};
+  }
+
+ private:
+  struct Free {
+    void operator()(std::byte* p) const { ::operator delete(p, std::align_val_t{kAlignment}); }
+  };
+  struct Chunk {
+    std::unique_ptr<std::byte, Free> data;
+    size_t size;
+  };
+
+  void* take_bytes(size_t bytes) {
+    bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    while (here_.chunk < chunks_.size() && here_.used + bytes > chunks_[here_.chunk].size) {
+      here_ = {here_.chunk + 1, 0};
+    }
+    if (here_.chunk == chunks_.size()) {
+      size_t size = bytes < kChunk ? kChunk : bytes;
+      auto* p = static_cast<std::byte*>(::operator new(size, std::align_val_t{kAlignment}));
+      chunks_.push_back({std::unique_ptr<std::byte, Free>(p), size});
+    }
+    void* result = chunks_[here_.chunk].data.get() + here_.used;
+    here_.used += bytes;
+    return result;
+  }
+
+  static constexpr size_t kChunk = size_t{1} << 16;
+  std::vector<Chunk> chunks_;
+  Mark here_;
+};
+
+struct Context {
+  void* stream = nullptr;          // opaque: a CUDA stream on a GPU, unused on the CPU
+  Workspace* workspace = nullptr;  // scratch memory
+  int max_threads = 0;             // at most this many threads; 0: as many as the pool has
+};
+
+// Gives back at the end of a scope what was taken from the arena inside it.
+class WorkspaceScope {
+ public:
+  explicit WorkspaceScope(Context& context)
+      : workspace_(*context.workspace), mark_(workspace_.mark()) {}
+  ~WorkspaceScope() { workspace_.rewind(mark_); }
+  WorkspaceScope(const WorkspaceScope&) = delete;
+  WorkspaceScope& operator=(const WorkspaceScope&) = delete;
+
+ private:
+  Workspace& workspace_;
+  Workspace::Mark mark_;
+};
+
+// What changes from one training step to the next. Kernels read it through a pointer (host memory
+// on the CPU, device memory on a GPU), because a captured CUDA graph freezes scalar arguments.
+struct StepState {
+  double learning_rate = 0;
+  double grad_scale = 1;  // gradients are multiplied by it: the clipping coefficient
+  int64_t step = 1;       // number of this update, counted from 1
+  uint64_t seed = 0;      // Philox key
+  uint64_t offset = 0;    // Philox counter at the start of the step
+};
+
+}  // namespace tilegrad::TILEGRAD_BACKEND

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: MIT
+// One job at a time. `gate_` holds (job number, open bit, threads inside): a worker enters an open
+// job by raising the count, the caller closes the job and waits for the count to reach zero. A
+// worker that is still asleep by then has missed the job and nobody waits for it.
+#include "parallel.hpp"
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <mutex>
+#include <system_error>
+#include <thread>
+
+#include "isa.hpp"
+
+namespace tilegrad::cpu {
+namespace {
+
+constexpr uint64_t kOpen = uint64_t{1} << 31;
+constexpr uint64_t kInside = kOpen - 1;
+constexpr uint64_t kJob = uint64_t{1} << 32;
+constexpr auto kSpin = std::chrono::microseconds(50);
+
+inline void pause() {
+#ifdef TILEGRAD_X86
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// A task that asks for the pool again runs its own tasks itself.
+thread_local bool inside_task = false;
+
+class Pool {
+ public:
+  // False if another caller holds the pool.
+  bool run(int threads, int64_t count, TaskFunction function, void* closure) {
+    std::unique_lock lock(owner_, std::try_to_lock);
+    if (!lock) return false;
+    while (started_ < threads - 1 && start_worker()) continue;
+    function_ = function;
+    closure_ = closure;
+    count_ = count;
+    threads_ = threads;
+    next_.store(0, std::memory_order_relaxed);
+    gate_.fetch_add(kOpen + kJob, std::memory_order_seq_cst);
+    if (sleeping_.load(std::memory_order_seq_cst) > 0) wake();
+    inside_task = true;
+    work(0);
+    inside_task = false;
+    gate_.fetch_and(~kOpen, std::memory_order_acq_rel);
+    for (int spins = 0; (gate_.load(std::memory_order_acquire) & kInside) != 0; ++spins) {
+      if (spins < 10000) {
+        pause();
+      } else {
+        std::this_thread::yield();
+      }
+    }
+    return true;
+  }
+
+ private:
+  // False where the system has no thread left to give; the job then runs with those there are.
+  bool start_worker() {
+    try {
+      std::thread([this, thread = started_ + 1] { loop(thread); }).detach();
+    } catch (const std::system_error&) {
+      return false;
+    }
+    ++started_;
+    return true;
+  }
+
+  void work(int thread) {
+    for (int64_t task; (task = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) {
+      function_(closure_, task, thread);
+    }
+  }
+
+  [[noreturn]] void loop(int thread) {
+    inside_task = true;
+    uint64_t seen = 0;
+    for (;;) {
+      uint64_t gate = wait_for_job(seen);
+      seen = gate / kJob;
+      // Enter while the job is open; threads_ may be read only from inside.
+      bool inside = false;
+      while ((gate & kOpen) != 0 && gate / kJob == seen && !inside) {
+        inside = gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acq_rel);
+      }
+      if (!inside) continue;
+      if (thread < threads_) work(thread);
+      gate_.fetch_sub(1, std::memory_order_acq_rel);
+    }
+  }
+
+  uint64_t wait_for_job(uint64_t seen) {
+    const auto deadline = std::chrono::steady_clock::now() + kSpin;
+    for (;;) {
+      for (int i = 0; i < 64; ++i) {
+        const uint64_t gate = gate_.load(std::memory_order_acquire);
+        if (gate / kJob != seen) return gate;
+        pause();
+      }
+      if (std::chrono::steady_clock::now() > deadline) break;
+    }
+    // The caller raises the job number before it looks at sleeping_, this thread does the reverse:
+    // one of the two sees the other.
+    const uint32_t ticket = wakes_.load(std::memory_order_seq_cst);
+    sleeping_.fetch_add(1, std::memory_order_seq_cst);
+    uint64_t gate = gate_.load(std::memory_order_seq_cst);
+    if (gate / kJob == seen) {
+      wakes_.wait(ticket);
+      gate = gate_.load(std::memory_order_acquire);
+    }
+    sleeping_.fetch_sub(1, std::memory_order_seq_cst);
+    return gate;
+  }
+
+  void wake() {
+    wakes_.fetch_add(1, std::memory_order_seq_cst);
+    wakes_.notify_all();
+  }
+
+  std::mutex owner_;
+  int started_ = 0;
+  TaskFunction function_ = nullptr;
+  void* closure_ = nullptr;
+  int64_t count_ = 0;
+  int threads_ = 0;
+  alignas(64) std::atomic<int64_t> next_{0};
+  alignas(64) std::atomic<uint64_t> gate_{0};
+  alignas(64) std::atomic<int> sleeping_{0};
+  std::atomic<uint32_t> wakes_{0};
+};
+
+// Never destroyed: its threads sleep until the process ends. A forked child has none of them and
+// starts with a new pool; the old one's memory may be mid-change and is left alone.
+std::atomic<Pool*> the_pool{nullptr};
+
+Pool& pool() {
+  Pool* current = the_pool.load(std::memory_order_acquire);
+  if (current != nullptr) return *current;
+  static const bool registered = [] {
+    pthread_atfork(nullptr, nullptr, [] {
+      the_pool.store(nullptr, std::memory_order_release);
+      inside_task = false;
+    });
+    return true;
+  }();
+  static_cast<void>(registered);
+  Pool* fresh = new Pool;
+  if (the_pool.compare_exchange_strong(current, fresh)) return *fresh;
+  delete fresh;
+  return *current;
+}
+
+int threads_from_environment() {
+  for (const char* name : {"TILEGRAD_NUM_THREADS", "OMP_NUM_THREADS"}) {
+    const char* value = std::getenv(name);
+    const int count = value == nullptr ? 0 : std::atoi(value);
+    if (count > 0) return count < kMaxThreads ? count : kMaxThreads;
+  }
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  int count = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+  return count < 1 ? 1 : count < kMaxThreads ? count : kMaxThreads;
+}
+
+std::atomic<int>& thread_count() {
+  static std::atomic<int> count = threads_from_environment();
+  return count;
+}
+
+}  // namespace
+
+int num_threads() { return thread_count().load(std::memory_order_relaxed); }
+
+void set_num_threads(int count) { thread_count().store(count); }
+
+int thread_limit(const Context& context) {
+  const int limit = num_threads();
+  return context.max_threads > 0 && context.max_threads < limit ? context.max_threads : limit;
+}
+
+void run_tasks(int max_threads, int64_t count, TaskFunction function, void* closure) {
+  const int threads = count < max_threads ? static_cast<int>(count) : max_threads;
+  if (threads > 1 && !inside_task && pool().run(threads, count, function, closure)) return;
+  for (int64_t task = 0; task < count; ++task) function(closure, task, 0);
+}
+
+}  // namespace tilegrad::cpu

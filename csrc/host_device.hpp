@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: MIT
+// Marks code that nvcc compiles for both sides; nothing to a C++ compiler.
+#pragma once
+
+#ifdef __CUDACC__
+#define TILEGRAD_HOST_DEVICE __host__ __device__
+#else
+#define TILEGRAD_HOST_DEVICE
+#endif

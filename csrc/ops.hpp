@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: MIT
+// ops.hpp: THE CONTRACT. Every op once: math, shapes, aliasing, edges. A backend implements all of
+// them in its own namespace (TILEGRAD_BACKEND = cpu | sim | cuda).
+//
+// Common rules
+// - Pointers are aligned to their element only; arrays are C-contiguous unless strides are given.
+// - Sizes are counts of elements, strides are in elements; any size may be 0.
+// - T is float or double. float results accumulate in float32 or wider.
+// - Same inputs, same bits: a result depends on shape, dtype, ISA and device model only.
+// - NaN propagates. Outputs must not overlap inputs unless an op says that they may be equal.
+// - `dx` is dL/dx. Argument order: outputs, inputs, sizes, options.
+#pragma once
+
+#include <cstdint>
+
+#include "context.hpp"
+
+namespace tilegrad::TILEGRAD_BACKEND {
+
+// ---- matmul ------------------------------------------------------------------------------------
+
+// A strided matrix, and a batch of them batch_stride apart: element (b, i, j) of it is
+// data[b * batch_stride + i * row_stride + j * col_stride].
+template <class T>
+struct Matrix {
+  T* data;
+  int64_t row_stride;
+  int64_t col_stride;
+  int64_t batch_stride = 0;
+};
+
+struct MatmulSize {
+  int64_t batch, m, n, k;
+};
+
+enum class ActivationKind {
+  identity,
+  sigmoid,
+  tanh,
+  relu,
+  leaky_relu,  // alpha is the slope below zero
+  elu,         // alpha is the limit below zero
+  selu,
+  gelu,
+  gelu_tanh,
+  silu,
+};
+
+struct Activation {
+  ActivationKind kind = ActivationKind::identity;
+  double alpha = 0;
+};
+
+// What happens to an element of the product before it is stored.
+template <class T>
+struct Epilogue {
+  const T* bias = nullptr;     // (n): added to every row
+  Activation activation = {};  // applied after the bias
+  T* preactivation = nullptr;  // (batch, m, n) contiguous: keeps the value before the activation
+};
+
+// c[b,i,j] = f(alpha * sum_p a[b,i,p] b[b,p,j] + beta * c[b,i,j] + bias[j])
+// a, b: any strides, 0 included (broadcast). c: col_stride 1. k = 0 gives a sum of 0.
+// beta = 0 does not read c. The sum over p has one fixed order for a given (m, n, k, ISA).
+template <class T>
+void matmul(Context&, Matrix<T> c, Matrix<const T> a, Matrix<const T> b, MatmulSize size,
+            double alpha = 1, double beta = 0, const Epilogue<T>& epilogue = {});
+
+// ---- linear ------------------------------------------------------------------------------------
+
+struct LinearSize {
+  int64_t rows, in_features, out_features;
+};
+
+// y[r,o] = f(sum_i x[r,i] weight[o,i] + bias[o]). bias may be null. preactivation (rows, out) may
+// be null; if given it receives the argument of f.
+template <class T>
+void linear(Context&, T* y, T* preactivation, const T* x, const T* weight, const T* bias,
+            LinearSize size, Activation activation);
+
+// dz = dy * f'(z);  dx = dz weight;  dweight = dz^T x;  dbias = sum over rows of dz.
+// dx, dweight, dbias may each be null. f' is taken from `saved`: the output y where
+// saved_is_output, else the preactivation z; null for the identity. With accumulate, dweight and
+// dbias are added to instead of overwritten. dz is kept in workspace.
+template <class T>
+void linear_backward(Context&, T* dx, T* dweight, T* dbias, const T* dy, const T* x,
+                     const T* weight, const T* saved, bool saved_is_output, LinearSize size,
+                     Activation activation, bool accumulate);
+
+// ---- elementwise activations -------------------------------------------------------------------
+
+// y = f(x). y may be x.
+template <class T>
+void activation(Context&, T* y, const T* x, int64_t n, Activation activation);
+
+// dx = dy * f'(x), with f' from x or, where saved_is_output, from y = f(x). dx may be dy or saved.
+// Allowed from the output: every kind but gelu, gelu_tanh and silu.
+template <class T>
+void activation_backward(Context&, T* dx, const T* dy, const T* saved, bool saved_is_output,
+                         int64_t n, Activation activation);
+
+// ---- softmax -----------------------------------------------------------------------------------
+
+// An array (outer, classes, inner); the class axis is in the middle, as torch has it.
+struct ClassShape {
+  int64_t outer, classes, inner;
+};
+
+// y = exp(x - max) / sum exp(x - max), or its logarithm. y may be x. A row of -inf gives NaN.
+template <class T>
+void softmax(Context&, T* y, const T* x, ClassShape shape, bool log);
+
+// softmax: dx = y (dy - sum_c dy_c y_c). log_softmax: dx = dy - exp(y) sum_c dy_c.
+// y is the forward's result. dx may be dy or y.
+template <class T>
+void softmax_backward(Context&, T* dx, const T* dy, const T* y, ClassShape shape, bool log);
+
+// ---- losses ------------------------------------------------------------------------------------
+
+enum class Reduction { none, mean, sum };
+
+// Class indices of any integer type, read in place.
+struct IndexView {
+  const void* data = nullptr;
+  int bytes = 8;  // 1, 2, 4 or 8
+  bool is_signed = true;
+};
+
+template <class T>
+struct CrossEntropy {
+  const T* logits;                   // (outer, classes, inner)
+  IndexView indices;                 // (outer, inner), or data is null and
+  const T* probabilities = nullptr;  // (outer, classes, inner)
+  const T* weight = nullptr;         // (classes) or null
+  ClassShape shape;
+  int64_t ignore_index = -100;  // for class indices only
+  Reduction reduction = Reduction::mean;
+  double label_smoothing = 0;
+};
+
+// Row r = (outer, inner) with logp = log_softmax(logits) and smoothing e:
+//   index t:          (1-e) w_t (-logp_t) + e/C sum_c w_c (-logp_c);  0 if t is ignore_index
+//   probabilities q:  sum_c w_c ((1-e) q_c + e/C) (-logp_c)
+// none: every row; sum: their sum; mean: the sum over sum of w_t (indices) or over the number of
+// rows (probabilities). A mean over nothing is NaN.
+// loss: (outer, inner) for none, else one element; may be null. dlogits: like logits, may be null
+// or equal to logits; it is the gradient times grad_output (like loss; null means one).
+// One pass: a row is read once and its loss and gradient leave together.
+// Returns the first index target outside [0, classes) that is not ignore_index in *bad_target
+// (else leaves it) and then computes nothing; a GPU gives a NaN loss and a zero gradient row there.
+template <class T>
+void cross_entropy(Context&, T* loss, T* dlogits, const T* grad_output,
+                   const CrossEntropy<T>& problem, int64_t* bad_target);
+
+// (x - t)^2, times weight where given; mean divides by n, or by sum of weight where given.
+// loss: n elements for none, else one; null if not wanted. dinput, dtarget: n elements or null.
+// grad_output: like loss, null means one. dinput may be input, dtarget may be target.
+template <class T>
+void mse_loss(Context&, T* loss, T* dinput, T* dtarget, const T* grad_output, const T* input,
+              const T* target, const T* weight, int64_t n, Reduction reduction);
+
+// ---- reductions and random numbers -------------------------------------------------------------
+
+// y[o,i] = sum_a x[o,a,i], in a fixed order; added to y where accumulate.
+template <class T>
+void sum_axis(Context&, T* y, const T* x, int64_t outer, int64_t axis, int64_t inner,
+              bool accumulate);
+
+// y[i] = x[i] / (1-p) if kept, else 0. Philox4x32-10: element i takes word i mod 4 of counter
+// state.offset + offset + i/4 under the key state.seed; kept if word >= round(p 2^32).
+// The backward pass is the same call on dy. y may be x.
+template <class T>
+void dropout(Context&, T* y, const T* x, int64_t n, double p, uint64_t offset,
+             const StepState* state);
+
+// y[i] = low + (high - low) u_i with u_i the top 24 (float) or 32 (double) bits of word i mod 4 of
+// counter offset + i/4, as a fraction of one. One scalar path: the same bits on every machine.
+template <class T>
+void random_uniform(T* y, int64_t n, double low, double high, uint64_t seed, uint64_t offset);
+
+// ---- optimisers --------------------------------------------------------------------------------
+
+// One parameter with its gradient and the optimiser's buffers (null where an option needs none).
+template <class T>
+struct OptimTensor {
+  T* data;
+  const T* grad;
+  T* first;   // SGD: momentum buffer; Adam: mean of gradients
+  T* second;  // Adam: mean of squared gradients
+  T* third;   // Adam with amsgrad: running maximum of `second`
+  int64_t size;
+};
+
+struct SgdOptions {
+  double momentum = 0, dampening = 0, weight_decay = 0;
+  bool nesterov = false, maximize = false;
+};
+
+// torch.optim.SGD's arithmetic, with g = state.grad_scale * grad:
+//   g = -g if maximize;  g += weight_decay * w;
+//   v = g at step 1, else momentum v + (1 - dampening) g;  g = g + momentum v if nesterov, else v;
+//   w -= lr g
+template <class T>
+void sgd_step(Context&, const OptimTensor<T>* tensors, int64_t count, const SgdOptions& options,
+              const StepState* state);
+
+struct AdamOptions {
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
+  bool decoupled = false;  // AdamW: w *= 1 - lr weight_decay, instead of g += weight_decay w
+  bool amsgrad = false, maximize = false;
+};
+
+// torch.optim.Adam's arithmetic, with g = state.grad_scale * grad and t = state.step:
+//   m += (g - m)(1 - beta1);  v = beta2 v + (1 - beta2) g g;
+//   w -= lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
+template <class T>
+void adam_step(Context&, const OptimTensor<T>* tensors, int64_t count, const AdamOptions& options,
+               const StepState* state);
+
+enum class NormKind { one, two, infinity };
+
+// *norm = norm of all gradients as one vector (double sums in a fixed order, rounded to T), and
+// state.grad_scale = min(1, max_norm / (norm + 1e-6)).
+template <class T>
+void clip_scale(Context&, StepState* state, T* norm, const OptimTensor<T>* tensors, int64_t count,
+                NormKind kind, double max_norm);
+
+// x *= state.grad_scale.
+template <class T>
+void scale(Context&, T* x, int64_t n, const StepState* state);
+
+}  // namespace tilegrad::TILEGRAD_BACKEND
