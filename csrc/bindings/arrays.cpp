@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: MIT
+// What every backend's arrays share: dtypes, broadcasting, packing, options.
+#include "arrays.hpp"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <ostream>
+
+namespace tilegrad::TILEGRAD_BACKEND {
+namespace {
+
+constexpr std::array<const char*, 12> kNames = {"float32", "float64", "bool",   "int8",
+                                                "int16",   "int32",   "int64",  "uint8",
+                                                "uint16",  "uint32",  "uint64", "another dtype"};
+constexpr std::array<int64_t, 12> kSizes = {4, 8, 1, 1, 2, 4, 8, 1, 2, 4, 8, 1};
+
+struct NamedActivation {
+  const char* name;
+  ActivationKind kind;
+  bool uses_output;
+  const char* option;  // the name of alpha, or null
+  double default_alpha;
+};
+// prelu has a learned slope and is not among those that linear fuses.
+constexpr NamedActivation kActivations[] = {
+    {"identity", ActivationKind::identity, true, nullptr, 0},
+    {"sigmoid", ActivationKind::sigmoid, true, nullptr, 0},
+    {"tanh", ActivationKind::tanh, true, nullptr, 0},
+    {"relu", ActivationKind::relu, true, nullptr, 0},
+    {"leaky_relu", ActivationKind::leaky_relu, true, "negative_slope", 0.01},
+    {"elu", ActivationKind::elu, true, "alpha", 1.0},
+    {"selu", ActivationKind::selu, true, nullptr, 0},
+    {"gelu", ActivationKind::gelu, false, nullptr, 0},
+    {"gelu_tanh", ActivationKind::gelu_tanh, false, nullptr, 0},
+    {"silu", ActivationKind::silu, false, nullptr, 0},
+};
+
+template <class T>
+void pack(T* out, const Tensor& tensor) {
+  const int last = tensor.shape.count - 1;
+  const int64_t n = tensor.shape[last];
+  const int64_t stride = tensor.strides[last];
+  Dims index;
+  for (int axis = 0; axis < last; ++axis) index.push(0);
+  const T* row = tensor.as<const T>();
+  for (int64_t done = 0, size = tensor.size(); done < size; done += n) {
+    for (int64_t i = 0; i < n; ++i) out[done + i] = row[i * stride];
+    for (int axis = last - 1; axis >= 0; --axis) {
+      row += tensor.strides[axis];
+      if (++index[axis] < tensor.shape[axis]) break;
+      row -= index[axis] * tensor.strides[axis];
+      index[axis] = 0;
+    }
+  }
+}
+
+}  // namespace
+
+const char* dtype_name(DType dtype) { return kNames[static_cast<size_t>(dtype)]; }
+int64_t item_size(DType dtype) { return kSizes[static_cast<size_t>(dtype)]; }
+
+std::string dtype_text(py::handle array) {
+  return py::str(array.attr("dtype")).cast<std::string>();
+}
+std::string type_name(py::handle object) {
+  return py::str(py::type::handle_of(object).attr("__name__")).cast<std::string>();
+}
+
+std::ostream& operator<<(std::ostream& out, const Dims& dims) {
+  out << "(";
+  for (int axis = 0; axis < dims.count; ++axis) out << (axis > 0 ? ", " : "") << dims[axis];
+  return out << (dims.count == 1 ? ",)" : ")");
+}
+
+Tensor read_float(py::handle object, const char* op, const char* name) {
+  Tensor tensor = read(object, op, name);
+  if (!is_float(tensor.dtype)) {
+    throw TypeError(format("{}: {} must have dtype float32 or float64; got {}", op, name,
+                           dtype_text(tensor.owner)));
+  }
+  return tensor;
+}
+
+Tensor read_like(const Tensor& like, py::handle object, const char* op, const char* name) {
+  Tensor tensor = read_float(object, op, name);
+  check_type(tensor.dtype == like.dtype,
+             "{}: floating inputs must share one dtype; {} is {}, the first input is {}", op, name,
+             dtype_name(tensor.dtype), dtype_name(like.dtype));
+  return tensor;
+}
+
+Tensor read_scalar_like(const Tensor& like, py::handle object, const char* op, const char* name) {
+  if (PyFloat_CheckExact(object.ptr()) || PyLong_CheckExact(object.ptr())) {
+    Tensor scalar = empty({}, like.dtype);
+    with_float(like.dtype, [&](auto t) {
+      *scalar.as<decltype(t)>() = static_cast<decltype(t)>(object.cast<double>());
+    });
+    return scalar;
+  }
+  Tensor scalar = read_like(like, object, op, name);
+  check(scalar.size() == 1, "{}: {} must be a scalar, as the loss is; got shape {}", op, name,
+        scalar.shape);
+  return scalar;
+}
+
+Tensor broadcast_to(const Tensor& tensor, const Dims& shape) {
+  Tensor result = tensor;
+  result.shape = shape;
+  result.strides = Dims();
+  const int added = shape.count - tensor.shape.count;
+  for (int axis = 0; axis < shape.count; ++axis) {
+    const bool repeated = axis < added || tensor.shape[axis - added] != shape[axis];
+    result.strides.push(repeated ? 0 : tensor.strides[axis - added]);
+  }
+  result.contiguous = tensor.contiguous && tensor.shape == shape;
+  return result;
+}
+
+Dims broadcast_shapes(const Dims& a, const Dims& b, const char* op, const char* names) {
+  const int count = a.count > b.count ? a.count : b.count;
+  Dims result;
+  for (int axis = 0; axis < count; ++axis) {
+    const int ia = axis - (count - a.count), ib = axis - (count - b.count);
+    const int64_t na = ia < 0 ? 1 : a[ia], nb = ib < 0 ? 1 : b[ib];
+    check(na == nb || na == 1 || nb == 1, "{}: {} cannot be broadcast; got {} and {}", op, names, a,
+          b);
+    result.push(na == 1 ? nb : na);
+  }
+  return result;
+}
+
+template <class T>
+const T* contiguous(Context& context, const Tensor& tensor) {
+  if (tensor.contiguous || tensor.size() == 0) return tensor.as<const T>();
+  T* copy = context.workspace->take<T>(tensor.size());
+  pack(copy, tensor);
+  return copy;
+}
+template const float* contiguous(Context&, const Tensor&);
+template const double* contiguous(Context&, const Tensor&);
+
+const void* contiguous_bytes(Context& context, const Tensor& tensor) {
+  switch (item_size(tensor.dtype)) {
+    case 1:
+      return contiguous<uint8_t>(context, tensor);
+    case 2:
+      return contiguous<uint16_t>(context, tensor);
+    case 4:
+      return contiguous<uint32_t>(context, tensor);
+    default:
+      return contiguous<uint64_t>(context, tensor);
+  }
+}
+
+Wanted::Wanted(py::handle wrt, std::initializer_list<const char*> names, unsigned default_mask,
+               const char* op) {
+  const auto add = [&](py::handle item) {
+    check_type(py::isinstance<py::str>(item), "{}: wrt must be a name or a tuple of names", op);
+    const auto wanted = item.cast<std::string>();
+    unsigned bit = 1;
+    std::string known;
+    for (const char* name : names) {
+      if (wanted == name) {
+        mask_ |= bit;
+        return;
+      }
+      known += known.empty() ? name : std::string(", ") + name;
+      bit *= 2;
+    }
+    throw std::invalid_argument(format("{}: wrt may name {}; got '{}'", op, known, wanted));
+  };
+  if (wrt.is_none()) {
+    mask_ = default_mask;
+    single_ = (mask_ & (mask_ - 1)) == 0;
+  } else if (py::isinstance<py::str>(wrt)) {
+    add(wrt);
+    single_ = true;
+  } else {
+    check_type(py::isinstance<py::tuple>(wrt) || py::isinstance<py::list>(wrt),
+               "{}: wrt must be a name or a tuple of names", op);
+    for (py::handle item : wrt) add(item);
+    check(mask_ != 0, "{}: wrt must name at least one input", op);
+  }
+}
+
+py::object Wanted::out(py::handle out, int input, const char* op) const {
+  if (out.is_none() || !(*this)[input]) return py::none();
+  if (single_) return py::reinterpret_borrow<py::object>(out);
+  check_type(py::isinstance<py::tuple>(out), "{}: out must be a tuple, one array for each of wrt",
+             op);
+  const auto parts = py::reinterpret_borrow<py::tuple>(out);
+  check(static_cast<int>(parts.size()) == std::popcount(mask_),
+        "{}: out must hold one array for each of wrt; got {} for {}", op, parts.size(),
+        std::popcount(mask_));
+  return parts[std::popcount(mask_ & ((1u << input) - 1))];
+}
+
+py::object Wanted::gather(std::initializer_list<py::object> gradients) const {
+  py::list wanted;
+  int input = 0;
+  for (const py::object& gradient : gradients) {
+    if ((*this)[input++]) wanted.append(gradient);
+  }
+  if (single_) return wanted[0];
+  return py::tuple(wanted);
+}
+
+template <class T>
+void sum_to_shape(Context& context, T* out, const T* values, const Dims& from, const Dims& to) {
+  WorkspaceScope scope(context);
+  Dims shape = from;
+  const int added = from.count - to.count;
+  for (int axis = 0; axis < from.count; ++axis) {
+    if (shape[axis] == 1 || (axis >= added && to[axis - added] == shape[axis])) continue;
+    const int64_t outer = shape.product(0, axis);
+    const int64_t inner = shape.product(axis + 1, shape.count);
+    T* partial = context.workspace->take<T>(outer * inner);
+    sum_axis(context, partial, values, outer, shape[axis], inner, false);
+    values = partial;
+    shape[axis] = 1;
+  }
+  std::copy_n(values, to.product(), out);
+}
+template void sum_to_shape(Context&, float*, const float*, const Dims&, const Dims&);
+template void sum_to_shape(Context&, double*, const double*, const Dims&, const Dims&);
+
+Reduction parse_reduction(py::handle object, const char* op) {
+  if (!py::isinstance<py::str>(object)) {
+    throw TypeError(format("{}: reduction must be a string; got {}", op, type_name(object)));
+  }
+  const auto name = object.cast<std::string>();
+  if (name == "mean") return Reduction::mean;
+  if (name == "sum") return Reduction::sum;
+  check(name == "none", "{}: reduction must be 'none', 'mean' or 'sum'; got '{}'", op, name);
+  return Reduction::none;
+}
+
+Activation parse_activation(py::handle name, py::handle args, const char* op) {
+  if (name.is_none()) {
+    check(args.is_none(), "{}: activation_args needs an activation; got activation=None", op);
+    return {};
+  }
+  if (!py::isinstance<py::str>(name)) {
+    throw TypeError(format("{}: activation must be a string or None; got {}", op, type_name(name)));
+  }
+  const auto text = name.cast<std::string>();
+  for (const NamedActivation& row : kActivations) {
+    if (text != row.name) continue;
+    Activation result{row.kind, row.default_alpha};
+    if (args.is_none()) return result;
+    for (const auto& [key, value] : py::cast<py::dict>(args)) {
+      const auto option = py::str(key).cast<std::string>();
+      check(row.option != nullptr && option == row.option,
+            "{}: activation '{}' takes {}; got activation_args['{}']", op, text,
+            row.option == nullptr ? "no arguments" : row.option, option);
+      result.alpha = value.cast<double>();
+    }
+    return result;
+  }
+  throw std::invalid_argument(
+      format("{}: activation must be one of identity, sigmoid, tanh, relu, leaky_relu, elu, selu, "
+             "gelu, gelu_tanh, silu; got '{}'",
+             op, text));
+}
+
+bool activation_uses_output(Activation activation) {
+  for (const NamedActivation& row : kActivations) {
+    // A negative slope or alpha makes f fall below zero: its result no longer tells the side.
+    if (row.kind == activation.kind) return row.uses_output && !(activation.alpha < 0);
+  }
+  return false;
+}
+
+int64_t parse_integer(py::handle object, const char* op, const char* name) {
+  if (!PyIndex_Check(object.ptr())) {
+    throw TypeError(format("{}: {} must be an integer; got {}", op, name, type_name(object)));
+  }
+  return object.cast<int64_t>();
+}
+
+double check_range(double value, bool ok, const char* op, const char* name, const char* rule) {
+  check(ok && std::isfinite(value), "{}: {} must be {}; got {}", op, name, rule, value);
+  return value;
+}
+
+}  // namespace tilegrad::TILEGRAD_BACKEND

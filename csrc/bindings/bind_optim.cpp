@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT
+#include <cmath>
+
+#include "families.hpp"
+#include "optim_tensors.hpp"
+
+namespace tilegrad::TILEGRAD_BACKEND {
+namespace {
+
+constexpr double kNanosecondsAnElement = 1;
+
+NormKind parse_norm(double norm_type, const char* op) {
+  if (norm_type == 2) return NormKind::two;
+  if (norm_type == 1) return NormKind::one;
+  check(std::isinf(norm_type) && norm_type > 0, "{}: norm_type must be 1, 2 or infinity; got {}",
+        op, norm_type);
+  return NormKind::infinity;
+}
+
+}  // namespace
+
+void bind_optim(py::module_& m) {
+  py::class_<StepState>(m, "StepState", py::module_local())
+      .def(py::init<>())
+      .def_readwrite("learning_rate", &StepState::learning_rate)
+      .def_readwrite("grad_scale", &StepState::grad_scale)
+      .def_readwrite("step", &StepState::step)
+      .def_readwrite("seed", &StepState::seed)
+      .def_readwrite("offset", &StepState::offset);
+
+  m.def(
+      "sgd_step",
+      [](py::handle params, py::handle grads, py::handle momentum_buffers, double momentum,
+         double dampening, double weight_decay, bool nesterov, bool maximize,
+         const StepState& state) {
+        OptimTensors tensors("sgd_step", params, grads, momentum_buffers);
+        const SgdOptions options{momentum, dampening, weight_decay, nesterov, maximize};
+        with_float(tensors.dtype(), [&](auto t) {
+          const auto& list = tensors.list<decltype(t)>();
+          run(tensors.elements() * kNanosecondsAnElement,
+              [&] { sgd_step(thread_context(), list.data(), std::ssize(list), options, &state); });
+        });
+      },
+      py::arg("params"), py::arg("grads"), py::arg("momentum_buffers"), py::arg("momentum"),
+      py::arg("dampening"), py::arg("weight_decay"), py::arg("nesterov"), py::arg("maximize"),
+      py::arg("state"));
+  m.def(
+      "adam_step",
+      [](py::handle params, py::handle grads, py::handle means, py::handle squares,
+         py::handle max_squares, double beta1, double beta2, double eps, double weight_decay,
+         bool decoupled, bool maximize, const StepState& state) {
+        OptimTensors tensors("adam_step", params, grads, means, squares, max_squares);
+        const AdamOptions options{
+            beta1, beta2, eps, weight_decay, decoupled, !max_squares.is_none(), maximize};
+        with_float(tensors.dtype(), [&](auto t) {
+          const auto& list = tensors.list<decltype(t)>();
+          run(tensors.elements() * kNanosecondsAnElement,
+              [&] { adam_step(thread_context(), list.data(), std::ssize(list), options, &state); });
+        });
+      },
+      py::arg("params"), py::arg("grads"), py::arg("means"), py::arg("squares"),
+      py::arg("max_squares"), py::arg("beta1"), py::arg("beta2"), py::arg("eps"),
+      py::arg("weight_decay"), py::arg("decoupled"), py::arg("maximize"), py::arg("state"));
+  m.def(
+      "clip_scale",
+      [](py::handle grads, double max_norm, double norm_type, StepState& state) {
+        constexpr const char* kOp = "clip_grad_norm_";
+        check(max_norm >= 0, "{}: max_norm must be at least 0; got {}", kOp, max_norm);
+        const NormKind kind = parse_norm(norm_type, kOp);
+        CallContext context;
+        OptimTensors tensors(kOp, py::none(), grads);
+        const Tensor norm = empty({}, tensors.dtype());
+        with_float(tensors.dtype(), [&](auto t) {
+          using T = decltype(t);
+          const auto& list = tensors.list<T>();
+          run(tensors.elements() * kNanosecondsAnElement, [&] {
+            clip_scale(*context, &state, norm.as<T>(), list.data(), std::ssize(list), kind,
+                       max_norm);
+          });
+        });
+        return scalar_result(norm);
+      },
+      py::arg("grads"), py::arg("max_norm"), py::arg("norm_type"), py::arg("state"));
+  m.def(
+      "scale",
+      [](py::handle grads, const StepState& state) {
+        OptimTensors tensors("clip_grad_norm_", grads, grads);  // writable
+        with_float(tensors.dtype(), [&](auto t) {
+          for (const auto& tensor : tensors.list<decltype(t)>()) {
+            run(tensor.size * kNanosecondsAnElement,
+                [&] { scale(thread_context(), tensor.data, tensor.size, &state); });
+          }
+        });
+      },
+      py::arg("grads"), py::arg("state"));
+}
+
+}  // namespace tilegrad::TILEGRAD_BACKEND

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT
+// The operands of cross_entropy, read and checked: shared by the function and the training plan.
+#pragma once
+
+#include <limits>
+#include <string>
+
+#include "arrays.hpp"
+
+namespace tilegrad::TILEGRAD_BACKEND {
+
+struct CrossEntropyProblem {
+  Tensor logits, target, weight;
+  bool has_weight, by_index;
+  ClassShape shape;
+  Dims result;  // the loss: () or, for reduction "none", the target's shape without the classes
+  int64_t ignore_index;
+  Reduction reduction;
+  double label_smoothing;
+
+  CrossEntropyProblem(const char* op, py::handle input, py::handle target_object,
+                      py::handle weight_object, int64_t ignored, py::handle reduction_name,
+                      double smoothing)
+      : logits(read_float(input, op, "input")),
+        target(read(target_object, op, "target")),
+        has_weight(!weight_object.is_none()),
+        by_index(is_integer(target.dtype)),
+        ignore_index(ignored),
+        reduction(parse_reduction(reduction_name, op)),
+        label_smoothing(check_range(smoothing, smoothing >= 0 && smoothing <= 1, op,
+                                    "label_smoothing", "in [0, 1]")) {
+    const Dims& s = logits.shape;
+    check(s.count >= 1, "{}: input must be (C,), (N, C) or (N, C, d1, ...); got shape {}", op, s);
+    const int axis = s.count == 1 ? 0 : 1;
+    shape = {s.product(0, axis), s[axis], s.product(axis + 1, s.count)};
+    Dims rows = s.slice(0, axis);
+    for (int i = axis + 1; i < s.count; ++i) rows.push(s[i]);
+    check(shape.classes > 0 || rows.product() == 0, "{}: input has no classes; got shape {}", op,
+          s);
+    if (by_index) {
+      check(target.shape == rows, "{}: class indices must have shape {} for input {}; got {}", op,
+            rows, s, target.shape);
+    } else {
+      if (target.dtype != logits.dtype) {
+        throw TypeError(
+            format("{}: target must hold class indices of an integer dtype, or "
+                   "probabilities of input's dtype {}; got {}",
+                   op, dtype_name(logits.dtype), dtype_text(target.owner)));
+      }
+      check(target.shape == s,
+            "{}: class probabilities must have input's shape {}; got {} (class indices must have "
+            "an integer dtype)",
+            op, s, target.shape);
+    }
+    if (has_weight) {
+      weight = read_like(logits, weight_object, op, "weight");
+      check_shape(weight, {shape.classes}, op, "weight");
+    }
+    if (reduction == Reduction::none) result = rows;
+  }
+
+  double nanoseconds() const { return 1.0 * logits.size(); }
+
+  // Operands that are not contiguous are packed into workspace.
+  template <class T>
+  CrossEntropy<T> native(Context& context) const {
+    CrossEntropy<T> problem{};
+    problem.logits = contiguous<T>(context, logits);
+    problem.shape = shape;
+    if (by_index) {
+      problem.indices = {contiguous_bytes(context, target),
+                         static_cast<int>(item_size(target.dtype)), target.dtype <= DType::int64};
+    } else {
+      problem.probabilities = contiguous<T>(context, target);
+    }
+    problem.weight = has_weight ? contiguous<T>(context, weight) : nullptr;
+    problem.ignore_index = ignore_index;
+    problem.reduction = reduction;
+    problem.label_smoothing = label_smoothing;
+    return problem;
+  }
+};
+
+// Runs the op; a class index out of range becomes a ValueError and nothing is written.
+template <class T>
+void compute_cross_entropy(const char* op, Context& context, T* loss, T* dlogits,
+                           const T* grad_output, const CrossEntropy<T>& problem) {
+  constexpr int64_t kNone = std::numeric_limits<int64_t>::min();
+  int64_t bad_target = kNone;
+  cross_entropy(context, loss, dlogits, grad_output, problem, &bad_target);
+  check(bad_target == kNone, "{}: target must be in [0, {}) or ignore_index ({}); got {}", op,
+        problem.shape.classes, problem.ignore_index, bad_target);
+}
+
+}  // namespace tilegrad::TILEGRAD_BACKEND

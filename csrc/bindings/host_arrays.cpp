@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: MIT
+// Arrays of the cpu backend are numpy.ndarray; any other object is read through DLPack.
+#include <pybind11/numpy.h>
+
+#include <bit>
+#include <vector>
+
+#include "arrays.hpp"
+#include "host_pool.hpp"
+
+namespace tilegrad::TILEGRAD_BACKEND {
+namespace {
+
+using py::detail::npy_api;
+
+DType dtype_of(const py::dtype& dtype) {
+  switch (dtype.num()) {
+    case npy_api::NPY_FLOAT_:
+      return DType::float32;
+    case npy_api::NPY_DOUBLE_:
+      return DType::float64;
+    case npy_api::NPY_BOOL_:
+      return DType::boolean;
+    default:
+      break;
+  }
+  const bool is_signed = dtype.kind() == 'i';
+  if (!is_signed && dtype.kind() != 'u') return DType::other;
+  switch (dtype.itemsize()) {
+    case 1:
+      return is_signed ? DType::int8 : DType::uint8;
+    case 2:
+      return is_signed ? DType::int16 : DType::uint16;
+    case 4:
+      return is_signed ? DType::int32 : DType::uint32;
+    default:
+      return is_signed ? DType::int64 : DType::uint64;
+  }
+}
+
+py::dtype numpy_dtype(DType dtype) {
+  return dtype == DType::float64 ? py::dtype::of<double>() : py::dtype::of<float>();
+}
+
+// Anything that is no ndarray: a NumPy scalar, or memory behind DLPack.
+py::object to_ndarray(py::handle object, const char* op, const char* name) {
+  const py::module_ numpy = py::module_::import("numpy");
+  if (py::isinstance(object, numpy.attr("generic"))) return numpy.attr("asarray")(object);
+  check_type(!py::isinstance<py::list>(object) && !py::isinstance<py::tuple>(object),
+             "{}: {} must be an array; got a {} (call np.asarray on it, with a dtype)", op, name,
+             type_name(object));
+  check_type(py::hasattr(object, "__dlpack__"),
+             "{}: {} must be a numpy.ndarray or have __dlpack__; got {} (call np.asarray on it)",
+             op, name, type_name(object));
+  const auto device = object.attr("__dlpack_device__")().cast<py::tuple>();
+  check_type(device[0].cast<int>() == 1,
+             "{}: {} is on another device (DLPack device type {}); this is the cpu backend", op,
+             name, device[0].cast<int>());
+  try {
+    return numpy.attr("from_dlpack")(object);
+  } catch (py::error_already_set& error) {
+    throw TypeError(format("{}: {} could not be read through DLPack: {}", op, name, error.what()));
+  }
+}
+
+bool aligned_and_native(const py::array& array) {
+  return (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0 &&
+         array.dtype().byteorder() != (std::endian::native == std::endian::little ? '>' : '<');
+}
+
+Tensor view(const py::array& array) {
+  Tensor tensor;
+  tensor.data = const_cast<void*>(array.data());
+  tensor.dtype = dtype_of(array.dtype());
+  const int count = static_cast<int>(array.ndim());
+  check(count <= Dims::kMax, "an array may have at most {} axes; got {}", Dims::kMax, count);
+  const int64_t item = array.itemsize();
+  for (int axis = 0; axis < count; ++axis) {
+    tensor.shape.push(array.shape(axis));
+    const int64_t stride = array.strides(axis);
+    // Strides that are no multiple of the item occur in views of structured arrays only.
+    check(stride % item == 0 || array.shape(axis) <= 1,
+          "an array's strides must be multiples of its item size; got {} for items of {} (call "
+          "np.ascontiguousarray)",
+          stride, item);
+    tensor.strides.push(stride / item);
+  }
+  tensor.contiguous = (array.flags() & py::array::c_style) != 0;
+  tensor.owner = array;
+  return tensor;
+}
+
+bool ranges_overlap(const Tensor& a, const Tensor& b) {
+  const auto bounds = [](const Tensor& t) {
+    int64_t low = 0, high = 1;
+    for (int axis = 0; axis < t.shape.count; ++axis) {
+      (t.strides[axis] < 0 ? low : high) += (t.shape[axis] - 1) * t.strides[axis];
+    }
+    const char* base = static_cast<const char*>(t.data);
+    return std::pair(base + low * item_size(t.dtype), base + high * item_size(t.dtype));
+  };
+  const auto [a_low, a_high] = bounds(a);
+  const auto [b_low, b_high] = bounds(b);
+  return a_low < b_high && b_low < a_high;
+}
+
+void check_overlap(const Tensor& out, const Tensor& operand, bool may_be_input, const char* op) {
+  if (operand.data == nullptr || out.size() == 0 || operand.size() == 0) return;
+  if (!ranges_overlap(out, operand)) return;
+  const bool same = out.data == operand.data && out.shape == operand.shape &&
+                    out.dtype == operand.dtype && operand.contiguous;
+  if (same && may_be_input) return;
+  // The address ranges meet; whether an element is shared is a question for NumPy.
+  const bool shared =
+      same ||
+      py::module_::import("numpy").attr("shares_memory")(out.owner, operand.owner).cast<bool>();
+  check(!shared, "{}: out must not overlap an input{}; pass a separate array", op,
+        may_be_input ? " except exactly" : "");
+}
+
+}  // namespace
+
+Tensor read(py::handle object, const char* op, const char* name) {
+  const auto& api = npy_api::get();
+  const bool exact = Py_TYPE(object.ptr()) == api.PyArray_Type_;
+  py::array array = py::reinterpret_borrow<py::array>(object);
+  if (!exact) {
+    if (!py::isinstance<py::array>(object)) {
+      array = py::reinterpret_steal<py::array>(to_ndarray(object, op, name).release());
+    } else {
+      check_type(!py::hasattr(object, "mask"),
+                 "{}: {} is a masked array; call .filled(value) or .data first", op, name);
+    }
+  }
+  check_type(aligned_and_native(array),
+             "{}: {} must be aligned and in native byte order; call np.ascontiguousarray, or "
+             "astype with the native dtype",
+             op, name);
+  return view(array);
+}
+
+Tensor empty(const Dims& shape, DType dtype) {
+  std::vector<py::ssize_t> sizes(shape.value, shape.value + shape.count);
+  const size_t bytes = static_cast<size_t>(shape.product() * item_size(dtype));
+  if (bytes < HostPool::kSmallest) return view(py::array(numpy_dtype(dtype), sizes));
+  void* data = HostPool::instance().take(bytes);
+  struct Block {
+    void* data;
+    size_t bytes;
+  };
+  py::capsule base(new Block{data, bytes}, [](void* p) {
+    auto* block = static_cast<Block*>(p);
+    HostPool::instance().give(block->data, block->bytes);
+    delete block;
+  });
+  return view(py::array(numpy_dtype(dtype), sizes, data, base));
+}
+
+Tensor make_result(py::handle out, const Dims& shape, DType dtype, const char* op,
+                   std::initializer_list<const Tensor*> operands, bool may_be_input) {
+  if (out.is_none()) return empty(shape, dtype);
+  if (!py::isinstance<py::array>(out)) {
+    throw TypeError(format("{}: out must be a numpy.ndarray; got {}", op, type_name(out)));
+  }
+  const Tensor result = read(out, op, "out");
+  if (result.dtype != dtype) {
+    throw TypeError(
+        format("{}: out must have dtype {}; got {}", op, dtype_name(dtype), dtype_text(out)));
+  }
+  check(result.shape == shape, "{}: out must have shape {}; got {}", op, shape, result.shape);
+  check_type(result.contiguous, "{}: out must be C-contiguous; got strides {} (in elements)", op,
+             result.strides);
+  check(py::reinterpret_borrow<py::array>(out).writeable(), "{}: out is read-only", op);
+  for (const Tensor* operand : operands) check_overlap(result, *operand, may_be_input, op);
+  return result;
+}
+
+py::object scalar_result(const Tensor& tensor) {
+  return py::reinterpret_borrow<py::array>(tensor.owner)[py::tuple(0)];
+}
+
+Context& thread_context() {
+  struct ThreadState {
+    Workspace workspace;
+    Context context{.workspace = &workspace};
+  };
+  thread_local ThreadState state;
+  return state.context;
+}
+
+int64_t release_pool() {
+  Workspace& workspace = *thread_context().workspace;
+  const auto bytes = static_cast<int64_t>(workspace.reserved());
+  workspace.release();
+  return bytes + static_cast<int64_t>(HostPool::instance().release());
+}
+
+}  // namespace tilegrad::TILEGRAD_BACKEND

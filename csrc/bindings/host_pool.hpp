@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+// Keeps the memory of large results, so that the next result of that size needs no fresh pages: a
+// page fault costs more than writing the page. Sizes are rounded up by at most an eighth.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <new>
+#include <unordered_map>
+#include <vector>
+
+namespace tilegrad::TILEGRAD_BACKEND {
+
+class HostPool {
+ public:
+  static constexpr size_t kSmallest = size_t{1} << 16;  // below it NumPy's own allocator is as good
+  static constexpr size_t kKept = size_t{1} << 29;      // bytes kept at most
+  static constexpr std::align_val_t kAlignment{64};
+
+  static HostPool& instance() {
+    static auto* pool = new HostPool;  // arrays may outlive static destructors
+    return *pool;
+  }
+
+  void* take(size_t bytes) {
+    bytes = rounded(bytes);
+    {
+      std::lock_guard lock(mutex_);
+      auto found = free_.find(bytes);
+      if (found != free_.end() && !found->second.empty()) {
+        void* p = found->second.back();
+        found->second.pop_back();
+        kept_ -= bytes;
+        return p;
+      }
+    }
+    return ::operator new(bytes, kAlignment);
+  }
+
+  void give(void* p, size_t bytes) noexcept {
+    bytes = rounded(bytes);
+    try {
+      std::lock_guard lock(mutex_);
+      if (kept_ + bytes <= kKept) {
+        free_[bytes].push_back(p);
+        kept_ += bytes;
+        return;
+      }
+    } catch (const std::bad_alloc&) {  // no room for the list entry: free the block instead
+    }
+    ::operator delete(p, kAlignment);
+  }
+
+  size_t release() {
+    std::lock_guard lock(mutex_);
+    for (auto& [bytes, blocks] : free_) {
+      for (void* p : blocks) ::operator delete(p, kAlignment);
+    }
+    free_.clear();
+    const size_t released = kept_;
+    kept_ = 0;
+    return released;
+  }
+
+ private:
+  // Up to three significant bits after the first.
+  static size_t rounded(size_t bytes) {
+    size_t step = kSmallest / 8;
+    while (step * 16 <= bytes) step *= 2;
+    return (bytes + step - 1) / step * step;
+  }
+
+  std::mutex mutex_;
+  std::unordered_map<size_t, std::vector<void*>> free_;
+  size_t kept_ = 0;
+};
+
+}  // namespace tilegrad::TILEGRAD_BACKEND

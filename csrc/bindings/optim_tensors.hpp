@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: MIT
+// A list of parameters with their gradients and optimiser buffers, read from Python lists.
+#pragma once
+
+#include <vector>
+
+#include "arrays.hpp"
+
+namespace tilegrad::TILEGRAD_BACKEND {
+
+// Each argument is a list of arrays of one length, or None for buffers that an op does not use.
+class OptimTensors {
+ public:
+  OptimTensors(const char* op, py::handle params, py::handle grads, py::handle first = py::none(),
+               py::handle second = py::none(), py::handle third = py::none()) {
+    const py::list gradients = py::cast<py::list>(grads);
+    const size_t count = gradients.size();
+    for (py::handle list : {params, first, second, third}) {
+      check(list.is_none() || py::len(list) == count,
+            "{}: every list must hold one array a gradient, {}; got {}", op, count,
+            list.is_none() ? 0 : py::len(list));
+    }
+    for (size_t i = 0; i < count; ++i) {
+      const Tensor grad = read_float(gradients[i], op, "a gradient");
+      if (i == 0) dtype_ = grad.dtype;
+      check_type(grad.dtype == dtype_ && grad.contiguous,
+                 "{}: gradients must be C-contiguous and share one dtype, {}; got {}", op,
+                 dtype_name(dtype_), dtype_name(grad.dtype));
+      owners_.push_back(grad.owner);
+      const auto writable = [&](py::handle list) -> void* {
+        if (list.is_none()) return nullptr;
+        const py::object item = list[py::int_(i)];
+        const Tensor tensor = make_result(item, grad.shape, dtype_, op, {});
+        owners_.push_back(tensor.owner);
+        return tensor.data;
+      };
+      void* const w = writable(params);
+      void* const m = writable(first);
+      void* const v = writable(second);
+      void* const u = writable(third);
+      elements_ += grad.size();
+      with_float(dtype_, [&](auto t) {
+        using T = decltype(t);
+        list<T>().push_back({static_cast<T*>(w), grad.as<const T>(), static_cast<T*>(m),
+                             static_cast<T*>(v), static_cast<T*>(u), grad.size()});
+      });
+    }
+  }
+
+  DType dtype() const { return dtype_; }
+  int64_t elements() const { return elements_; }
+  template <class T>
+  std::vector<OptimTensor<T>>& list() {
+    if constexpr (sizeof(T) == sizeof(double)) {
+      return of_double_;
+    } else {
+      return of_float_;
+    }
+  }
+
+ private:
+  DType dtype_ = DType::float32;
+  int64_t elements_ = 0;
+  std::vector<OptimTensor<float>> of_float_;
+  std::vector<OptimTensor<double>> of_double_;
+  std::vector<py::object> owners_;  // keeps the arrays alive
+};
+
+}  // namespace tilegrad::TILEGRAD_BACKEND
