@@ -1,0 +1,406 @@
+# SPDX-License-Identifier: MIT
+# Generated: python tests/check_stubs.py --write
+from __future__ import annotations
+import typing
+
+__all__: list[str] = [
+    "Plan",
+    "StepState",
+    "activation_uses_output",
+    "adam_step",
+    "clip_scale",
+    "cross_entropy",
+    "cross_entropy_backward",
+    "cross_entropy_value_and_grad",
+    "dropout",
+    "dropout_backward",
+    "elu",
+    "elu_backward",
+    "gelu",
+    "gelu_backward",
+    "gelu_tanh",
+    "gelu_tanh_backward",
+    "identity",
+    "identity_backward",
+    "isa",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "linear",
+    "linear_backward",
+    "log_softmax",
+    "log_softmax_backward",
+    "matmul",
+    "matmul_backward",
+    "mse_loss",
+    "mse_loss_backward",
+    "mse_loss_value_and_grad",
+    "num_threads",
+    "random_uniform",
+    "release_memory",
+    "relu",
+    "relu_backward",
+    "scale",
+    "selu",
+    "selu_backward",
+    "set_num_threads",
+    "sgd_step",
+    "sigmoid",
+    "sigmoid_backward",
+    "silu",
+    "silu_backward",
+    "softmax",
+    "softmax_backward",
+    "supported_isas",
+    "tanh",
+    "tanh_backward",
+]
+
+class StepState:
+    def __init__(self) -> None: ...
+    @property
+    def grad_scale(self) -> float: ...
+    @grad_scale.setter
+    def grad_scale(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @learning_rate.setter
+    def learning_rate(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    @property
+    def offset(self) -> int: ...
+    @offset.setter
+    def offset(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    @property
+    def seed(self) -> int: ...
+    @seed.setter
+    def seed(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    @property
+    def step(self) -> int: ...
+    @step.setter
+    def step(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+
+class Plan:
+    def __init__(self) -> None: ...
+    def activation(
+        self, y: typing.Any, x: typing.Any, activation: typing.Any, activation_args: typing.Any
+    ) -> None: ...
+    def activation_backward(
+        self,
+        dx: typing.Any,
+        dy: typing.Any,
+        saved: typing.Any,
+        saved_is_output: bool,
+        activation: typing.Any,
+        activation_args: typing.Any,
+    ) -> None: ...
+    def adam_step(
+        self,
+        params: typing.Any,
+        grads: typing.Any,
+        means: typing.Any,
+        squares: typing.Any,
+        max_squares: typing.Any,
+        beta1: typing.SupportsFloat | typing.SupportsIndex,
+        beta2: typing.SupportsFloat | typing.SupportsIndex,
+        eps: typing.SupportsFloat | typing.SupportsIndex,
+        weight_decay: typing.SupportsFloat | typing.SupportsIndex,
+        decoupled: bool,
+        maximize: bool,
+        state: typing.Any,
+    ) -> None: ...
+    def clip_scale(
+        self,
+        grads: typing.Any,
+        max_norm: typing.SupportsFloat | typing.SupportsIndex,
+        states: typing.Any,
+    ) -> None: ...
+    def cross_entropy(
+        self,
+        loss: typing.Any,
+        dlogits: typing.Any,
+        logits: typing.Any,
+        target: typing.Any,
+        weight: typing.Any,
+        ignore_index: typing.SupportsInt | typing.SupportsIndex,
+        reduction: typing.Any,
+        label_smoothing: typing.SupportsFloat | typing.SupportsIndex,
+    ) -> None: ...
+    def dropout(
+        self,
+        y: typing.Any,
+        x: typing.Any,
+        p: typing.SupportsFloat | typing.SupportsIndex,
+        offset: typing.SupportsInt | typing.SupportsIndex,
+        state: typing.Any,
+    ) -> None: ...
+    def input(self, placeholder: typing.Any) -> None: ...
+    def linear(
+        self,
+        y: typing.Any,
+        z: typing.Any,
+        x: typing.Any,
+        weight: typing.Any,
+        bias: typing.Any,
+        activation: typing.Any,
+        activation_args: typing.Any,
+    ) -> None: ...
+    def linear_backward(
+        self,
+        dx: typing.Any,
+        dweight: typing.Any,
+        dbias: typing.Any,
+        dy: typing.Any,
+        x: typing.Any,
+        weight: typing.Any,
+        saved: typing.Any,
+        saved_is_output: bool,
+        activation: typing.Any,
+        activation_args: typing.Any,
+    ) -> None: ...
+    def mse_loss(
+        self,
+        loss: typing.Any,
+        dinput: typing.Any,
+        input: typing.Any,
+        target: typing.Any,
+        reduction: typing.Any,
+    ) -> None: ...
+    def run(self, batch: typing.Any, accumulate: bool) -> None: ...
+    def sgd_step(
+        self,
+        params: typing.Any,
+        grads: typing.Any,
+        momentum_buffers: typing.Any,
+        momentum: typing.SupportsFloat | typing.SupportsIndex,
+        dampening: typing.SupportsFloat | typing.SupportsIndex,
+        weight_decay: typing.SupportsFloat | typing.SupportsIndex,
+        nesterov: bool,
+        maximize: bool,
+        state: typing.Any,
+    ) -> None: ...
+    def softmax(
+        self,
+        y: typing.Any,
+        x: typing.Any,
+        axis: typing.SupportsInt | typing.SupportsIndex,
+        log: bool,
+    ) -> None: ...
+    def softmax_backward(
+        self,
+        dx: typing.Any,
+        dy: typing.Any,
+        y: typing.Any,
+        axis: typing.SupportsInt | typing.SupportsIndex,
+        log: bool,
+    ) -> None: ...
+
+def _multiply_add(
+    rounds: typing.SupportsInt | typing.SupportsIndex,
+    threads: typing.SupportsInt | typing.SupportsIndex,
+) -> float: ...
+def _set_isa(name: str) -> None: ...
+def activation_uses_output(activation: typing.Any, activation_args: typing.Any) -> bool: ...
+def adam_step(
+    params: typing.Any,
+    grads: typing.Any,
+    means: typing.Any,
+    squares: typing.Any,
+    max_squares: typing.Any,
+    beta1: typing.SupportsFloat | typing.SupportsIndex,
+    beta2: typing.SupportsFloat | typing.SupportsIndex,
+    eps: typing.SupportsFloat | typing.SupportsIndex,
+    weight_decay: typing.SupportsFloat | typing.SupportsIndex,
+    decoupled: bool,
+    maximize: bool,
+    state: StepState,
+) -> None: ...
+def clip_scale(
+    grads: typing.Any,
+    max_norm: typing.SupportsFloat | typing.SupportsIndex,
+    norm_type: typing.SupportsFloat | typing.SupportsIndex,
+    state: StepState,
+) -> typing.Any: ...
+def cross_entropy(
+    input: typing.Any,
+    target: typing.Any,
+    weight: typing.Any,
+    ignore_index: typing.SupportsInt | typing.SupportsIndex,
+    reduction: typing.Any,
+    label_smoothing: typing.SupportsFloat | typing.SupportsIndex,
+    out: typing.Any,
+) -> typing.Any: ...
+def cross_entropy_backward(
+    grad_output: typing.Any,
+    input: typing.Any,
+    target: typing.Any,
+    weight: typing.Any,
+    ignore_index: typing.SupportsInt | typing.SupportsIndex,
+    reduction: typing.Any,
+    label_smoothing: typing.SupportsFloat | typing.SupportsIndex,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def cross_entropy_value_and_grad(
+    input: typing.Any,
+    target: typing.Any,
+    weight: typing.Any,
+    ignore_index: typing.SupportsInt | typing.SupportsIndex,
+    reduction: typing.Any,
+    label_smoothing: typing.SupportsFloat | typing.SupportsIndex,
+    wrt: typing.Any,
+) -> tuple[typing.Any, typing.Any]: ...
+def dropout(
+    input: typing.Any,
+    p: typing.SupportsFloat | typing.SupportsIndex,
+    seed: typing.SupportsInt | typing.SupportsIndex,
+    offset: typing.SupportsInt | typing.SupportsIndex,
+    out: typing.Any,
+) -> typing.Any: ...
+def dropout_backward(
+    grad_output: typing.Any,
+    p: typing.SupportsFloat | typing.SupportsIndex,
+    seed: typing.SupportsInt | typing.SupportsIndex,
+    offset: typing.SupportsInt | typing.SupportsIndex,
+    out: typing.Any,
+) -> typing.Any: ...
+def elu(
+    input: typing.Any, alpha: typing.SupportsFloat | typing.SupportsIndex, out: typing.Any
+) -> typing.Any: ...
+def elu_backward(
+    grad_output: typing.Any,
+    input: typing.Any,
+    alpha: typing.SupportsFloat | typing.SupportsIndex,
+    output: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def gelu(input: typing.Any, out: typing.Any) -> typing.Any: ...
+def gelu_backward(
+    grad_output: typing.Any, input: typing.Any, output: typing.Any, out: typing.Any
+) -> typing.Any: ...
+def gelu_tanh(input: typing.Any, out: typing.Any) -> typing.Any: ...
+def gelu_tanh_backward(
+    grad_output: typing.Any, input: typing.Any, output: typing.Any, out: typing.Any
+) -> typing.Any: ...
+def identity(input: typing.Any, out: typing.Any) -> typing.Any: ...
+def identity_backward(
+    grad_output: typing.Any, input: typing.Any, output: typing.Any, out: typing.Any
+) -> typing.Any: ...
+def isa() -> str: ...
+def leaky_relu(
+    input: typing.Any, alpha: typing.SupportsFloat | typing.SupportsIndex, out: typing.Any
+) -> typing.Any: ...
+def leaky_relu_backward(
+    grad_output: typing.Any,
+    input: typing.Any,
+    alpha: typing.SupportsFloat | typing.SupportsIndex,
+    output: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def linear(
+    input: typing.Any,
+    weight: typing.Any,
+    bias: typing.Any,
+    activation: typing.Any,
+    activation_args: typing.Any,
+    save_preactivation: bool,
+    out: typing.Any,
+) -> typing.Any: ...
+def linear_backward(
+    grad_output: typing.Any,
+    input: typing.Any,
+    weight: typing.Any,
+    bias: typing.Any,
+    activation: typing.Any,
+    activation_args: typing.Any,
+    output: typing.Any,
+    preactivation: typing.Any,
+    wrt: typing.Any,
+    accumulate: bool,
+    out: typing.Any,
+) -> typing.Any: ...
+def log_softmax(input: typing.Any, dim: typing.Any, out: typing.Any) -> typing.Any: ...
+def log_softmax_backward(
+    grad_output: typing.Any, input: typing.Any, dim: typing.Any, output: typing.Any, out: typing.Any
+) -> typing.Any: ...
+def matmul(
+    a: typing.Any, b: typing.Any, transpose_a: bool, transpose_b: bool, out: typing.Any
+) -> typing.Any: ...
+def matmul_backward(
+    grad_output: typing.Any,
+    a: typing.Any,
+    b: typing.Any,
+    transpose_a: bool,
+    transpose_b: bool,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def mse_loss(
+    input: typing.Any,
+    target: typing.Any,
+    reduction: typing.Any,
+    weight: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def mse_loss_backward(
+    grad_output: typing.Any,
+    input: typing.Any,
+    target: typing.Any,
+    reduction: typing.Any,
+    weight: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def mse_loss_value_and_grad(
+    input: typing.Any,
+    target: typing.Any,
+    reduction: typing.Any,
+    weight: typing.Any,
+    wrt: typing.Any,
+) -> tuple[typing.Any, typing.Any]: ...
+def num_threads() -> int: ...
+def random_uniform(
+    shape: typing.Any,
+    is_double: bool,
+    low: typing.SupportsFloat | typing.SupportsIndex,
+    high: typing.SupportsFloat | typing.SupportsIndex,
+    seed: typing.SupportsInt | typing.SupportsIndex,
+    offset: typing.SupportsInt | typing.SupportsIndex,
+) -> typing.Any: ...
+def release_memory() -> int: ...
+def relu(input: typing.Any, out: typing.Any) -> typing.Any: ...
+def relu_backward(
+    grad_output: typing.Any, input: typing.Any, output: typing.Any, out: typing.Any
+) -> typing.Any: ...
+def scale(grads: typing.Any, state: StepState) -> None: ...
+def selu(input: typing.Any, out: typing.Any) -> typing.Any: ...
+def selu_backward(
+    grad_output: typing.Any, input: typing.Any, output: typing.Any, out: typing.Any
+) -> typing.Any: ...
+def set_num_threads(count: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+def sgd_step(
+    params: typing.Any,
+    grads: typing.Any,
+    momentum_buffers: typing.Any,
+    momentum: typing.SupportsFloat | typing.SupportsIndex,
+    dampening: typing.SupportsFloat | typing.SupportsIndex,
+    weight_decay: typing.SupportsFloat | typing.SupportsIndex,
+    nesterov: bool,
+    maximize: bool,
+    state: StepState,
+) -> None: ...
+def sigmoid(input: typing.Any, out: typing.Any) -> typing.Any: ...
+def sigmoid_backward(
+    grad_output: typing.Any, input: typing.Any, output: typing.Any, out: typing.Any
+) -> typing.Any: ...
+def silu(input: typing.Any, out: typing.Any) -> typing.Any: ...
+def silu_backward(
+    grad_output: typing.Any, input: typing.Any, output: typing.Any, out: typing.Any
+) -> typing.Any: ...
+def softmax(input: typing.Any, dim: typing.Any, out: typing.Any) -> typing.Any: ...
+def softmax_backward(
+    grad_output: typing.Any, input: typing.Any, dim: typing.Any, output: typing.Any, out: typing.Any
+) -> typing.Any: ...
+def supported_isas() -> list[str]: ...
+def tanh(input: typing.Any, out: typing.Any) -> typing.Any: ...
+def tanh_backward(
+    grad_output: typing.Any, input: typing.Any, output: typing.Any, out: typing.Any
+) -> typing.Any: ...

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: MIT
+"""One class for each activation; each keeps what its derivative is cheapest from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tilegrad import ops
+from tilegrad.nn.module import Array, Module, RecordedBackward
+
+if TYPE_CHECKING:
+    from tilegrad._train import Recorder
+
+
+class _Activation(Module):
+    """An elementwise map. Its function is ``ops.<_op>``, with ``_options`` by keyword."""
+
+    _op: ClassVar[str]
+    _from_output: bool = True  # f' is taken from y, else from x
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._options: dict[str, Any] = {}  # of the function
+        self._native: tuple[str, dict[str, float] | None] = (self._op, None)  # for a plan
+
+    def forward(self, input: Array) -> Array:
+        """Return f(input), elementwise."""
+        output: Array = getattr(ops, self._op)(input, **self._options)
+        self._save(input, output if self._from_output else None)
+        return output
+
+    def backward(self, grad_output: Array, input_grad: bool = True) -> Array | None:
+        """Return grad_output * f'."""
+        input, output = self._take_saved()
+        if not input_grad:
+            return None
+        backward = getattr(ops, f"{self._op}_backward")
+        gradient: Array = backward(grad_output, input, output=output, **self._options)
+        return gradient
+
+    def _record(self, recorder: Recorder, x: Array) -> tuple[Array, RecordedBackward]:
+        plan = recorder.plan
+        y = recorder.empty(x.shape, x.dtype)
+        plan.activation(y, x, *self._native)
+        saved = y if self._from_output else x
+
+        def backward(dy: Array, input_grad: bool) -> Array | None:
+            if not input_grad:
+                return None
+            plan.activation_backward(dy, dy, saved, self._from_output, *self._native)
+            return dy
+
+        return y, backward
+
+    def extra_repr(self) -> str:
+        """Return the arguments to show in ``repr``."""
+        return ", ".join(f"{name}={value!r}" for name, value in self._options.items())
+
+
+class Identity(_Activation):
+    """Return the input: f(x) = x. Source: torch.nn.Identity."""
+
+    _op = "identity"
+
+
+class Sigmoid(_Activation):
+    """Apply f(x) = 1 / (1 + exp(-x)), elementwise. Source: torch.nn.Sigmoid."""
+
+    _op = "sigmoid"
+
+
+class Tanh(_Activation):
+    """Apply f(x) = tanh(x), elementwise. Source: torch.nn.Tanh."""
+
+    _op = "tanh"
+
+
+class ReLU(_Activation):
+    """Apply f(x) = max(x, 0), elementwise. Source: torch.nn.ReLU."""
+
+    _op = "relu"
+
+
+class LeakyReLU(_Activation):
+    """Apply f(x) = x for x > 0, else negative_slope * x. Source: torch.nn.LeakyReLU.
+
+    Args:
+        negative_slope: Slope below zero.
+    """
+
+    _op = "leaky_relu"
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        super().__init__()
+        self.negative_slope = negative_slope
+        self._options = {"negative_slope": negative_slope}
+        self._native = (self._op, self._options)
+        self._from_output = negative_slope >= 0  # else y does not tell the side
+
+
+class ELU(_Activation):
+    """Apply f(x) = x for x > 0, else alpha * (exp(x) - 1). Source: torch.nn.ELU.
+
+    Args:
+        alpha: The limit towards minus infinity is -alpha.
+    """
+
+    _op = "elu"
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        super().__init__()
+        self.alpha = alpha
+        self._options = {"alpha": alpha}
+        self._native = (self._op, self._options)
+        self._from_output = alpha >= 0
+
+
+class SELU(_Activation):
+    """Apply 1.0507 * ELU(x, alpha=1.6733), elementwise. Source: torch.nn.SELU."""
+
+    _op = "selu"
+
+
+class GELU(_Activation):
+    """Apply f(x) = x * Phi(x), elementwise. Source: torch.nn.GELU.
+
+    Args:
+        approximate: "none" for the normal distribution Phi itself, "tanh" for the approximation
+            0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).
+    """
+
+    _op = "gelu"
+    _from_output = False
+
+    def __init__(self, approximate: str = "none") -> None:
+        super().__init__()
+        if approximate not in ("none", "tanh"):
+            raise ValueError(f"GELU: approximate must be 'none' or 'tanh'; got {approximate!r}")
+        self.approximate = approximate
+        self._options = {"approximate": approximate}
+        self._native = ("gelu" if approximate == "none" else "gelu_tanh", None)
+
+    def backward(self, grad_output: Array, input_grad: bool = True) -> Array | None:
+        """Return grad_output * f'."""
+        input, _ = self._take_saved()
+        return ops.gelu_backward(grad_output, input, **self._options) if input_grad else None
+
+
+class SiLU(_Activation):
+    """Apply f(x) = x * sigmoid(x), elementwise. Source: torch.nn.SiLU."""
+
+    _op = "silu"
+    _from_output = False
+
+
+class Softmax(Module):
+    """Apply softmax along an axis. Source: torch.nn.Softmax.
+
+    Args:
+        dim: The axis whose entries sum to one.
+    """
+
+    _op: ClassVar[str] = "softmax"
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, input: Array) -> Array:
+        """Return the result, of the input's shape."""
+        output: Array = getattr(ops, self._op)(input, self.dim)
+        self._save(input, output)
+        return output
+
+    def backward(self, grad_output: Array, input_grad: bool = True) -> Array | None:
+        """Return the gradient of the input."""
+        input, output = self._take_saved()
+        if not input_grad:
+            return None
+        backward = getattr(ops, f"{self._op}_backward")
+        gradient: Array = backward(grad_output, input, self.dim, output=output)
+        return gradient
+
+    def _record(self, recorder: Recorder, x: Array) -> tuple[Array, RecordedBackward]:
+        if not -x.ndim <= self.dim < x.ndim:
+            raise ValueError(
+                f"{self._op}: dim must be in [{-x.ndim}, {x.ndim - 1}]; got {self.dim}"
+            )
+        plan, axis, log = recorder.plan, self.dim % x.ndim, self._op == "log_softmax"
+        y = recorder.empty(x.shape, x.dtype)
+        plan.softmax(y, x, axis, log)
+
+        def backward(dy: Array, input_grad: bool) -> Array | None:
+            if not input_grad:
+                return None
+            plan.softmax_backward(dy, dy, y, axis, log)
+            return dy
+
+        return y, backward
+
+    def extra_repr(self) -> str:
+        """Return the arguments to show in ``repr``."""
+        return f"dim={self.dim}"
+
+
+class LogSoftmax(Softmax):
+    """Apply the logarithm of softmax along an axis. Source: torch.nn.LogSoftmax.
+
+    Args:
+        dim: The axis over which probabilities sum to one.
+    """
+
+    _op = "log_softmax"

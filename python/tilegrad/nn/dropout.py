@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""Dropout."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tilegrad import _random
+from tilegrad.nn.module import Array, Module, RecordedBackward
+from tilegrad.ops import dropout, dropout_backward
+
+if TYPE_CHECKING:
+    from tilegrad._train import Recorder
+
+
+class Dropout(Module):
+    """Zero each element with probability p in training and scale the others by 1/(1-p).
+
+    The mask is a function of the seed and the position in the stream of ``tilegrad.manual_seed``:
+    the same on every device and for any number of threads. In eval mode this is the identity.
+
+    Args:
+        p: Probability of an element to be dropped.
+
+    Raises:
+        ValueError: p is not in [0, 1].
+
+    Source: Srivastava et al. 2014; torch.nn.Dropout.
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise ValueError(f"Dropout: p must be a probability in [0, 1]; got {p}")
+        self.p = p
+
+    def forward(self, input: Array) -> Array:
+        """Return the masked and scaled input."""
+        if not self.training or self.p == 0:
+            self._save(None)
+            return input
+        seed, offset = _random.take(input.size)
+        self._save((seed, offset))
+        return dropout(input, self.p, seed=seed, offset=offset)
+
+    def backward(self, grad_output: Array, input_grad: bool = True) -> Array | None:
+        """Return grad_output under the same mask and scale."""
+        (key,) = self._take_saved()
+        if not input_grad:
+            return None
+        if key is None:
+            return grad_output
+        seed, offset = key
+        # Of the input only shape and dtype count, and the gradient has both: none is kept.
+        return dropout_backward(grad_output, grad_output, self.p, seed=seed, offset=offset)
+
+    def _record(self, recorder: Recorder, x: Array) -> tuple[Array, RecordedBackward]:
+        if self.p == 0:
+            return x, lambda dy, input_grad: dy if input_grad else None
+        plan, state = recorder.plan, recorder.state
+        offset = recorder.take_random(x.size)
+        y = recorder.empty(x.shape, x.dtype)
+        plan.dropout(y, x, self.p, offset, state)
+
+        def backward(dy: Array, input_grad: bool) -> Array | None:
+            if not input_grad:
+                return None
+            plan.dropout(dy, dy, self.p, offset, state)
+            return dy
+
+        return y, backward
+
+    def extra_repr(self) -> str:
+        """Return the arguments to show in ``repr``."""
+        return f"p={self.p}"

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: MIT
+"""One class for each loss.
+
+After ``loss = loss_fn(input, target)``, ``loss_fn.backward()`` is the gradient of the input.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilegrad import ops
+from tilegrad.nn.module import Array, Module
+
+if TYPE_CHECKING:
+    from tilegrad._train import Recorder
+
+REDUCTIONS = ("none", "mean", "sum")
+
+
+class Loss(Module):
+    """Base of the losses.
+
+    In training mode ``forward`` computes the gradient together with the loss, in one pass; in eval
+    mode it does no gradient work.
+    """
+
+    _op: str
+
+    def __init__(self, reduction: str) -> None:
+        super().__init__()
+        if reduction not in REDUCTIONS:
+            raise ValueError(
+                f"{type(self).__name__}: reduction must be 'none', 'mean' or 'sum'; "
+                f"got {reduction!r}"
+            )
+        self.reduction = reduction
+
+    def _options(self) -> dict[str, Any]:
+        """Return the keyword arguments of the loss's function."""
+        return {"reduction": self.reduction}
+
+    def forward(self, input: Array, target: Array) -> Any:
+        """Return the loss: a scalar, or one value an element or row for reduction "none"."""
+        if not self.training:
+            self._save(None)
+            return getattr(ops, self._op)(input, target, **self._options())
+        loss, gradient = getattr(ops, f"{self._op}_value_and_grad")(
+            input, target, **self._options()
+        )
+        self._save(input, target, gradient)
+        return loss
+
+    def backward(self, grad_output: Any = None, input_grad: bool = True) -> Array | None:
+        """Return the gradient of the input.
+
+        Args:
+            grad_output: Gradient of what came of the loss, like the loss; None is one.
+            input_grad: False returns None.
+        """
+        input, target, gradient = self._take_saved()
+        if not input_grad:
+            return None
+        if grad_output is None:
+            result: Array = gradient
+            return result
+        backward = getattr(ops, f"{self._op}_backward")
+        result = backward(grad_output, input, target, **self._options())
+        return result
+
+    def _record_loss(self, recorder: Recorder, input: Array, target: Array) -> tuple[Array, Array]:
+        """Record loss and gradient; return their buffers."""
+        if self.reduction == "none":
+            raise ValueError(
+                f"TrainStep: {type(self).__name__} needs reduction 'mean' or 'sum'; got 'none'"
+            )
+        raise TypeError(f"TrainStep: {type(self).__name__} has no plan")
+
+
+class CrossEntropyLoss(Loss):
+    """Cross-entropy of logits with class indices or class probabilities.
+
+    Math: -log softmax(input)[target], averaged with the class weights; see
+    ``tilegrad.cross_entropy`` for every option.
+
+    Args:
+        weight: Weight of each class, (C,), or None.
+        ignore_index: Rows with this class index count for nothing.
+        reduction: "none", "mean" or "sum".
+        label_smoothing: Share of the target spread evenly over the classes, in [0, 1].
+
+    Example:
+        >>> loss_fn = CrossEntropyLoss()
+        >>> print(loss_fn(np.zeros((1, 4)), np.array([2])))  # log 4
+        1.3862943611198906
+        >>> loss_fn.backward()
+        array([[ 0.25,  0.25, -0.75,  0.25]])
+
+    Source: torch.nn.CrossEntropyLoss.
+    """
+
+    _op = "cross_entropy"
+
+    def __init__(
+        self,
+        weight: Array | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(reduction)
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(
+                f"CrossEntropyLoss: label_smoothing must be in [0, 1]; got {label_smoothing}"
+            )
+        self.weight = weight
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "weight": self.weight,
+            "ignore_index": self.ignore_index,
+            "reduction": self.reduction,
+            "label_smoothing": self.label_smoothing,
+        }
+
+    def _record_loss(self, recorder: Recorder, input: Array, target: Array) -> tuple[Array, Array]:
+        if self.reduction == "none":
+            return super()._record_loss(recorder, input, target)
+        loss = recorder.empty((), input.dtype)
+        gradient = recorder.empty(input.shape, input.dtype)
+        weight = None if self.weight is None else np.ascontiguousarray(self.weight)
+        recorder.plan.cross_entropy(
+            loss, gradient, input, target, weight, self.ignore_index, self.reduction,
+            self.label_smoothing,
+        )  # fmt: skip
+        return loss, gradient
+
+
+class MSELoss(Loss):
+    """Mean squared error.
+
+    Math: mean of (input - target)^2.
+
+    Args:
+        reduction: "none", "mean" or "sum".
+
+    Example:
+        >>> loss_fn = MSELoss()
+        >>> print(loss_fn(np.array([1.0, 2.0]), np.array([1.0, 4.0])))
+        2.0
+        >>> loss_fn.backward()
+        array([ 0., -2.])
+
+    Source: torch.nn.MSELoss.
+    """
+
+    _op = "mse_loss"
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+
+    def _record_loss(self, recorder: Recorder, input: Array, target: Array) -> tuple[Array, Array]:
+        if self.reduction == "none":
+            return super()._record_loss(recorder, input, target)
+        if input.shape != target.shape:
+            raise ValueError(
+                f"mse_loss: TrainStep needs input and target of one shape; got {input.shape} and "
+                f"{target.shape}"
+            )
+        loss = recorder.empty((), input.dtype)
+        gradient = recorder.empty(input.shape, input.dtype)
+        recorder.plan.mse_loss(loss, gradient, input, target, self.reduction)
+        return loss, gradient

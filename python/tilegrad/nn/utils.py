@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""Gradient clipping."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from tilegrad import _cpu
+from tilegrad.nn.module import Parameter
+
+
+def clip_grad_norm_(
+    parameters: Parameter | Iterable[Parameter],
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+) -> Any:
+    """Scale all gradients together so that their norm is at most max_norm.
+
+    Math: g *= min(1, max_norm / (norm + 1e-6)), with the norm of all gradients as one vector.
+
+    Args:
+        parameters: The parameters whose ``.grad`` is scaled, in place; those without are skipped.
+        max_norm: The largest norm to leave, at least 0.
+        norm_type: 1, 2 or infinity.
+        error_if_nonfinite: Raise when the norm is NaN or infinite; the gradients are untouched.
+
+    Returns:
+        The norm before clipping, a NumPy scalar.
+
+    Raises:
+        ValueError: max_norm is negative or NaN, or norm_type is another number.
+        RuntimeError: The norm is not finite and error_if_nonfinite is set.
+
+    Example:
+        >>> p = Parameter(np.zeros(2))
+        >>> p.grad = np.array([3.0, 4.0])
+        >>> print(clip_grad_norm_(p, 1.0), p.grad.round(3))
+        5.0 [0.6 0.8]
+
+    Source: torch.nn.utils.clip_grad_norm_.
+    """
+    if isinstance(parameters, Parameter):
+        parameters = [parameters]
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    state = _cpu.StepState()
+    norm = _cpu.clip_scale(gradients, max_norm, norm_type, state)
+    if error_if_nonfinite and not np.isfinite(norm):
+        raise RuntimeError(
+            f"clip_grad_norm_: the norm of the gradients is {norm}; nothing was changed"
+        )
+    _cpu.scale(gradients, state)
+    return norm

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: MIT
+"""Softmax and its logarithm, over any axis."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from ..backends import of
+from ._operands import Array, Operand, Wrt, gradient_of_input
+
+
+def _cast(op: str, input: Any, dtype: DTypeLike) -> Any:
+    """Return input as an array of a floating dtype (itself if it has that dtype)."""
+    wanted = np.dtype(dtype)
+    if wanted not in (np.float32, np.float64):
+        raise TypeError(f"{op}: dtype must be float32 or float64; got {wanted}")
+    if not isinstance(input, (np.ndarray, np.generic)):
+        if not hasattr(input, "__dlpack__"):
+            raise TypeError(f"{op}: input must be an array; got {type(input).__name__}")
+        input = np.from_dlpack(input)
+    return input.astype(wanted, copy=False) if isinstance(input, np.ndarray) else wanted.type(input)
+
+
+def _backward_in_dtype(
+    op: str, grad_output: Any, input: Any, dim: int, dtype: DTypeLike, output: Any, out: Any
+) -> Array:
+    """Differentiate a softmax that cast its input first: compute in dtype, cast the result back."""
+    own = np.asarray(input).dtype
+    if own == dtype:
+        gradient: Array = getattr(of(input), op)(grad_output, input, dim, output, out)
+        return gradient
+    if own not in (np.float32, np.float64):
+        raise TypeError(f"{op}: input must have dtype float32 or float64; got {own}")
+    if out is not None:
+        raise ValueError(f"{op}: out needs dtype to be input's; got {np.dtype(dtype)}, not {own}")
+    gradient = getattr(of(input), op)(grad_output, _cast(op, input, dtype), dim, output, None)
+    return gradient.astype(own)
+
+
+def softmax(
+    input: Operand, dim: int, *, dtype: DTypeLike | None = None, out: Array | None = None
+) -> Array:
+    """Turn the elements along an axis into positive shares with sum 1.
+
+    Math: y_c = exp(x_c - m) / sum_k exp(x_k - m), m = max_k x_k
+
+    Args:
+        input: float32 or float64, any shape. A strided array is packed into workspace.
+        dim: The axis to normalise, negative from the end.
+        dtype: Cast input to this dtype first.
+        out: C-contiguous array for the result; it may be input.
+
+    Returns:
+        The shares: input's shape; its dtype, or the given one. A row of -inf alone gives NaN.
+
+    Raises:
+        TypeError: If input or `out` is no array of a supported dtype.
+        ValueError: If `dim` is out of range, or `out` does not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> import tilegrad as tg
+        >>> tg.softmax(np.log(np.array([1.0, 2.0, 5.0])), 0).round(6).tolist()
+        [0.125, 0.25, 0.625]
+
+    Source: torch.nn.functional.softmax
+    """
+    if dtype is not None:
+        input = _cast("softmax", input, dtype)
+    result: Array = of(input).softmax(input, dim, out)
+    return result
+
+
+def softmax_backward(
+    grad_output: Operand,
+    input: Operand,
+    dim: int,
+    *,
+    dtype: DTypeLike | None = None,
+    output: Operand | None = None,
+    wrt: Wrt | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Differentiate `softmax`.
+
+    Math: dx_c = y_c (dy_c - sum_k dy_k y_k)
+
+    Args:
+        grad_output: Gradient of the result, its shape and dtype. Strided operands are packed.
+        input: As in the forward call.
+        dim: As in the forward call.
+        dtype: As in the forward call.
+        output: The forward result, if kept: spares computing it again.
+        wrt: "input", the only choice; a tuple of it returns a tuple.
+        out: C-contiguous array for the result; it may be grad_output or output.
+
+    Returns:
+        The gradient of input, its shape and dtype.
+
+    Raises:
+        TypeError: If an operand is no array of a supported dtype, or dtypes differ.
+        ValueError: If shapes differ, or an option is out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> import tilegrad as tg
+        >>> tg.softmax_backward(np.array([4.0, 0.0]), np.zeros(2), 0).tolist()
+        [1.0, -1.0]
+    """
+    if wrt is not None:
+        again = partial(softmax_backward, grad_output, input, dim, dtype=dtype, output=output)
+        only: Array = gradient_of_input("softmax_backward", wrt, out, again)
+        return only
+    if dtype is not None:
+        return _backward_in_dtype("softmax_backward", grad_output, input, dim, dtype, output, out)
+    result: Array = of(input).softmax_backward(grad_output, input, dim, output, out)
+    return result
+
+
+def log_softmax(
+    input: Operand, dim: int, *, dtype: DTypeLike | None = None, out: Array | None = None
+) -> Array:
+    """Return the logarithm of `softmax`, exact where the shares themselves would underflow.
+
+    Math: y_c = x_c - m - log sum_k exp(x_k - m), m = max_k x_k
+
+    Args:
+        input: float32 or float64, any shape. A strided array is packed into workspace.
+        dim: The axis to normalise, negative from the end.
+        dtype: Cast input to this dtype first.
+        out: C-contiguous array for the result; it may be input.
+
+    Returns:
+        The logarithms: input's shape; its dtype, or the given one. A row of -inf alone gives NaN.
+
+    Raises:
+        TypeError: If input or `out` is no array of a supported dtype.
+        ValueError: If `dim` is out of range, or `out` does not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> import tilegrad as tg
+        >>> tg.log_softmax(np.array([1000.0, 0.0]), 0).tolist()
+        [0.0, -1000.0]
+
+    Source: torch.nn.functional.log_softmax
+    """
+    if dtype is not None:
+        input = _cast("log_softmax", input, dtype)
+    result: Array = of(input).log_softmax(input, dim, out)
+    return result
+
+
+def log_softmax_backward(
+    grad_output: Operand,
+    input: Operand,
+    dim: int,
+    *,
+    dtype: DTypeLike | None = None,
+    output: Operand | None = None,
+    wrt: Wrt | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Differentiate `log_softmax`.
+
+    Math: dx_c = dy_c - softmax(x)_c sum_k dy_k
+
+    Args:
+        grad_output: Gradient of the result, its shape and dtype. Strided operands are packed.
+        input: As in the forward call.
+        dim: As in the forward call.
+        dtype: As in the forward call.
+        output: The forward result, if kept: spares computing it again.
+        wrt: "input", the only choice; a tuple of it returns a tuple.
+        out: C-contiguous array for the result; it may be grad_output or output.
+
+    Returns:
+        The gradient of input, its shape and dtype.
+
+    Raises:
+        TypeError: If an operand is no array of a supported dtype, or dtypes differ.
+        ValueError: If shapes differ, or an option is out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> import tilegrad as tg
+        >>> tg.log_softmax_backward(np.array([4.0, 0.0]), np.zeros(2), 0).round(9).tolist()
+        [2.0, -2.0]
+    """
+    if wrt is not None:
+        again = partial(log_softmax_backward, grad_output, input, dim, dtype=dtype, output=output)
+        only: Array = gradient_of_input("log_softmax_backward", wrt, out, again)
+        return only
+    if dtype is not None:
+        return _backward_in_dtype(
+            "log_softmax_backward", grad_output, input, dim, dtype, output, out
+        )
+    result: Array = of(input).log_softmax_backward(grad_output, input, dim, output, out)
+    return result

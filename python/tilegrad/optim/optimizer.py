@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: MIT
+"""The base of the optimisers: parameter groups, state, and the native update of a group."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilegrad import _cpu
+from tilegrad.nn.module import Parameter
+
+Group: TypeAlias = dict[str, Any]
+Params: TypeAlias = "Iterable[Parameter] | Iterable[Mapping[str, Any]]"
+Buffers: TypeAlias = "list[NDArray[Any]] | None"
+
+
+@dataclass
+class Batch:
+    """Parameters that one native call updates: one group, dtype and step count."""
+
+    group: Group
+    params: list[Parameter]
+    state: Any  # the native StepState that the kernels read
+    operands: list[Buffers]  # values, gradients, then each buffer's list, or None where unused
+
+
+class Optimizer:
+    """Base class. A subclass names its buffers and makes the native call.
+
+    Args:
+        params: Parameters, or groups ``{"params": [...], "lr": ...}`` whose options override the
+            defaults.
+        defaults: Options of every group.
+
+    Raises:
+        ValueError: No parameter, one given twice, an unknown or illegal option.
+        TypeError: Something that is no Parameter.
+    """
+
+    # Names of the arrays kept for each parameter, as torch calls them.
+    _buffer_names: ClassVar[tuple[str, ...]]
+
+    def __init__(self, params: Params, defaults: Group) -> None:
+        self.defaults = defaults
+        self.param_groups: list[Group] = []
+        self.state: dict[Parameter, dict[str, Any]] = {}
+        self._version = 0  # changes whenever a recorded update may have become wrong
+        if isinstance(params, Parameter) or not isinstance(params, Iterable):
+            raise TypeError(
+                f"{type(self).__name__}: params must be an iterable of Parameters or groups; got "
+                f"{type(params).__name__} (put a Parameter in a list, pass module.parameters())"
+            )
+        items = list(params)
+        if not items:
+            raise ValueError(f"{type(self).__name__}: got no parameters")
+        if isinstance(items[0], Mapping):
+            for group in items:
+                self.add_param_group(group)  # type: ignore[arg-type]
+        else:
+            self.add_param_group({"params": items})
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Add parameters with options of their own."""
+        name = type(self).__name__
+        if not isinstance(group, Mapping):
+            raise TypeError(f'{name}: a group must be a mapping with "params"; got {group!r}')
+        if "params" not in group:
+            raise ValueError(f'{name}: a group must have "params"; got {sorted(group)}')
+        unknown = group.keys() - self.defaults.keys() - {"params", "initial_lr"}
+        if unknown:
+            raise ValueError(f"{name}: unknown options {sorted(unknown)} in a parameter group")
+        params = group["params"]
+        members = [params] if isinstance(params, Parameter) else list(params)
+        known = {id(p) for existing in self.param_groups for p in existing["params"]}
+        for member in members:
+            if not isinstance(member, Parameter):
+                raise TypeError(f"{name}: takes Parameters; got {type(member).__name__}")
+            if id(member) in known:
+                raise ValueError(f"{name}: a parameter was given twice; {member!r}")
+            known.add(id(member))
+        complete = {**self.defaults, **group, "params": members}
+        self._check(complete)
+        self.param_groups.append(complete)
+        self._version += 1
+
+    def zero_grad(self) -> None:
+        """Set every parameter's gradient to None; the buffers are kept."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.zero_grad()
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient."""
+        self._version += 1
+        for batch in self._batches():
+            self._prepare(batch)
+            self._update(_cpu, batch)
+            self._count(batch)
+
+    # ---- to be defined by a subclass --------------------------------------------------------
+
+    def _check(self, group: Group) -> None:
+        """Raise ValueError for an illegal option."""
+        raise TypeError(f"{type(self).__name__}: the class does not define _check")
+
+    def _used_buffers(self, group: Group) -> tuple[str, ...]:
+        """Return the buffers that these options need."""
+        return self._buffer_names
+
+    def _update(self, target: Any, batch: Batch) -> None:
+        """Make the native call: on a backend module now, or on a plan for later."""
+        raise TypeError(f"{type(self).__name__}: the class does not define _update")
+
+    # ---- the update in batches, for step and for TrainStep ----------------------------------
+
+    def _batches(self, filled: Container[int] | None = None) -> list[Batch]:
+        """Group the parameters that have a gradient, or whose id is in ``filled``."""
+        batches: dict[tuple[int, Any, int], list[Parameter]] = {}
+        for i, group in enumerate(self.param_groups):
+            for parameter in group["params"]:
+                has_grad = parameter.grad is not None if filled is None else id(parameter) in filled
+                if has_grad:
+                    step = self.state.get(parameter, {}).get("step", 0)
+                    batches.setdefault((i, parameter.dtype, step), []).append(parameter)
+        return [
+            Batch(group, params, _cpu.StepState(), self._operands(group, params))
+            for (i, _, _), params in batches.items()
+            for group in [self.param_groups[i]]
+        ]
+
+    def _operands(self, group: Group, params: list[Parameter]) -> list[Buffers]:
+        used = self._used_buffers(group)
+        for parameter in params if used else ():
+            state = self.state.setdefault(parameter, {"step": 0})
+            for name in used:
+                if name not in state:
+                    state[name] = np.zeros_like(parameter.data)
+        operands: list[Buffers] = [[p.data for p in params], [p.grad_buffer() for p in params]]
+        return operands + [
+            [self.state[p][name] for p in params] if name in used else None
+            for name in self._buffer_names
+        ]
+
+    def _prepare(self, batch: Batch) -> None:
+        """Write what changes from step to step where the kernels read it."""
+        batch.state.learning_rate = batch.group["lr"]
+        batch.state.step = self.state.get(batch.params[0], {}).get("step", 0) + 1
+
+    def _count(self, batch: Batch) -> None:
+        if self._used_buffers(batch.group):
+            for parameter in batch.params:
+                self.state[parameter]["step"] += 1
+
+    def _fingerprint(self) -> tuple[Any, ...]:
+        """Return what a recorded update has baked in: everything but the learning rates."""
+        options = (
+            value
+            for group in self.param_groups
+            for name, value in group.items()
+            if name not in ("params", "lr", "initial_lr")
+        )
+        return (self._version, *options)
+
+    # ---- saving -----------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return {"state": {index: arrays and step}, "param_groups": [options]}, as torch."""
+        order = [p for group in self.param_groups for p in group["params"]]
+        index = {id(p): i for i, p in enumerate(order)}
+        return {
+            "state": {index[id(p)]: dict(values) for p, values in self.state.items()},
+            "param_groups": [
+                {**group, "params": [index[id(p)] for p in group["params"]]}
+                for group in self.param_groups
+            ],
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over a saved state; nothing is changed if it does not fit.
+
+        Raises:
+            ValueError: Other groups, sizes, options or shapes than this optimiser's.
+        """
+        name = f"{type(self).__name__}.load_state_dict"
+        for key in ("state", "param_groups"):
+            if key not in state_dict:
+                raise ValueError(f"{name}: the state must have {key!r}; got {sorted(state_dict)}")
+        groups = state_dict["param_groups"]
+        order = [p for group in self.param_groups for p in group["params"]]
+        sizes = [len(group["params"]) for group in self.param_groups]
+        if [len(group.get("params", ())) for group in groups] != sizes:
+            raise ValueError(
+                f"{name}: groups of {sizes} parameters expected; got "
+                f"{[len(group.get('params', ())) for group in groups]}"
+            )
+        updates = []
+        for group, saved in zip(self.param_groups, groups, strict=True):
+            options = {key: copy.copy(value) for key, value in saved.items() if key != "params"}
+            if options.keys() - {"initial_lr"} != self.defaults.keys():
+                raise ValueError(
+                    f"{name}: a group must have the options {sorted(self.defaults)}; got "
+                    f"{sorted(options)}"
+                )
+            self._check({**group, **options})
+            updates.append(options)
+        by_index = dict(zip((i for group in groups for i in group["params"]), order, strict=True))
+        state: dict[Parameter, dict[str, Any]] = {}
+        for index, values in state_dict["state"].items():
+            if index not in by_index:
+                raise ValueError(f"{name}: there is state for an unknown parameter {index!r}")
+            what = f"{name}: parameter {index}"
+            state[by_index[index]] = self._checked_state(what, by_index[index], values)
+        for group, options in zip(self.param_groups, updates, strict=True):
+            group.update(options)
+        self.state = state
+        self._version += 1
+
+    def _checked_state(self, what: str, parameter: Parameter, values: Any) -> dict[str, Any]:
+        """Return a copy of one parameter's saved state, or raise ValueError."""
+        step = values.get("step")
+        if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+            raise ValueError(f"{what}: step must be an integer, at least 0; got {step!r}")
+        buffers = values.keys() - {"step"}
+        if buffers not in (set(self._buffer_names), set(self._buffer_names[:2])):
+            raise ValueError(
+                f"{what}: buffers must be {list(self._buffer_names)}; got {sorted(buffers)}"
+            )
+        checked: dict[str, Any] = {"step": step}
+        for key in buffers:
+            value = values[key]
+            if not isinstance(value, np.ndarray):
+                raise ValueError(f"{what}: {key} must be an array; got {type(value).__name__}")
+            if value.shape != parameter.shape or value.dtype != parameter.dtype:
+                raise ValueError(
+                    f"{what}: {key} must be {parameter.shape} {parameter.dtype}; got "
+                    f"{value.shape} {value.dtype}"
+                )
+            checked[key] = np.array(value, order="C", copy=True)
+        return checked
+
+    def __repr__(self) -> str:
+        groups = [
+            ", ".join(f"{key}={value!r}" for key, value in group.items() if key != "params")
+            for group in self.param_groups
+        ]
+        return f"{type(self).__name__}({'; '.join(groups)})"
+
+
+def check_option(owner: str, name: str, value: float, low: float, below: float = math.inf) -> None:
+    """Raise ValueError unless low <= value < below; NaN and infinity never pass."""
+    if not (low <= value < below):
+        rule = f"at least {low}" if below == math.inf else f"in [{low}, {below})"
+        raise ValueError(f"{owner}: {name} must be finite and {rule}; got {value}")
