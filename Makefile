@@ -1,0 +1,67 @@
+# Short words for plain commands. Each makes .venv and builds what it needs; nothing is installed
+# outside this folder.
+PYTHON ?= python3
+BIN := .venv/bin
+WERROR ?= $(if $(CI),ON,OFF)
+SOURCES := $(shell find csrc python CMakeLists.txt pyproject.toml -type f \
+             -not -name '*.so' -not -path '*/__pycache__/*')
+
+.PHONY: help demo test test-full lint sanitize bench clean
+help:
+	@echo "make demo       train a network on real images (Fashion-MNIST if installed, else digits)"
+	@echo "make test       lint, type-check and run every test that this machine can run"
+	@echo "make test-full  the same with the exhaustive sweeps (hours)"
+	@echo "make lint       formatting, types, generated stubs"
+	@echo "make sanitize   the core of the suite under AddressSanitizer and UBSan"
+	@echo "make bench      measure every kernel beside NumPy and PyTorch"
+	@echo "make clean      remove what the above made"
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# One wheel for everything, so that the tests test what users install.
+dist/.built: $(SOURCES) | $(BIN)/python
+	@echo "Building tilegrad (about two minutes on two cores) ..."
+	@rm -rf dist && mkdir dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist \
+	  --config-settings=cmake.define.TILEGRAD_WERROR=$(WERROR) .
+	@touch $@
+
+.venv/.demo: dist/.built
+	@$(BIN)/python -m pip install --quiet --force-reinstall --no-deps dist/*.whl
+	@$(BIN)/python -m pip install --quiet "$$(ls dist/*.whl)[demo]"
+	@touch $@
+
+.venv/.test: .venv/.demo
+	@echo "Installing what the tests compare with (PyTorch and linters) ..."
+	@$(BIN)/python -m pip install --quiet torch==2.13.0
+	@$(BIN)/python -m pip install --quiet "$$(ls dist/*.whl)[test,lint]"
+	@touch $@
+
+demo: .venv/.demo
+	$(BIN)/tilegrad train
+
+test: lint .venv/.test
+	$(BIN)/python -m pytest
+	$(MAKE) sanitize
+
+test-full: lint .venv/.test
+	$(BIN)/python -m pytest --full
+	$(MAKE) sanitize
+
+lint: .venv/.test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	git ls-files '*.cpp' '*.hpp' '*.cu' '*.cuh' | xargs $(BIN)/clang-format --dry-run -Werror
+	$(BIN)/python tests/check_stubs.py
+
+sanitize: .venv/.test
+	$(BIN)/python tests/run_sanitized.py
+
+bench: .venv/.test
+	$(BIN)/tilegrad bench cpu
+
+clean:
+	rm -rf .venv build dist
