@@ -208,6 +208,10 @@ void matmul(Context& context, Matrix<T> c, Matrix<const T> a, Matrix<const T> b,
                      {a.data, a.col_stride, a.row_stride, a.batch_stride},
                      {size.batch, 1, size.m, size.k}, alpha, beta, epilogue);
   }
+  if (size.k == 0) {  // nothing is read: a and b may be null
+    a.row_stride = a.col_stride = a.batch_stride = 0;
+    b = a;
+  }
   const auto& kernel = kernels<MatmulKernels<T>>();
   const MatmulPath path =
       choose_matmul_path(size, {a.row_stride, a.col_stride}, {b.row_stride, b.col_stride},
