@@ -166,15 +166,17 @@ template <class T>
 void sum_axis(Context&, T* y, const T* x, int64_t outer, int64_t axis, int64_t inner,
               bool accumulate);
 
-// y[i] = x[i] / (1-p) if kept, else 0. Philox4x32-10: element i takes word i mod 4 of counter
-// state.offset + offset + i/4 under the key state.seed; kept if word >= round(p 2^32).
+// y[i] = x[i] * m with m = 1/(1-p) if kept, else 0 (so NaN and infinity stay visible, as in
+// torch). Philox4x32-10: element i takes word i mod 4 of counter state.offset + offset + i/4 under
+// the key state.seed; kept if word >= round(p 2^32), ties to even. p = 1 gives zeros.
 // The backward pass is the same call on dy. y may be x.
 template <class T>
 void dropout(Context&, T* y, const T* x, int64_t n, double p, uint64_t offset,
              const StepState* state);
 
 // y[i] = low + (high - low) u_i with u_i the top 24 (float) or 32 (double) bits of word i mod 4 of
-// counter offset + i/4, as a fraction of one. One scalar path: the same bits on every machine.
+// counter offset + i/4, as a fraction of one; computed in double and rounded to T once. One scalar
+// path: the same bits on every machine.
 template <class T>
 void random_uniform(T* y, int64_t n, double low, double high, uint64_t seed, uint64_t offset);
 

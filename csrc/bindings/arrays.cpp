@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cmath>
 #include <ostream>
 
 namespace tilegrad::TILEGRAD_BACKEND {
@@ -198,12 +197,12 @@ py::object Wanted::out(py::handle out, int input, const char* op) const {
 }
 
 py::object Wanted::gather(std::initializer_list<py::object> gradients) const {
+  const py::object* gradient = gradients.begin();
+  if (single_) return gradient[std::countr_zero(mask_)];
   py::list wanted;
-  int input = 0;
-  for (const py::object& gradient : gradients) {
-    if ((*this)[input++]) wanted.append(gradient);
+  for (size_t input = 0; input < gradients.size(); ++input) {
+    if ((*this)[static_cast<int>(input)]) wanted.append(gradient[input]);
   }
-  if (single_) return wanted[0];
   return py::tuple(wanted);
 }
 
@@ -255,7 +254,7 @@ Activation parse_activation(py::handle name, py::handle args, const char* op) {
       check(row.option != nullptr && option == row.option,
             "{}: activation '{}' takes {}; got activation_args['{}']", op, text,
             row.option == nullptr ? "no arguments" : row.option, option);
-      result.alpha = value.cast<double>();
+      result.alpha = parse_number(value, op, row.option);
     }
     return result;
   }
@@ -280,8 +279,12 @@ int64_t parse_integer(py::handle object, const char* op, const char* name) {
   return object.cast<int64_t>();
 }
 
-double check_range(double value, bool ok, const char* op, const char* name, const char* rule) {
-  check(ok && std::isfinite(value), "{}: {} must be {}; got {}", op, name, rule, value);
+double parse_number(py::handle object, const char* op, const char* name) {
+  const double value = PyFloat_AsDouble(object.ptr());
+  if (value == -1 && PyErr_Occurred() != nullptr) {
+    PyErr_Clear();
+    throw TypeError(format("{}: {} must be a number; got {}", op, name, type_name(object)));
+  }
   return value;
 }
 

@@ -174,10 +174,9 @@ void sum_to_shape(Context& context, T* out, const T* values, const Dims& from, c
 
 // Options that arrive as strings.
 Reduction parse_reduction(py::handle name, const char* op);
+double parse_number(py::handle object, const char* op, const char* name);
 int64_t parse_integer(py::handle object, const char* op, const char* name);
 Activation parse_activation(py::handle name, py::handle args, const char* op);
 bool activation_uses_output(Activation activation);  // f' may be taken from f's result
-// A finite number at least / above a bound; NaN never passes.
-double check_range(double value, bool ok, const char* op, const char* name, const char* rule);
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

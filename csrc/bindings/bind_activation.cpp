@@ -21,45 +21,58 @@ py::object forward(const char* op, Activation f, py::handle input, py::handle ou
 }
 
 py::object backward(const char* op, Activation f, py::handle grad_output, py::handle input,
-                    py::handle output, py::handle out) {
+                    py::handle output, py::handle wrt, py::handle out) {
   CallContext context;
+  const Wanted wanted(wrt, {"input"}, 1, op);
   const Tensor x = read_float(input, op, "input");
   const Tensor dy = read_like(x, grad_output, op, "grad_output");
   check_shape(dy, x.shape, op, "grad_output");
-  const bool from_output = !output.is_none() && activation_uses_output(f);
-  const Tensor saved = from_output ? read_like(x, output, op, "output") : x;
-  check_shape(saved, x.shape, op, "output");
-  const Tensor dx = make_result(out, x.shape, x.dtype, op, {&dy, &saved}, true);
+  Tensor y;
+  if (!output.is_none()) {
+    y = read_like(x, output, op, "output");
+    check_shape(y, x.shape, op, "output");
+  }
+  const bool from_output = y.data != nullptr && activation_uses_output(f);
+  const Tensor dx = make_result(wanted.out(out, 0, op), x.shape, x.dtype, op, {&dy, &x, &y}, true);
   with_float(x.dtype, [&](auto t) {
     using T = decltype(t);
     const T* grad = contiguous<T>(*context, dy);
-    const T* from = contiguous<T>(*context, saved);
+    const T* saved = contiguous<T>(*context, from_output ? y : x);
     const int64_t n = x.size();
     run(n * kNanosecondsAnElement,
-        [&] { activation_backward(*context, dx.as<T>(), grad, from, from_output, n, f); });
+        [&] { activation_backward(*context, dx.as<T>(), grad, saved, from_output, n, f); });
   });
-  return dx.owner;
+  return wanted.gather({dx.owner});
 }
 
+// One row an activation: the names in the module, and how errors call them.
 struct Row {
   const char* name;
   const char* backward_name;
   ActivationKind kind;
+  const char* op;
+  const char* backward_op;
 };
-// One row an activation; those of the second table take an option (alpha).
+constexpr Row row(const char* name, const char* backward_name, ActivationKind kind) {
+  return {name, backward_name, kind, name, backward_name};
+}
 constexpr Row kPlain[] = {
-    {"identity", "identity_backward", ActivationKind::identity},
-    {"sigmoid", "sigmoid_backward", ActivationKind::sigmoid},
-    {"tanh", "tanh_backward", ActivationKind::tanh},
-    {"relu", "relu_backward", ActivationKind::relu},
-    {"selu", "selu_backward", ActivationKind::selu},
-    {"gelu", "gelu_backward", ActivationKind::gelu},
-    {"gelu_tanh", "gelu_tanh_backward", ActivationKind::gelu_tanh},
-    {"silu", "silu_backward", ActivationKind::silu},
+    row("identity", "identity_backward", ActivationKind::identity),
+    row("sigmoid", "sigmoid_backward", ActivationKind::sigmoid),
+    row("tanh", "tanh_backward", ActivationKind::tanh),
+    row("relu", "relu_backward", ActivationKind::relu),
+    row("selu", "selu_backward", ActivationKind::selu),
+    row("gelu", "gelu_backward", ActivationKind::gelu),
+    {"gelu_tanh", "gelu_tanh_backward", ActivationKind::gelu_tanh, "gelu", "gelu_backward"},
+    row("silu", "silu_backward", ActivationKind::silu),
 };
-constexpr Row kWithAlpha[] = {
-    {"leaky_relu", "leaky_relu_backward", ActivationKind::leaky_relu},
-    {"elu", "elu_backward", ActivationKind::elu},
+// With an option; its name is for errors.
+struct OptionRow : Row {
+  const char* option;
+};
+constexpr OptionRow kWithAlpha[] = {
+    {row("leaky_relu", "leaky_relu_backward", ActivationKind::leaky_relu), "negative_slope"},
+    {row("elu", "elu_backward", ActivationKind::elu), "alpha"},
 };
 
 }  // namespace
@@ -68,32 +81,34 @@ void bind_activation(py::module_& m) {
   for (const Row& row : kPlain) {
     m.def(
         row.name,
-        [row](py::handle input, py::handle out) {
-          return forward(row.name, {row.kind}, input, out);
-        },
+        [row](py::handle input, py::handle out) { return forward(row.op, {row.kind}, input, out); },
         py::arg("input"), py::arg("out"));
     m.def(
         row.backward_name,
-        [row](py::handle grad_output, py::handle input, py::handle output, py::handle out) {
-          return backward(row.backward_name, {row.kind}, grad_output, input, output, out);
+        [row](py::handle grad_output, py::handle input, py::handle output, py::handle wrt,
+              py::handle out) {
+          return backward(row.backward_op, {row.kind}, grad_output, input, output, wrt, out);
         },
-        py::arg("grad_output"), py::arg("input"), py::arg("output"), py::arg("out"));
+        py::arg("grad_output"), py::arg("input"), py::arg("output"), py::arg("wrt"),
+        py::arg("out"));
   }
-  for (const Row& row : kWithAlpha) {
+  for (const OptionRow& row : kWithAlpha) {
     m.def(
         row.name,
-        [row](py::handle input, double alpha, py::handle out) {
-          return forward(row.name, {row.kind, alpha}, input, out);
+        [row](py::handle input, py::handle alpha, py::handle out) {
+          const double value = parse_number(alpha, row.op, row.option);
+          return forward(row.op, {row.kind, value}, input, out);
         },
         py::arg("input"), py::arg("alpha"), py::arg("out"));
     m.def(
         row.backward_name,
-        [row](py::handle grad_output, py::handle input, double alpha, py::handle output,
-              py::handle out) {
-          return backward(row.backward_name, {row.kind, alpha}, grad_output, input, output, out);
+        [row](py::handle grad_output, py::handle input, py::handle alpha, py::handle output,
+              py::handle wrt, py::handle out) {
+          const double value = parse_number(alpha, row.backward_op, row.option);
+          return backward(row.backward_op, {row.kind, value}, grad_output, input, output, wrt, out);
         },
         py::arg("grad_output"), py::arg("input"), py::arg("alpha"), py::arg("output"),
-        py::arg("out"));
+        py::arg("wrt"), py::arg("out"));
   }
 }
 

@@ -7,9 +7,9 @@ namespace {
 
 struct Arguments {
   py::handle input, target, weight;
-  int64_t ignore_index;
+  py::handle ignore_index;
   py::handle reduction;
-  double label_smoothing;
+  py::handle label_smoothing;
 };
 
 // Loss, gradient or both. grad_output may be null for one.
@@ -51,8 +51,8 @@ std::pair<Tensor, Tensor> compute(const char* op, const Arguments& args, bool wa
 void bind_cross_entropy(py::module_& m) {
   m.def(
       "cross_entropy",
-      [](py::handle input, py::handle target, py::handle weight, int64_t ignore_index,
-         py::handle reduction, double label_smoothing, py::handle out) {
+      [](py::handle input, py::handle target, py::handle weight, py::handle ignore_index,
+         py::handle reduction, py::handle label_smoothing, py::handle out) {
         const Tensor loss =
             compute("cross_entropy",
                     {input, target, weight, ignore_index, reduction, label_smoothing}, true, false,
@@ -65,7 +65,7 @@ void bind_cross_entropy(py::module_& m) {
   m.def(
       "cross_entropy_backward",
       [](py::handle grad_output, py::handle input, py::handle target, py::handle weight,
-         int64_t ignore_index, py::handle reduction, double label_smoothing, py::handle wrt,
+         py::handle ignore_index, py::handle reduction, py::handle label_smoothing, py::handle wrt,
          py::handle out) {
         constexpr const char* kOp = "cross_entropy_backward";
         const Wanted wanted(wrt, {"input"}, 1, kOp);
@@ -80,8 +80,8 @@ void bind_cross_entropy(py::module_& m) {
       py::arg("out"));
   m.def(
       "cross_entropy_value_and_grad",
-      [](py::handle input, py::handle target, py::handle weight, int64_t ignore_index,
-         py::handle reduction, double label_smoothing, py::handle wrt) {
+      [](py::handle input, py::handle target, py::handle weight, py::handle ignore_index,
+         py::handle reduction, py::handle label_smoothing, py::handle wrt) {
         constexpr const char* kOp = "cross_entropy_value_and_grad";
         const Wanted wanted(wrt, {"input"}, 1, kOp);
         const auto [loss, grad] =

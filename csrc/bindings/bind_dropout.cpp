@@ -7,40 +7,58 @@ namespace {
 
 constexpr double kNanosecondsAnElement = 0.5;
 
+double probability(py::handle object, const char* op) {
+  const double p = parse_number(object, op, "p");
+  check(p >= 0 && p <= 1, "{}: p must be a probability in [0, 1]; got {}", op, p);
+  return p;
+}
+
 // Forward and backward are the same map: the mask depends on seed and offset only.
-py::object masked(const char* op, const char* name, py::handle input, double p, uint64_t seed,
-                  uint64_t offset, py::handle out) {
-  CallContext context;
-  check_range(p, p >= 0 && p <= 1, op, "p", "a probability in [0, 1]");
-  const Tensor x = read_float(input, op, name);
-  const Tensor y = make_result(out, x.shape, x.dtype, op, {&x}, true);
+void apply_mask(Context& context, const Tensor& y, const Tensor& x, double p, uint64_t seed,
+                uint64_t offset) {
   StepState state;
   state.seed = seed;
   state.offset = offset;
   with_float(x.dtype, [&](auto t) {
     using T = decltype(t);
-    const T* from = contiguous<T>(*context, x);
+    const T* from = contiguous<T>(context, x);
     const int64_t n = x.size();
-    run(n * kNanosecondsAnElement, [&] { dropout(*context, y.as<T>(), from, n, p, 0, &state); });
+    run(n * kNanosecondsAnElement, [&] { dropout(context, y.as<T>(), from, n, p, 0, &state); });
   });
+}
+
+py::object forward(py::handle input, py::handle p, uint64_t seed, uint64_t offset,
+                   py::handle out) {
+  constexpr const char* kOp = "dropout";
+  CallContext context;
+  const Tensor x = read_float(input, kOp, "input");
+  const Tensor y = make_result(out, x.shape, x.dtype, kOp, {&x}, true);
+  apply_mask(*context, y, x, probability(p, kOp), seed, offset);
   return y.owner;
+}
+
+// Of the input only shape and dtype count.
+py::object backward(py::handle grad_output, py::handle input, py::handle p, uint64_t seed,
+                    uint64_t offset, py::handle wrt, py::handle out) {
+  constexpr const char* kOp = "dropout_backward";
+  CallContext context;
+  const Wanted wanted(wrt, {"input"}, 1, kOp);
+  const Tensor x = read_float(input, kOp, "input");
+  const Tensor dy = read_like(x, grad_output, kOp, "grad_output");
+  check_shape(dy, x.shape, kOp, "grad_output");
+  const Tensor dx =
+      make_result(wanted.out(out, 0, kOp), x.shape, x.dtype, kOp, {&dy, &x}, true);
+  apply_mask(*context, dx, dy, probability(p, kOp), seed, offset);
+  return wanted.gather({dx.owner});
 }
 
 }  // namespace
 
 void bind_dropout(py::module_& m) {
-  m.def(
-      "dropout",
-      [](py::handle input, double p, uint64_t seed, uint64_t offset, py::handle out) {
-        return masked("dropout", "input", input, p, seed, offset, out);
-      },
-      py::arg("input"), py::arg("p"), py::arg("seed"), py::arg("offset"), py::arg("out"));
-  m.def(
-      "dropout_backward",
-      [](py::handle grad_output, double p, uint64_t seed, uint64_t offset, py::handle out) {
-        return masked("dropout_backward", "grad_output", grad_output, p, seed, offset, out);
-      },
-      py::arg("grad_output"), py::arg("p"), py::arg("seed"), py::arg("offset"), py::arg("out"));
+  m.def("dropout", &forward, py::arg("input"), py::arg("p"), py::arg("seed"), py::arg("offset"),
+        py::arg("out"));
+  m.def("dropout_backward", &backward, py::arg("grad_output"), py::arg("input"), py::arg("p"),
+        py::arg("seed"), py::arg("offset"), py::arg("wrt"), py::arg("out"));
   m.def(
       "random_uniform",
       [](py::handle shape, bool is_double, double low, double high, uint64_t seed,

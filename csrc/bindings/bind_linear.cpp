@@ -94,17 +94,19 @@ py::object backward(py::handle grad_output, py::handle input, py::handle weight,
 
   check_type(out.is_none() || (py::isinstance<py::tuple>(out) && py::len(out) == 3),
              "{}: out must be a 3-tuple (dinput, dweight, dbias), None where not given", kOp);
+  Tensor dx, dw, db;
   const auto result = [&](int i, bool asked, const Dims& shape, bool added_to) {
     if (!asked) return Tensor();
     const py::object given =
         out.is_none() ? py::none() : py::object(py::reinterpret_borrow<py::tuple>(out)[i]);
     check(!added_to || !given.is_none(),
           "{}: accumulate adds to dweight and dbias; give both in out", kOp);
-    return make_result(given, shape, p.x.dtype, kOp, {&dy, &p.x, &p.weight, &saved});
+    return make_result(given, shape, p.x.dtype, kOp,
+                       {&dy, &p.x, &p.weight, &p.bias, &saved, &dx, &dw});
   };
-  const Tensor dx = result(0, wanted[0], p.x.shape, false);
-  const Tensor dw = result(1, wanted[1], p.weight.shape, accumulate);
-  const Tensor db = result(2, wanted[2] && p.has_bias, {p.size.out_features}, accumulate);
+  dx = result(0, wanted[0], p.x.shape, false);
+  dw = result(1, wanted[1], p.weight.shape, accumulate);
+  db = result(2, wanted[2] && p.has_bias, {p.size.out_features}, accumulate);
 
   with_float(p.x.dtype, [&](auto t) {
     using T = decltype(t);

@@ -167,35 +167,39 @@ py::object backward(py::handle grad_output, py::handle a, py::handle b, bool tra
   if (p.result.count > 0) check_shape(dc, p.result, kOp, "grad_output");
   const Operand left = p.left(), right = p.right();
 
-  const auto gradient = [&](int input) -> py::object {
-    if (!wanted[input]) return py::none();
-    const Tensor& of = input == 0 ? p.a : p.b;
-    const bool vector = input == 0 ? p.a_vector : p.b_vector;
+  Tensor results[2];
+  const auto make = [&](int input, const Tensor& of, bool vector) {
     const Dims shape = vector ? Dims{of.size()} : of.shape;
-    const Tensor result =
-        make_result(wanted.out(out, input, kOp), shape, of.dtype, kOp, {&dc, &p.a, &p.b});
-    with_float(of.dtype, [&](auto t) {
-      using T = decltype(t);
-      const Operand grad = p.product(const_cast<T*>(contiguous<T>(*context, dc)));
-      const Operand target = p.gradient(result.data, of);
-      run(p.nanoseconds(), [&] {
-        if (p.batch.product() == 0) std::fill_n(result.as<T>(), result.size(), T(0));
-        // da = dc b^T, db = a^T dc; of a transposed operand the transpose of that.
-        if (input == 0 && !transpose_a) {
-          batched_matmul<T>(*context, target, grad, transposed(right), p.batch, p.m, p.k, p.n);
-        } else if (input == 0) {
-          batched_matmul<T>(*context, target, right, transposed(grad), p.batch, p.k, p.m, p.n);
-        } else if (!transpose_b) {
-          batched_matmul<T>(*context, target, transposed(left), grad, p.batch, p.k, p.n, p.m);
-        } else {
-          batched_matmul<T>(*context, target, transposed(grad), left, p.batch, p.n, p.k, p.m);
-        }
-      });
-    });
-    return result.owner;
+    results[input] = make_result(wanted.out(out, input, kOp), shape, of.dtype, kOp,
+                                 {&dc, &p.a, &p.b, &results[0]});
   };
-  const py::object da = gradient(0);
-  return wanted.gather({da, gradient(1)});
+  if (wanted[0]) make(0, p.a, p.a_vector);
+  if (wanted[1]) make(1, p.b, p.b_vector);
+
+  with_float(p.a.dtype, [&](auto t) {
+    using T = decltype(t);
+    const Operand grad = p.product(const_cast<T*>(contiguous<T>(*context, dc)));
+    const Operand da = p.gradient(results[0].data, p.a), db = p.gradient(results[1].data, p.b);
+    run(2 * p.nanoseconds(), [&] {
+      for (const Tensor& result : results) {  // a sum over no products
+        if (result.data != nullptr && p.batch.product() == 0) {
+          std::fill_n(result.as<T>(), result.size(), T(0));
+        }
+      }
+      // da = dc b^T, db = a^T dc; of a transposed operand the transpose of that.
+      if (wanted[0] && !transpose_a) {
+        batched_matmul<T>(*context, da, grad, transposed(right), p.batch, p.m, p.k, p.n);
+      } else if (wanted[0]) {
+        batched_matmul<T>(*context, da, right, transposed(grad), p.batch, p.k, p.m, p.n);
+      }
+      if (wanted[1] && !transpose_b) {
+        batched_matmul<T>(*context, db, transposed(left), grad, p.batch, p.k, p.n, p.m);
+      } else if (wanted[1]) {
+        batched_matmul<T>(*context, db, transposed(grad), left, p.batch, p.n, p.k, p.m);
+      }
+    });
+  });
+  return wanted.gather({results[0].owner, results[1].owner});
 }
 
 }  // namespace

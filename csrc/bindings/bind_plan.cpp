@@ -119,8 +119,8 @@ class Plan {
   }
 
   void cross_entropy(py::handle loss, py::handle dlogits, py::handle logits, py::handle target,
-                     py::handle weight, int64_t ignore_index, py::handle reduction,
-                     double label_smoothing) {
+                     py::handle weight, py::handle ignore_index, py::handle reduction,
+                     py::handle label_smoothing) {
     constexpr const char* kOp = "cross_entropy";
     const CrossEntropyProblem p(kOp, logits, target, weight, ignore_index, reduction,
                                 label_smoothing);

@@ -13,14 +13,17 @@
 namespace tilegrad::TILEGRAD_BACKEND {
 
 void bind_runtime(py::module_& m) {
-  active_isa();  // an unsupported TILEGRAD_CPU is an error at import, not at the first op
+  // A bad TILEGRAD_CPU or TILEGRAD_NUM_THREADS is an error at import, not at the first op.
+  active_isa();
+  num_threads();
   m.def("num_threads", &num_threads);
   m.def(
       "set_num_threads",
-      [](int count) {
+      [](py::handle object) {
+        const int64_t count = parse_integer(object, "set_num_threads", "count");
         check(count >= 1 && count <= kMaxThreads,
               "set_num_threads: count must be in [1, {}]; got {}", kMaxThreads, count);
-        set_num_threads(count);
+        set_num_threads(static_cast<int>(count));
       },
       py::arg("count"));
   m.def("isa", [] { return std::string(isa_name(active_isa())); });

@@ -32,8 +32,9 @@ py::object forward(const char* op, bool log, py::handle input, py::handle dim, p
 }
 
 py::object backward(const char* op, bool log, py::handle grad_output, py::handle input,
-                    py::handle dim, py::handle output, py::handle out) {
+                    py::handle dim, py::handle output, py::handle wrt, py::handle out) {
   CallContext context;
+  const Wanted wanted(wrt, {"input"}, 1, op);
   const Tensor x = read_float(input, op, "input");
   const Tensor dy = read_like(x, grad_output, op, "grad_output");
   check_shape(dy, x.shape, op, "grad_output");
@@ -41,7 +42,7 @@ py::object backward(const char* op, bool log, py::handle grad_output, py::handle
   const bool has_output = !output.is_none();
   const Tensor y = has_output ? read_like(x, output, op, "output") : x;
   check_shape(y, x.shape, op, "output");
-  const Tensor dx = make_result(out, x.shape, x.dtype, op, {&dy, &y}, true);
+  const Tensor dx = make_result(wanted.out(out, 0, op), x.shape, x.dtype, op, {&dy, &x, &y}, true);
   with_float(x.dtype, [&](auto t) {
     using T = decltype(t);
     const T* grad = contiguous<T>(*context, dy);
@@ -55,7 +56,7 @@ py::object backward(const char* op, bool log, py::handle grad_output, py::handle
       softmax_backward(*context, dx.as<T>(), grad, result, shape, log);
     });
   });
-  return dx.owner;
+  return wanted.gather({dx.owner});
 }
 
 struct Row {
@@ -78,12 +79,11 @@ void bind_softmax(py::module_& m) {
         py::arg("input"), py::arg("dim"), py::arg("out"));
     m.def(
         row.backward_name,
-        [row](py::handle grad_output, py::handle input, py::handle dim, py::handle output,
-              py::handle out) {
-          return backward(row.backward_name, row.log, grad_output, input, dim, output, out);
+        [row](py::handle grad_output, py::handle input, py::handle dim, py::handle output, py::handle wrt, py::handle out) {
+          return backward(row.backward_name, row.log, grad_output, input, dim, output, wrt, out);
         },
         py::arg("grad_output"), py::arg("input"), py::arg("dim"), py::arg("output"),
-        py::arg("out"));
+        py::arg("wrt"), py::arg("out"));
   }
 }
 

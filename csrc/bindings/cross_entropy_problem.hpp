@@ -19,16 +19,17 @@ struct CrossEntropyProblem {
   double label_smoothing;
 
   CrossEntropyProblem(const char* op, py::handle input, py::handle target_object,
-                      py::handle weight_object, int64_t ignored, py::handle reduction_name,
-                      double smoothing)
+                      py::handle weight_object, py::handle ignored, py::handle reduction_name,
+                      py::handle smoothing)
       : logits(read_float(input, op, "input")),
         target(read(target_object, op, "target")),
         has_weight(!weight_object.is_none()),
         by_index(is_integer(target.dtype)),
-        ignore_index(ignored),
+        ignore_index(parse_integer(ignored, op, "ignore_index")),
         reduction(parse_reduction(reduction_name, op)),
-        label_smoothing(check_range(smoothing, smoothing >= 0 && smoothing <= 1, op,
-                                    "label_smoothing", "in [0, 1]")) {
+        label_smoothing(parse_number(smoothing, op, "label_smoothing")) {
+    check(label_smoothing >= 0 && label_smoothing <= 1,
+          "{}: label_smoothing must be in [0, 1]; got {}", op, label_smoothing);
     const Dims& s = logits.shape;
     check(s.count >= 1, "{}: input must be (C,), (N, C) or (N, C, d1, ...); got shape {}", op, s);
     const int axis = s.count == 1 ? 0 : 1;

@@ -114,7 +114,7 @@ void check_overlap(const Tensor& out, const Tensor& operand, bool may_be_input, 
   const bool shared =
       same ||
       py::module_::import("numpy").attr("shares_memory")(out.owner, operand.owner).cast<bool>();
-  check(!shared, "{}: out must not overlap an input{}; pass a separate array", op,
+  check(!shared, "{}: out must not overlap an input or another result{}; pass separate arrays", op,
         may_be_input ? " except exactly" : "");
 }
 

@@ -11,6 +11,8 @@
 #include <chrono>
 #include <cstdlib>
 #include <mutex>
+#include <stdexcept>
+#include <string>
 #include <system_error>
 #include <thread>
 
@@ -159,15 +161,29 @@ Pool& pool() {
   return *current;
 }
 
+// A whole number in [1, kMaxThreads], else 0.
+int parse_count(const char* text) {
+  if (text == nullptr || *text == '\0') return 0;
+  char* end = nullptr;
+  const long count = std::strtol(text, &end, 10);
+  return *end == '\0' && count >= 1 && count <= kMaxThreads ? static_cast<int>(count) : 0;
+}
+
 int threads_from_environment() {
-  for (const char* name : {"TILEGRAD_NUM_THREADS", "OMP_NUM_THREADS"}) {
-    const char* value = std::getenv(name);
-    const int count = value == nullptr ? 0 : std::atoi(value);
-    if (count > 0) return count < kMaxThreads ? count : kMaxThreads;
+  const char* own = std::getenv("TILEGRAD_NUM_THREADS");
+  if (own != nullptr && *own != '\0') {
+    const int count = parse_count(own);
+    if (count == 0) {
+      throw std::invalid_argument("TILEGRAD_NUM_THREADS: must be a whole number in [1, " +
+                                  std::to_string(kMaxThreads) + "]; got '" + own + "'");
+    }
+    return count;
   }
+  // Other programs' variable: what cannot be read there is none of our business.
+  if (const int count = parse_count(std::getenv("OMP_NUM_THREADS")); count > 0) return count;
   cpu_set_t set;
   CPU_ZERO(&set);
-  int count = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+  const int count = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
   return count < 1 ? 1 : count < kMaxThreads ? count : kMaxThreads;
 }
 

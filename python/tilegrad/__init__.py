@@ -2,35 +2,76 @@
 """Hand-written kernels, forward and backward, for dense networks.
 
 NumPy arrays in, NumPy arrays out. Functions have the names of torch.nn.functional, each with its
-``X_backward``; layers are in ``tilegrad.nn``, optimisers in ``tilegrad.optim``.
+``X_backward``; layers are in ``tilegrad.nn``, optimisers in ``tilegrad.optim``, data sets in
+``tilegrad.data``.
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from tilegrad import nn, optim
-from tilegrad._gradcheck import GradcheckError, GradcheckResult, gradcheck
 from tilegrad._random import manual_seed
 from tilegrad._train import TrainStep
 from tilegrad.backends import info, num_threads, release_memory, set_num_threads
 from tilegrad.ops import *  # noqa: F403  the names are listed in ops.__all__
 from tilegrad.ops import __all__ as _op_names
 
-try:
-    __version__ = version("tilegrad")
-except PackageNotFoundError:  # run from a source tree
-    __version__ = "0.1.0"
+if TYPE_CHECKING:
+    from tilegrad._callbacks import Callback, EarlyStopping, History, Training
+    from tilegrad._fit import fit
+    from tilegrad._gradcheck import GradcheckError, GradcheckResult, gradcheck
+    from tilegrad._save import load, save
+
+__version__ = "0.1.0"
 
 __all__ = [
+    "Callback",
+    "EarlyStopping",
     "GradcheckError",
     "GradcheckResult",
+    "History",
     "TrainStep",
+    "Training",
+    "fit",
     "gradcheck",
     "info",
+    "load",
     "manual_seed",
     "nn",
     "num_threads",
     "optim",
     "release_memory",
+    "save",
     "set_num_threads",
     *_op_names,
 ]
+
+# Loaded at first use, so that the import stays quick: name -> module that defines it.
+_LAZY = {
+    "Callback": "_callbacks",
+    "EarlyStopping": "_callbacks",
+    "GradcheckError": "_gradcheck",
+    "GradcheckResult": "_gradcheck",
+    "History": "_callbacks",
+    "Training": "_callbacks",
+    "fit": "_fit",
+    "gradcheck": "_gradcheck",
+    "load": "_save",
+    "save": "_save",
+}
+_SUBMODULES = ("bench", "data", "plot", "reference")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        value = getattr(import_module(f"tilegrad.{_LAZY[name]}"), name)
+    elif name in _SUBMODULES:
+        value = import_module(f"tilegrad.{name}")
+    else:
+        raise AttributeError(f"module 'tilegrad' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY, *_SUBMODULES})

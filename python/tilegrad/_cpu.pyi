@@ -120,9 +120,9 @@ class Plan:
         logits: typing.Any,
         target: typing.Any,
         weight: typing.Any,
-        ignore_index: typing.SupportsInt | typing.SupportsIndex,
+        ignore_index: typing.Any,
         reduction: typing.Any,
-        label_smoothing: typing.SupportsFloat | typing.SupportsIndex,
+        label_smoothing: typing.Any,
     ) -> None: ...
     def dropout(
         self,
@@ -223,9 +223,9 @@ def cross_entropy(
     input: typing.Any,
     target: typing.Any,
     weight: typing.Any,
-    ignore_index: typing.SupportsInt | typing.SupportsIndex,
+    ignore_index: typing.Any,
     reduction: typing.Any,
-    label_smoothing: typing.SupportsFloat | typing.SupportsIndex,
+    label_smoothing: typing.Any,
     out: typing.Any,
 ) -> typing.Any: ...
 def cross_entropy_backward(
@@ -233,9 +233,9 @@ def cross_entropy_backward(
     input: typing.Any,
     target: typing.Any,
     weight: typing.Any,
-    ignore_index: typing.SupportsInt | typing.SupportsIndex,
+    ignore_index: typing.Any,
     reduction: typing.Any,
-    label_smoothing: typing.SupportsFloat | typing.SupportsIndex,
+    label_smoothing: typing.Any,
     wrt: typing.Any,
     out: typing.Any,
 ) -> typing.Any: ...
@@ -243,56 +243,56 @@ def cross_entropy_value_and_grad(
     input: typing.Any,
     target: typing.Any,
     weight: typing.Any,
-    ignore_index: typing.SupportsInt | typing.SupportsIndex,
+    ignore_index: typing.Any,
     reduction: typing.Any,
-    label_smoothing: typing.SupportsFloat | typing.SupportsIndex,
+    label_smoothing: typing.Any,
     wrt: typing.Any,
 ) -> tuple[typing.Any, typing.Any]: ...
 def dropout(
     input: typing.Any,
-    p: typing.SupportsFloat | typing.SupportsIndex,
+    p: typing.Any,
     seed: typing.SupportsInt | typing.SupportsIndex,
     offset: typing.SupportsInt | typing.SupportsIndex,
     out: typing.Any,
 ) -> typing.Any: ...
 def dropout_backward(
     grad_output: typing.Any,
-    p: typing.SupportsFloat | typing.SupportsIndex,
+    input: typing.Any,
+    p: typing.Any,
     seed: typing.SupportsInt | typing.SupportsIndex,
     offset: typing.SupportsInt | typing.SupportsIndex,
+    wrt: typing.Any,
     out: typing.Any,
 ) -> typing.Any: ...
-def elu(
-    input: typing.Any, alpha: typing.SupportsFloat | typing.SupportsIndex, out: typing.Any
-) -> typing.Any: ...
+def elu(input: typing.Any, alpha: typing.Any, out: typing.Any) -> typing.Any: ...
 def elu_backward(
     grad_output: typing.Any,
     input: typing.Any,
-    alpha: typing.SupportsFloat | typing.SupportsIndex,
+    alpha: typing.Any,
     output: typing.Any,
+    wrt: typing.Any,
     out: typing.Any,
 ) -> typing.Any: ...
 def gelu(input: typing.Any, out: typing.Any) -> typing.Any: ...
 def gelu_backward(
-    grad_output: typing.Any, input: typing.Any, output: typing.Any, out: typing.Any
+    grad_output: typing.Any, input: typing.Any, output: typing.Any, wrt: typing.Any, out: typing.Any
 ) -> typing.Any: ...
 def gelu_tanh(input: typing.Any, out: typing.Any) -> typing.Any: ...
 def gelu_tanh_backward(
-    grad_output: typing.Any, input: typing.Any, output: typing.Any, out: typing.Any
+    grad_output: typing.Any, input: typing.Any, output: typing.Any, wrt: typing.Any, out: typing.Any
 ) -> typing.Any: ...
 def identity(input: typing.Any, out: typing.Any) -> typing.Any: ...
 def identity_backward(
-    grad_output: typing.Any, input: typing.Any, output: typing.Any, out: typing.Any
+    grad_output: typing.Any, input: typing.Any, output: typing.Any, wrt: typing.Any, out: typing.Any
 ) -> typing.Any: ...
 def isa() -> str: ...
-def leaky_relu(
-    input: typing.Any, alpha: typing.SupportsFloat | typing.SupportsIndex, out: typing.Any
-) -> typing.Any: ...
+def leaky_relu(input: typing.Any, alpha: typing.Any, out: typing.Any) -> typing.Any: ...
 def leaky_relu_backward(
     grad_output: typing.Any,
     input: typing.Any,
-    alpha: typing.SupportsFloat | typing.SupportsIndex,
+    alpha: typing.Any,
     output: typing.Any,
+    wrt: typing.Any,
     out: typing.Any,
 ) -> typing.Any: ...
 def linear(
@@ -319,7 +319,12 @@ def linear_backward(
 ) -> typing.Any: ...
 def log_softmax(input: typing.Any, dim: typing.Any, out: typing.Any) -> typing.Any: ...
 def log_softmax_backward(
-    grad_output: typing.Any, input: typing.Any, dim: typing.Any, output: typing.Any, out: typing.Any
+    grad_output: typing.Any,
+    input: typing.Any,
+    dim: typing.Any,
+    output: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
 ) -> typing.Any: ...
 def matmul(
     a: typing.Any, b: typing.Any, transpose_a: bool, transpose_b: bool, out: typing.Any
@@ -368,14 +373,14 @@ def random_uniform(
 def release_memory() -> int: ...
 def relu(input: typing.Any, out: typing.Any) -> typing.Any: ...
 def relu_backward(
-    grad_output: typing.Any, input: typing.Any, output: typing.Any, out: typing.Any
+    grad_output: typing.Any, input: typing.Any, output: typing.Any, wrt: typing.Any, out: typing.Any
 ) -> typing.Any: ...
 def scale(grads: typing.Any, state: StepState) -> None: ...
 def selu(input: typing.Any, out: typing.Any) -> typing.Any: ...
 def selu_backward(
-    grad_output: typing.Any, input: typing.Any, output: typing.Any, out: typing.Any
+    grad_output: typing.Any, input: typing.Any, output: typing.Any, wrt: typing.Any, out: typing.Any
 ) -> typing.Any: ...
-def set_num_threads(count: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+def set_num_threads(count: typing.Any) -> None: ...
 def sgd_step(
     params: typing.Any,
     grads: typing.Any,
@@ -389,18 +394,23 @@ def sgd_step(
 ) -> None: ...
 def sigmoid(input: typing.Any, out: typing.Any) -> typing.Any: ...
 def sigmoid_backward(
-    grad_output: typing.Any, input: typing.Any, output: typing.Any, out: typing.Any
+    grad_output: typing.Any, input: typing.Any, output: typing.Any, wrt: typing.Any, out: typing.Any
 ) -> typing.Any: ...
 def silu(input: typing.Any, out: typing.Any) -> typing.Any: ...
 def silu_backward(
-    grad_output: typing.Any, input: typing.Any, output: typing.Any, out: typing.Any
+    grad_output: typing.Any, input: typing.Any, output: typing.Any, wrt: typing.Any, out: typing.Any
 ) -> typing.Any: ...
 def softmax(input: typing.Any, dim: typing.Any, out: typing.Any) -> typing.Any: ...
 def softmax_backward(
-    grad_output: typing.Any, input: typing.Any, dim: typing.Any, output: typing.Any, out: typing.Any
+    grad_output: typing.Any,
+    input: typing.Any,
+    dim: typing.Any,
+    output: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
 ) -> typing.Any: ...
 def supported_isas() -> list[str]: ...
 def tanh(input: typing.Any, out: typing.Any) -> typing.Any: ...
 def tanh_backward(
-    grad_output: typing.Any, input: typing.Any, output: typing.Any, out: typing.Any
+    grad_output: typing.Any, input: typing.Any, output: typing.Any, wrt: typing.Any, out: typing.Any
 ) -> typing.Any: ...

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from functools import partial
 
 from ..backends import of
-from ._operands import Array, Operand, Wrt, gradient_of_input, in_place
+from ._operands import Array, Operand, Wrt, in_place
 
 
 def identity(input: Operand, *, out: Array | None = None) -> Array:
@@ -69,11 +68,7 @@ def identity_backward(
         >>> tg.identity_backward(np.array([3.0]), np.array([1.0])).tolist()
         [3.0]
     """
-    if wrt is not None:
-        again = partial(identity_backward, grad_output, input, output=output)
-        only: Array = gradient_of_input("identity_backward", wrt, out, again)
-        return only
-    result: Array = of(input).identity_backward(grad_output, input, output, out)
+    result: Array = of(input).identity_backward(grad_output, input, output, wrt, out)
     return result
 
 
@@ -137,11 +132,7 @@ def sigmoid_backward(
         >>> tg.sigmoid_backward(np.array([4.0]), np.array([0.0])).tolist()
         [1.0]
     """
-    if wrt is not None:
-        again = partial(sigmoid_backward, grad_output, input, output=output)
-        only: Array = gradient_of_input("sigmoid_backward", wrt, out, again)
-        return only
-    result: Array = of(input).sigmoid_backward(grad_output, input, output, out)
+    result: Array = of(input).sigmoid_backward(grad_output, input, output, wrt, out)
     return result
 
 
@@ -205,11 +196,7 @@ def tanh_backward(
         >>> tg.tanh_backward(np.array([3.0, 3.0]), np.array([0.0, np.inf])).tolist()
         [3.0, 0.0]
     """
-    if wrt is not None:
-        again = partial(tanh_backward, grad_output, input, output=output)
-        only: Array = gradient_of_input("tanh_backward", wrt, out, again)
-        return only
-    result: Array = of(input).tanh_backward(grad_output, input, output, out)
+    result: Array = of(input).tanh_backward(grad_output, input, output, wrt, out)
     return result
 
 
@@ -277,11 +264,7 @@ def relu_backward(
         >>> tg.relu_backward(dy, x).tolist()
         [0.0, 0.0, 1.0]
     """
-    if wrt is not None:
-        again = partial(relu_backward, grad_output, input, output=output)
-        only: Array = gradient_of_input("relu_backward", wrt, out, again)
-        return only
-    result: Array = of(input).relu_backward(grad_output, input, output, out)
+    result: Array = of(input).relu_backward(grad_output, input, output, wrt, out)
     return result
 
 
@@ -354,9 +337,5 @@ def leaky_relu_backward(
         >>> tg.leaky_relu_backward(dy, x, 0.25).tolist()
         [0.25, 0.25, 1.0]
     """
-    if wrt is not None:
-        again = partial(leaky_relu_backward, grad_output, input, negative_slope, output=output)
-        only: Array = gradient_of_input("leaky_relu_backward", wrt, out, again)
-        return only
-    result: Array = of(input).leaky_relu_backward(grad_output, input, negative_slope, output, out)
+    result: Array = of(input).leaky_relu_backward(grad_output, input, negative_slope, output, wrt, out)
     return result

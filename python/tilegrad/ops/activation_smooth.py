@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from functools import partial
 
 from ..backends import of
-from ._operands import Array, Operand, Wrt, gradient_of_input, in_place
+from ._operands import Array, Operand, Wrt, in_place
 
 
 def _gelu_name(op: str, approximate: str) -> str:
@@ -87,11 +86,7 @@ def elu_backward(
         >>> tg.elu_backward(dy, x, 0.5).tolist()
         [0.0, 0.5, 1.0]
     """
-    if wrt is not None:
-        again = partial(elu_backward, grad_output, input, alpha, output=output)
-        only: Array = gradient_of_input("elu_backward", wrt, out, again)
-        return only
-    result: Array = of(input).elu_backward(grad_output, input, alpha, output, out)
+    result: Array = of(input).elu_backward(grad_output, input, alpha, output, wrt, out)
     return result
 
 
@@ -159,11 +154,7 @@ def selu_backward(
         >>> tg.selu_backward(dy, x).round(4).tolist()
         [0.0, 1.0507]
     """
-    if wrt is not None:
-        again = partial(selu_backward, grad_output, input, output=output)
-        only: Array = gradient_of_input("selu_backward", wrt, out, again)
-        return only
-    result: Array = of(input).selu_backward(grad_output, input, output, out)
+    result: Array = of(input).selu_backward(grad_output, input, output, wrt, out)
     return result
 
 
@@ -232,12 +223,8 @@ def gelu_backward(
         >>> tg.gelu_backward(np.array([2.0]), np.array([0.0])).tolist()
         [1.0]
     """
-    if wrt is not None:
-        again = partial(gelu_backward, grad_output, input, approximate=approximate, output=output)
-        only: Array = gradient_of_input("gelu_backward", wrt, out, again)
-        return only
     name = _gelu_name("gelu_backward", approximate)
-    result: Array = getattr(of(input), name)(grad_output, input, output, out)
+    result: Array = getattr(of(input), name)(grad_output, input, output, wrt, out)
     return result
 
 
@@ -304,9 +291,5 @@ def silu_backward(
         >>> tg.silu_backward(np.array([2.0]), np.array([0.0])).tolist()
         [1.0]
     """
-    if wrt is not None:
-        again = partial(silu_backward, grad_output, input, output=output)
-        only: Array = gradient_of_input("silu_backward", wrt, out, again)
-        return only
-    result: Array = of(input).silu_backward(grad_output, input, output, out)
+    result: Array = of(input).silu_backward(grad_output, input, output, wrt, out)
     return result

@@ -4,27 +4,18 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .. import _random
 from ..backends import of
-from ._operands import Array, Operand, Wrt, gradient_of_input
+from ._operands import Array, Operand, Wrt
 
 
 def _check_probability(op: str, p: float) -> None:
     if not 0 <= p <= 1:  # NaN fails too
         raise ValueError(f"{op}: p must be a probability in [0, 1]; got {p}")
-
-
-def _unchanged(x: Any, out: Any, masked: Any) -> Array:
-    """Return x itself, as torch does; a copy only where `out` is given or x is no NumPy array."""
-    if out is None and isinstance(x, np.ndarray) and x.dtype in (np.float32, np.float64):
-        return x
-    copied: Array = masked(x, 0.0, 0, 0, out)  # p = 0 keeps every element, and checks the operand
-    return copied
 
 
 def dropout(
@@ -79,8 +70,10 @@ def dropout(
         raise ValueError(f"dropout: offset needs a seed; got offset={offset} without one")
     backend = of(input)
     if not training or p == 0:
-        return _unchanged(input, out, backend.dropout)
-    if seed is None:
+        if out is None and isinstance(input, np.ndarray) and input.dtype in (np.float32, np.float64):
+            return input
+        p, seed, offset = 0.0, 0, 0  # the kernel keeps every element, and checks the operand
+    elif seed is None:
         seed, offset = _random.take(math.prod(getattr(input, "shape", ())))
     result: Array = backend.dropout(input, p, seed, offset, out)
     return result
@@ -112,7 +105,7 @@ def dropout_backward(
         out: C-contiguous array for the result; it may be grad_output.
 
     Returns:
-        The gradient of input, its shape and dtype; grad_output itself where nothing is dropped.
+        The gradient of input, its shape and dtype.
 
     Raises:
         TypeError: If an operand is no array of a supported dtype, or dtypes differ.
@@ -128,20 +121,8 @@ def dropout_backward(
     """
     op = "dropout_backward"
     _check_probability(op, p)
-    if wrt is not None:
-        again = partial(dropout_backward, grad_output, input, p, training, seed=seed, offset=offset)
-        only: Array = gradient_of_input(op, wrt, out, again)
-        return only
     seed = _random.check_word(op, "seed", seed)
     offset = _random.check_word(op, "offset", offset)
-    for name in ("shape", "dtype"):
-        mine, other = getattr(grad_output, name, None), getattr(input, name, None)
-        if name == "shape" and mine != other:
-            raise ValueError(f"{op}: grad_output must have input's shape {other}; got {mine}")
-        if name == "dtype" and mine != other:
-            raise TypeError(f"{op}: grad_output must have input's dtype {other}; got {mine}")
-    masked = of(grad_output).dropout_backward
-    if not training or p == 0:
-        return _unchanged(grad_output, out, masked)
-    result: Array = masked(grad_output, p, seed, offset, out)
+    share = p if training else 0.0
+    result: Array = of(input).dropout_backward(grad_output, input, share, seed, offset, wrt, out)
     return result

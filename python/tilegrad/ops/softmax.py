@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from ..backends import of
-from ._operands import Array, Operand, Wrt, gradient_of_input
+from ._operands import Array, Operand, Wrt
 
 
 def _cast(op: str, input: Any, dtype: DTypeLike) -> Any:
@@ -111,13 +110,9 @@ def softmax_backward(
         >>> tg.softmax_backward(np.array([4.0, 0.0]), np.zeros(2), 0).tolist()
         [1.0, -1.0]
     """
-    if wrt is not None:
-        again = partial(softmax_backward, grad_output, input, dim, dtype=dtype, output=output)
-        only: Array = gradient_of_input("softmax_backward", wrt, out, again)
-        return only
     if dtype is not None:
         return _backward_in_dtype("softmax_backward", grad_output, input, dim, dtype, output, out)
-    result: Array = of(input).softmax_backward(grad_output, input, dim, output, out)
+    result: Array = of(input).softmax_backward(grad_output, input, dim, output, wrt, out)
     return result
 
 
@@ -191,13 +186,9 @@ def log_softmax_backward(
         >>> tg.log_softmax_backward(np.array([4.0, 0.0]), np.zeros(2), 0).round(9).tolist()
         [2.0, -2.0]
     """
-    if wrt is not None:
-        again = partial(log_softmax_backward, grad_output, input, dim, dtype=dtype, output=output)
-        only: Array = gradient_of_input("log_softmax_backward", wrt, out, again)
-        return only
     if dtype is not None:
         return _backward_in_dtype(
             "log_softmax_backward", grad_output, input, dim, dtype, output, out
         )
-    result: Array = of(input).log_softmax_backward(grad_output, input, dim, output, out)
+    result: Array = of(input).log_softmax_backward(grad_output, input, dim, output, wrt, out)
     return result

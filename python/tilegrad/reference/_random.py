@@ -41,23 +41,22 @@ def random_words(n: int, seed: int, offset: int) -> NDArray[np.uint32]:
 def uniform(
     n: int, low: float, high: float, seed: int, offset: int, dtype: DTypeLike = np.float32
 ) -> NDArray[Any]:
-    """Return low + (high - low) u, each step rounded to dtype; u = top 24 (float64: 32) bits."""
-    kind: Any = np.dtype(dtype).type
-    drop, scale = (0, 2.0**-32) if kind is np.float64 else (8, 2.0**-24)
-    u = (random_words(n, seed, offset) >> np.uint32(drop)).astype(kind) * kind(scale)
-    return np.asarray(kind(low) + (kind(high) - kind(low)) * u)
+    """Return low + (high - low) u in double, rounded to dtype; u = top 24 (float64: 32) bits."""
+    bits = 32 if np.dtype(dtype) == np.float64 else 24
+    u = (random_words(n, seed, offset) >> np.uint32(32 - bits)).astype(np.float64) * 2.0**-bits
+    return np.asarray((low + (high - low) * u).astype(dtype))
 
 
 @quiet()
 def dropout(
     input: ArrayLike, p: float = 0.5, training: bool = True, *, seed: int, offset: int = 0
 ) -> Array:
-    """Return x_i / (1 - p) where word i >= round(p 2^32), else 0; x itself outside training."""
+    """Return x_i m_i: m = 1 / (1 - p) where word i >= round(p 2^32), else 0; x if not training."""
     x = f64(input)
     if not training:
         return np.array(x)
     kept = random_words(x.size, seed, offset).reshape(x.shape) >= np.uint64(round(p * 2**32))
-    return np.where(kept, x / np.float64(1.0 - p), 0.0)
+    return np.asarray(x * np.where(kept, 1 / np.float64(1.0 - p), 0.0))
 
 
 def dropout_backward(

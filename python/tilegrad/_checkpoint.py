@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: MIT
+"""The file behind save and load: safetensors, with a state as JSON in its metadata.
+
+The key ``tilegrad`` holds the text, ``tilegrad.crc32`` its checksum; the text has the checksum,
+shape and dtype of each tensor. So every byte is checked, and nothing in a file is ever executed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import stat
+import zlib
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]
+Path: TypeAlias = "str | os.PathLike[str]"
+
+_FORMAT = 1
+_TEXT, _CHECK = "tilegrad", "tilegrad.crc32"
+_DTYPES = {"float32": "F32", "float64": "F64", "int64": "I64", "int32": "I32", "uint8": "U8",
+           "int8": "I8", "int16": "I16", "uint16": "U16", "uint32": "U32", "uint64": "U64",
+           "bool": "BOOL", "float16": "F16"}  # fmt: skip
+
+
+def import_safetensors(op: str) -> Any:
+    """Return the package safetensors.
+
+    Args:
+        op: Name for the error text.
+
+    Raises:
+        ImportError: It is not installed; the text names the extra.
+    """
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise ImportError(
+            f"{op}: needs the package safetensors; install it with: pip install 'tilegrad[io]'"
+        ) from error
+    return safetensors
+
+
+def encode(value: Any, name: str, tensors: dict[str, Array]) -> Any:
+    """Return a value as JSON has it; arrays go to ``tensors`` under their dotted names."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, np.ndarray):
+        if value.dtype.name not in _DTYPES:
+            raise TypeError(f"save: {name} has a dtype that no file holds; got {value.dtype}")
+        if name in tensors:  # {"a.b": array, "a": {"b": array}}
+            raise TypeError(f"save: two arrays have the name {name}; rename one")
+        tensors[name] = np.asarray(value, order="C")
+        return {"$tensor": name}
+    if isinstance(value, np.generic):
+        return {"$scalar": [value.dtype.name, value.item()]}
+    if isinstance(value, tuple):
+        return {"$tuple": [encode(v, f"{name}.{i}", tensors) for i, v in enumerate(value)]}
+    if isinstance(value, list):
+        return [encode(v, f"{name}.{i}", tensors) for i, v in enumerate(value)]
+    if isinstance(value, Mapping) and all(
+        isinstance(key, str) and not key.startswith("$") for key in value
+    ):
+        return {key: encode(v, f"{name}.{key}", tensors) for key, v in value.items()}
+    raise TypeError(
+        f"save: {name} must be made of numbers, strings, arrays, lists and dicts with string keys; "
+        f"got {value!r}"
+    )
+
+
+def decode(value: Any, tensors: Mapping[str, Array]) -> Any:
+    """Return what ``encode`` was given."""
+    if isinstance(value, list):
+        return [decode(v, tensors) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if "$tensor" in value:
+        return tensors[value["$tensor"]]
+    if "$scalar" in value:
+        name, number = value["$scalar"]
+        return np.dtype(name).type(number)
+    if "$tuple" in value:
+        return tuple(decode(v, tensors) for v in value["$tuple"])
+    return {key: decode(v, tensors) for key, v in value.items()}
+
+
+def _describe(tensor: Array) -> dict[str, Any]:
+    crc = zlib.crc32(tensor.reshape(-1).view(np.uint8).data)
+    return {"dtype": tensor.dtype.name, "shape": list(tensor.shape), "crc32": f"{crc:08x}"}
+
+
+def write(path: Path, tensors: Mapping[str, Array], state: Mapping[str, Any]) -> None:
+    """Put tensors and state in the place of a file, in one step."""
+    described = {name: _describe(tensor) for name, tensor in tensors.items()}
+    text = json.dumps({"format": _FORMAT, **state, "tensors": described})
+    metadata = {_TEXT: text, _CHECK: f"{zlib.crc32(text.encode()):08x}"}
+    content = import_safetensors("save").numpy.save(dict(tensors), metadata=metadata)
+    target = os.path.realpath(path)  # a link stays a link
+    folder = os.path.dirname(target)
+    temporary = os.path.join(folder, f".tilegrad-{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileNotFoundError):
+            os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
+        os.replace(temporary, target)
+    except BaseException:  # Ctrl-C too
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    if hasattr(os, "O_DIRECTORY"):  # the new name must outlast a power cut as well
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def read(path: Path) -> tuple[dict[str, Array], dict[str, Any] | None]:
+    """Return the tensors and the checked state; None for a file that ``save`` did not write."""
+    package = import_safetensors("load")
+    with open(path, "rb"):  # Python's own errors for what is missing, a folder or forbidden
+        pass
+    try:
+        with package.safe_open(os.fspath(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            for name in file.keys():  # noqa: SIM118  not a mapping
+                kind = file.get_slice(name).get_dtype()
+                if kind not in _DTYPES.values():
+                    raise ValueError(f"{name} has dtype {kind}, which NumPy does not have")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except package.SafetensorError as error:
+        raise ValueError(f"it is no whole safetensors file; {error}") from error
+    if _TEXT not in metadata and _CHECK not in metadata:
+        return tensors, None
+    text = metadata.get(_TEXT, "")
+    if f"{zlib.crc32(text.encode()):08x}" != metadata.get(_CHECK):
+        raise ValueError("it is damaged: the checksum of its metadata is wrong")
+    state = json.loads(text)
+    if state["format"] != _FORMAT:
+        raise ValueError(
+            f"its format must be {_FORMAT}; got {state['format']} (from another version of "
+            "tilegrad?)"
+        )
+    described: dict[str, Any] = state["tensors"]
+    if described.keys() != tensors.keys():
+        raise ValueError(
+            f"it is damaged: tensors {sorted(described.keys() ^ tensors.keys())} are in the header "
+            "or in the metadata alone"
+        )
+    for name, tensor in tensors.items():
+        if _describe(tensor) != described[name]:
+            raise ValueError(
+                f"it is damaged: {name} must be {described[name]}; got {_describe(tensor)}"
+            )
+    return tensors, state

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT
+"""``tilegrad gradcheck``: small random operands for every public op that has a backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import ops
+from ._gradcheck import GradcheckResult, gradcheck
+
+# Step and tolerances: a step in float32 must be large to show at all, and its error is too.
+TOLERANCES = {
+    "float64": {"eps": 1e-6, "atol": 1e-5, "rtol": 1e-3},
+    "float32": {"eps": 1e-2, "atol": 1e-2, "rtol": 1e-2},
+}
+
+Draw = Callable[..., NDArray[Any]]
+Operands = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def _one_array(draw: Draw) -> Operands:
+    return (draw(4, 5),), {}
+
+
+# Ops whose operands are not one array: (positional arguments, options).
+_OPERANDS: dict[str, Callable[[Draw], Operands]] = {
+    "matmul": lambda draw: ((draw(3, 4), draw(4, 5)), {}),
+    "linear": lambda draw: ((draw(4, 3), draw(5, 3), draw(5)), {}),
+    "cross_entropy": lambda draw: ((draw(4, 5), np.array([0, 4, 2, 2])), {}),
+    "mse_loss": lambda draw: ((draw(4, 5), draw(4, 5)), {}),
+    "dropout": lambda draw: ((draw(4, 5),), {"seed": 1, "offset": 0}),
+    "softmax": lambda draw: ((draw(4, 5), -1), {}),
+    "log_softmax": lambda draw: ((draw(4, 5), -1), {}),
+}
+
+
+def known_ops() -> list[str]:
+    """Return the public ops that have a backward pass.
+
+    Example:
+        >>> "matmul" in known_ops(), "matmul_backward" in known_ops()
+        (True, False)
+    """
+    names = set(ops.__all__)
+    return sorted(name for name in names if f"{name}_backward" in names)
+
+
+def check(name: str, dtype: str, seed: int) -> GradcheckResult:
+    """Compare an op's backward pass with central differences on small random operands.
+
+    The elements lie in +-[0.1, 2], so that no step crosses the kink that some activations have
+    at 0.
+
+    Args:
+        name: One of `known_ops()`.
+        dtype: "float32" or "float64".
+        seed: Chooses the operands.
+
+    Returns:
+        A `GradcheckResult`.
+
+    Example:
+        >>> bool(check("tanh", "float64", seed=0))
+        True
+    """
+    generator = np.random.default_rng(seed)
+
+    def draw(*shape: int) -> NDArray[Any]:
+        size = generator.uniform(0.1, 2.0, shape)
+        return np.asarray(size * generator.choice([-1.0, 1.0], shape), dtype=dtype)
+
+    arguments, options = _OPERANDS.get(name, _one_array)(draw)
+    step = TOLERANCES[dtype]
+    return gradcheck(
+        getattr(ops, name),
+        arguments,
+        eps=step["eps"],
+        atol=step["atol"],
+        rtol=step["rtol"],
+        raise_exception=False,
+        **options,
+    )

@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: MIT
+"""fit: train a model over epochs, with validation, progress, callbacks and checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilegrad._callbacks import Callback, History, Progress, Training, say
+from tilegrad._checkpoint import Path, import_safetensors
+from tilegrad._save import load, save
+from tilegrad._train import TrainStep
+from tilegrad.data import DataLoader
+from tilegrad.nn.loss import Loss
+from tilegrad.nn.module import Module
+from tilegrad.nn.utils import clip_grad_norm_
+from tilegrad.optim.lr_scheduler import LRScheduler
+from tilegrad.optim.optimizer import Optimizer
+
+Array: TypeAlias = NDArray[Any]
+Data: TypeAlias = "DataLoader | tuple[Array, Array]"
+
+
+def fit(
+    model: Module,
+    loss_fn: Module,
+    optimizer: Optimizer,
+    data: Data,
+    validation: Data | None = None,
+    *,
+    epochs: int,
+    batch_size: int = 128,
+    callbacks: Sequence[Callback] = (),
+    checkpoint: Path | None = None,
+    progress: bool = True,
+    scheduler: LRScheduler | None = None,
+    max_norm: float | None = None,
+    seed: int = 0,
+    accuracy_samples: int = 10_000,
+) -> History:
+    """Train a model and return what was measured.
+
+    Each batch is one ``TrainStep``. A model or loss that has no plan is trained in the long form
+    (forward, loss, backward, clipping, step), with the same result; TrainStep says so before
+    anything has changed. After an epoch come the evaluation in eval mode, ``scheduler.step()``, the
+    callbacks and the checkpoint. Model and loss end in the mode in which they were given.
+
+    With ``checkpoint``, everything that training depends on is saved after each epoch. If the file
+    is there already, it is loaded and training goes on to ``epochs`` in all, bit for bit as if it
+    had never been interrupted, given the same data and options. Ctrl-C waits for the running step
+    or write to finish (a second one does not), then raises KeyboardInterrupt; the last checkpoint
+    is whole.
+
+    Args:
+        model: Module that takes the batches of ``data``.
+        loss_fn: Loss with reduction "mean" or "sum".
+        optimizer: Optimiser of the model's parameters.
+        data: Training set: arrays (inputs, targets) with the samples along the first axis, taken
+            in batches in a new order each epoch, or a DataLoader of such arrays.
+        validation: The same for the validation set, read in order; a DataLoader is used as it is.
+        epochs: Number of the last epoch, at least 1.
+        batch_size: Samples in a batch, for data given as arrays.
+        callbacks: What to call; see ``Callback`` and ``EarlyStopping``.
+        checkpoint: File to save to after each epoch, and to resume from.
+        progress: Show a line an epoch on stderr, and a bar in a terminal if tqdm is installed.
+        scheduler: Learning-rate schedule of this optimiser, stepped once an epoch.
+        max_norm: Clip the gradients of each batch to this 2-norm; None does not clip.
+        seed: Decides the order of the samples, for data given as arrays.
+        accuracy_samples: Where targets are class indices, training accuracy is measured in eval
+            mode after each epoch on at most so many rows, evenly spaced over the training set; 0
+            leaves it out.
+
+    Returns:
+        The History, that of the epochs before a resumption included. A loss of an epoch is the mean
+        of its batches' losses weighted by their samples (with reduction "sum", the sum over the
+        samples divided by their number).
+
+    Raises:
+        TypeError: data, validation, loss_fn or a callback of the wrong type.
+        ValueError: An illegal option, an empty set, or a checkpoint that does not fit.
+        FileNotFoundError: The checkpoint's folder does not exist.
+        ImportError: A checkpoint is asked for without the package safetensors.
+
+    Example:
+        >>> import numpy as np, tilegrad as tg
+        >>> tg.manual_seed(0)
+        >>> model = tg.nn.Linear(1, 1)
+        >>> x = np.linspace(-1, 1, 64, dtype=np.float32)[:, None]
+        >>> history = fit(model, tg.nn.MSELoss(), tg.optim.SGD(model.parameters(), lr=0.1),
+        ...               (x, 3 * x + 1), epochs=60, batch_size=8, progress=False)
+        >>> print(model.weight.data.round(3), model.bias.data.round(3))
+        [[3.]] [1.]
+    """
+    training_set = _loader("data", data, batch_size, shuffle=True, seed=seed)
+    validation_set = None
+    if validation is not None:
+        validation_set = _loader("validation", validation, max(batch_size, 512))
+    _check(loss_fn, optimizer, epochs, callbacks, scheduler, max_norm, accuracy_samples)
+    rows = _spaced(training_set, accuracy_samples)
+    history = History()
+    keep = None
+    if checkpoint is not None:
+        keep = _Checkpoint(
+            checkpoint, (model, optimizer, scheduler, training_set), callbacks, history
+        )
+    run = Training(
+        model, loss_fn, optimizer, scheduler, history, epochs, len(training_set),
+        validated=validation_set is not None,
+    )  # fmt: skip
+    shown = [Progress(scheduler is not None)] if progress else []
+    calls: list[Callback] = [*callbacks, *shown]
+    with _modes_restored(model, loss_fn), _Interrupts() as interrupts:
+        if keep is not None and keep.resume():
+            run.epoch = len(history.epochs)
+            if progress:
+                say(f"fit: resumed after epoch {run.epoch} from {keep.path}")
+        step = _Step(model, loss_fn, optimizer, max_norm)
+        try:
+            for call in calls:
+                call.on_train_begin(run)
+            while run.epoch < epochs and not run.stop:
+                run.epoch, run.batch = run.epoch + 1, 0
+                for call in calls:
+                    call.on_epoch_begin(run)
+                measured = _train_epoch(run, training_set, step, calls, interrupts)
+                if rows is not None:
+                    measured["train_accuracy"] = _evaluate(model, loss_fn, rows, with_loss=False)[1]
+                if validation_set is not None:
+                    loss, accuracy = _evaluate(model, loss_fn, validation_set)
+                    measured["val_loss"], measured["val_accuracy"] = loss, accuracy
+                history.add(**measured)
+                if scheduler is not None:
+                    scheduler.step()
+                for call in calls:
+                    call.on_epoch_end(run)
+                if keep is not None:
+                    with interrupts.held():
+                        keep.write()
+            for call in calls:
+                call.on_train_end(run)
+        finally:
+            for bar in shown:
+                bar.close()
+    return history
+
+
+class _Checkpoint:
+    """The file of a run; it is checked before training starts that it can be written."""
+
+    def __init__(
+        self,
+        path: Path,
+        parts: tuple[Module, Optimizer, LRScheduler | None, DataLoader],
+        callbacks: Sequence[Callback],
+        history: History,
+    ) -> None:
+        import_safetensors("fit")
+        self.path = os.fspath(path)
+        folder = os.path.dirname(os.path.realpath(self.path))
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(f"fit: the checkpoint's folder must exist; got {folder}")
+        self._parts, self._callbacks, self._history = parts, callbacks, history
+
+    def resume(self) -> bool:
+        """Load the file if it is there."""
+        if not os.path.exists(self.path):
+            return False
+        load(self.path, *self._parts, callbacks=self._callbacks, history=self._history, rng=True)
+        return True
+
+    def write(self) -> None:
+        save(self.path, *self._parts, callbacks=self._callbacks, history=self._history)
+
+
+class _Step:
+    """A training step: the recorded one or, for what has no plan, the long form."""
+
+    def __init__(
+        self, model: Module, loss_fn: Module, optimizer: Optimizer, max_norm: float | None
+    ) -> None:
+        self._parts = model, loss_fn, optimizer
+        self._max_norm = max_norm
+        self._recorded: TrainStep | None = None
+        if isinstance(loss_fn, Loss):
+            self._recorded = TrainStep(model, loss_fn, optimizer, max_norm=max_norm)
+
+    def __call__(self, x: Array, target: Array) -> float:
+        if self._recorded is not None:
+            try:
+                return float(self._recorded(x, target))
+            except (TypeError, RuntimeError) as error:
+                # Raised while recording, before a random number is drawn or a value changed.
+                if "has no plan" not in str(error):
+                    raise
+                self._recorded = None
+        model, loss_fn, optimizer = self._parts
+        optimizer.zero_grad()
+        loss = float(loss_fn(model(x), target))
+        model.backward(loss_fn.backward(None), input_grad=False)
+        if self._max_norm is not None:
+            clip_grad_norm_(model.parameters(), self._max_norm)
+        optimizer.step()
+        return loss
+
+
+def _train_epoch(
+    run: Training,
+    loader: DataLoader,
+    step: _Step,
+    calls: Sequence[Callback],
+    interrupts: _Interrupts,
+) -> dict[str, float | None]:
+    run.model.train()
+    run.loss_fn.train()
+    total, samples, seconds = 0.0, 0, 0.0
+    is_sum = _is_sum(run.loss_fn)
+    rate = float(run.optimizer.param_groups[0]["lr"])
+    started = time.perf_counter()
+    for x, target in loader:
+        with interrupts.held():
+            run.loss = step(x, target)
+        run.batch += 1
+        samples += len(x)
+        total += run.loss if is_sum else run.loss * len(x)
+        for call in calls:
+            call.on_batch_end(run)
+    seconds = time.perf_counter() - started
+    return {
+        "train_loss": total / samples if samples else math.nan,
+        "learning_rate": rate,
+        "seconds": seconds,
+        "samples_per_second": samples / seconds if seconds > 0 else math.nan,
+    }
+
+
+def _evaluate(
+    model: Module, loss_fn: Module, loader: DataLoader, with_loss: bool = True
+) -> tuple[float, float | None]:
+    """Return the mean loss in eval mode and, for class indices, the share that is right."""
+    model.eval()
+    loss_fn.eval()
+    total, samples, right, counted = 0.0, 0, 0, 0
+    is_sum = _is_sum(loss_fn)
+    ignored = getattr(loss_fn, "ignore_index", None)
+    for x, target in loader:
+        output = model(np.ascontiguousarray(x))
+        samples += len(x)
+        if with_loss:
+            loss = float(loss_fn(output, target))
+            total += loss if is_sum else loss * len(x)
+        if _are_classes(output, target):
+            counts = np.ones(target.shape, bool) if ignored is None else target != ignored
+            right += int(np.count_nonzero((output.argmax(axis=1) == target) & counts))
+            counted += int(np.count_nonzero(counts))
+    return total / samples, right / counted if counted else None
+
+
+def _are_classes(output: Array, target: Array) -> bool:
+    """Whether the targets are class indices for scores with the classes along axis 1."""
+    return (
+        np.issubdtype(target.dtype, np.integer)
+        and output.ndim == target.ndim + 1
+        and (output.shape[0], *output.shape[2:]) == target.shape
+    )
+
+
+def _is_sum(loss_fn: Module) -> bool:
+    return getattr(loss_fn, "reduction", "mean") == "sum"
+
+
+def _spaced(loader: DataLoader, limit: int) -> DataLoader | None:
+    """Return evenly spaced rows of a loader's arrays: fair even if they are sorted by class."""
+    if limit == 0 or not np.issubdtype(loader._arrays[1].dtype, np.integer):
+        return None
+    stride = -(-loader.samples // limit)
+    return DataLoader(
+        *(array[::stride] for array in loader._arrays), batch_size=max(loader.batch_size, 512)
+    )
+
+
+def _loader(
+    name: str, given: Any, batch_size: int, *, shuffle: bool = False, seed: int = 0
+) -> DataLoader:
+    loader = given
+    if isinstance(given, tuple) and len(given) == 2:
+        loader = DataLoader(*given, batch_size=batch_size, shuffle=shuffle, seed=seed)
+    if not isinstance(loader, DataLoader):
+        kind = f"{len(given)} arrays" if isinstance(given, tuple) else type(given).__name__
+        raise TypeError(
+            f"fit: {name} must be a tuple (inputs, targets) of arrays or a DataLoader; got {kind}"
+        )
+    if len(loader._arrays) != 2:
+        raise ValueError(
+            f"fit: {name} must have inputs and targets; got {len(loader._arrays)} arrays"
+        )
+    if len(loader) == 0:
+        raise ValueError(f"fit: {name} must have at least one batch; got {loader!r}")
+    return loader
+
+
+def _check(
+    loss_fn: Any,
+    optimizer: Optimizer,
+    epochs: Any,
+    callbacks: Sequence[Any],
+    scheduler: LRScheduler | None,
+    max_norm: float | None,
+    accuracy_samples: int,
+) -> None:
+    if not isinstance(loss_fn, Module):
+        raise TypeError(f"fit: loss_fn must be a Module; got {type(loss_fn).__name__}")
+    if isinstance(epochs, bool) or not isinstance(epochs, (int, np.integer)) or epochs < 1:
+        raise ValueError(f"fit: epochs must be an integer of at least 1; got {epochs!r}")
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise TypeError(f"fit: callbacks must be Callback objects; got {callback!r}")
+    if scheduler is not None and scheduler.optimizer is not optimizer:
+        raise ValueError("fit: the scheduler must be that of this optimizer; got another's")
+    if max_norm is not None and not max_norm >= 0:
+        raise ValueError(f"fit: max_norm must be at least 0; got {max_norm}")
+    if accuracy_samples < 0:
+        raise ValueError(f"fit: accuracy_samples must be at least 0; got {accuracy_samples}")
+
+
+@contextlib.contextmanager
+def _modes_restored(*roots: Module) -> Iterator[None]:
+    modes = [(module, module.training) for root in roots for module in root.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.__dict__["training"] = mode
+
+
+class _Interrupts:
+    """Let Ctrl-C wait while weights or a file are half-way between two states.
+
+    Only in the main thread and where Python's own handler is in place: whoever set another one,
+    or ignores the signal, keeps it.
+    """
+
+    def __init__(self) -> None:
+        self._held = self._pending = self._mine = False
+
+    def __enter__(self) -> _Interrupts:
+        self._mine = (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
+        if self._mine:
+            signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._mine:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self._held and not self._pending:
+            self._pending = True
+        else:
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self._pending:
+            self._pending = False
+            raise KeyboardInterrupt

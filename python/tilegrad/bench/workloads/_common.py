@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""What the workloads share: random operands and the making of a contest."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilegrad import reference
+from tilegrad.bench.environment import torch
+from tilegrad.bench.harness import OURS, Call, Contest, agree
+
+Array = NDArray[Any]
+FLOAT = 4  # bytes of a float32: all workloads are in it
+LINE = 64  # bytes of a cache line
+
+
+def empty(*shape: int) -> Array:
+    """Return a float32 array that starts at a cache line, as torch's own do.
+
+    Example:
+        >>> empty(3, 5).ctypes.data % 64
+        0
+    """
+    size = int(np.prod(shape)) * FLOAT
+    memory = np.empty(size + LINE, np.uint8)
+    start = -memory.ctypes.data % LINE
+    return memory[start : start + size].view(np.float32).reshape(shape)
+
+
+def random(name: str, *shape: int) -> Array:
+    """Return random normal float32 numbers, the same ones for the same name and shape.
+
+    Example:
+        >>> bool((random("x", 4) == random("x", 4)).all())
+        True
+    """
+    array = empty(*shape)
+    np.random.default_rng(zlib.crc32(name.encode())).standard_normal(out=array, dtype=np.float32)
+    return array
+
+
+def tensors(*arrays: Array) -> list[Any]:
+    """Return torch tensors over the same memory."""
+    return [torch().from_numpy(array) for array in arrays]
+
+
+def contest(
+    ours: Call,
+    peers: Mapping[str, Call],
+    expected: Callable[[], Any],
+    tolerance: float = 1e-5,
+) -> Contest:
+    """Return a contest whose check calls every side once and compares the results.
+
+    Args:
+        ours: tilegrad's side.
+        peers: The others.
+        expected: Compute the result in float64.
+        tolerance: As in `agree`.
+    """
+
+    def check() -> None:
+        wanted = expected()
+        for side, call in {OURS: ours, **peers}.items():
+            agree({side: call()}, wanted, tolerance)
+
+    return Contest(ours, peers, check)
+
+
+class Oracle:
+    """The update of an optimiser in float64, from `tilegrad.reference`.
+
+    Args:
+        kind: "SGD", "Adam" or "AdamW".
+        values: The parameters before the first update.
+        options: Learning rate and so on.
+    """
+
+    def __init__(self, kind: str, values: Sequence[Array], **options: Any) -> None:
+        self.values = [value.astype(np.float64) for value in values]
+        self._kind, self._options = kind, options
+        self._state: list[Any] = [None if kind == "SGD" else (0.0, 0.0)] * len(values)
+        self._steps = 0
+
+    def update(self, gradients: Sequence[Array]) -> None:
+        """Take one step."""
+        self._steps += 1
+        for i, gradient in enumerate(gradients):
+            value, state = self.values[i], self._state[i]
+            if self._kind == "SGD":
+                self.values[i], self._state[i] = reference.sgd(
+                    value, gradient, state, **self._options
+                )
+            else:
+                rule = reference.adam if self._kind == "Adam" else reference.adamw
+                mean, square = state
+                self.values[i], mean, square, _ = rule(
+                    value, gradient, mean, square, self._steps, **self._options
+                )
+                self._state[i] = mean, square

@@ -1,0 +1,372 @@
+# SPDX-License-Identifier: MIT
+"""gradcheck: right gradients pass for every op and option, wrong ones are caught and named."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import tilegrad as tg
+from tilegrad import _random, nn, ops, reference
+from tilegrad._gradcheck import GradcheckError, GradcheckResult, gradcheck
+
+Array = NDArray[Any]
+REDUCTIONS = ("none", "mean", "sum")
+DTYPES = (np.int8, np.uint8, np.int64)
+
+
+def normal(*shape: int, seed: int = 0) -> Array:
+    """Draw values away from 0, where relu and its relatives have a kink."""
+    values = np.random.default_rng([seed, *shape]).normal(size=shape)
+    return np.asarray(values + np.copysign(0.05, values))
+
+
+def cases() -> Iterator[Any]:
+    def case(name: str, *inputs: Any, label: str = "", **options: Any) -> Any:
+        shown = ",".join(f"{k}={v}" for k, v in options.items() if not isinstance(v, np.ndarray))
+        return pytest.param(name, inputs, options, id="-".join(filter(None, [name, label, shown])))
+
+    x = normal(3, 4)
+    for name in ("identity", "sigmoid", "tanh", "relu", "selu", "silu"):
+        yield case(name, x)
+        yield case(name, normal(2, 3, 2).T, label="strided")
+    for slope in (0.01, 0.5, -0.5):
+        yield case("leaky_relu", x, negative_slope=slope)
+    for alpha in (1.0, 0.3, -0.3):
+        yield case("elu", x, alpha=alpha)
+    for approximate in ("none", "tanh"):
+        yield case("gelu", x, approximate=approximate)
+    for name in ("softmax", "log_softmax"):
+        for dim in (0, 1, -1):
+            yield case(name, normal(2, 3, 4), dim=dim)
+        yield case(name, np.array(0.7), label="0d", dim=0)
+
+    yield case("matmul", x, normal(4, 2))
+    for ta in (False, True):
+        for tb in (False, True):
+            a, b = normal(3, 2) if ta else normal(2, 3), normal(4, 3) if tb else normal(3, 4)
+            yield case("matmul", a, b, transpose_a=ta, transpose_b=tb)
+    yield case("matmul", normal(4), normal(4, seed=1), label="dot")
+    yield case("matmul", x, normal(4), label="vector")
+    yield case("matmul", normal(3), normal(2, 3, 2), label="row")
+    yield case("matmul", normal(2, 1, 2, 3), normal(3, 3, 2), label="batch")
+
+    weight, bias = normal(5, 4), normal(5)
+    for activation in (None, *reference.ACTIVATIONS):
+        yield case("linear", x, weight, bias, activation=activation)
+    yield case("linear", x, weight, label="without bias", activation="gelu")
+    yield case("linear", normal(2, 2, 4), weight, bias, label="batch", activation="tanh")
+    yield case("linear", x, weight, bias, activation="elu", activation_args={"alpha": -0.5})
+
+    index = np.array([1, 3, 0])
+    shares = np.random.default_rng(3).dirichlet(np.ones(4), size=3)
+    class_weight = np.array([0.5, 2.0, 1.0, 0.25])
+    for reduction in REDUCTIONS:
+        yield case("mse_loss", x, normal(3, 4, seed=1), reduction=reduction)
+        yield case("mse_loss", x, normal(3, 4, seed=1), reduction=reduction, weight=abs(x))
+        yield case("mse_loss", x, normal(4), label="broadcast", reduction=reduction, wrt="input")
+        for smoothing in (0.0, 0.2):
+            for w in (None, class_weight):
+                options = {"weight": w, "reduction": reduction, "label_smoothing": smoothing}
+                label = "weighted" if w is not None else ""
+                yield case("cross_entropy", x, index, label=label, **options)
+                yield case("cross_entropy", x, shares, label=f"{label} shares", **options)
+        yield case("cross_entropy", x, index, ignore_index=3, reduction=reduction)
+        images = normal(2, 3, 2, 2), np.array([[[0, 2], [1, 1]], [[2, 2], [0, 1]]])
+        yield case("cross_entropy", *images, label="images", reduction=reduction)
+    yield case("cross_entropy", normal(4), np.array(2), label="one row")
+    for dtype in DTYPES:
+        yield case("cross_entropy", x, index.astype(dtype), label=np.dtype(dtype).name)
+
+    for p in (0.0, 0.25, 1.0):
+        yield case("dropout", normal(5, 7), p=p, seed=11, offset=5)
+    yield case("dropout", x, p=0.5, training=False, seed=11, offset=5)
+
+
+CASES = list(cases())
+every_case = pytest.mark.parametrize(("name", "inputs", "options"), CASES)
+
+
+def default_wrt(name: str, inputs: tuple[Any, ...]) -> tuple[str, ...]:
+    if name == "matmul":
+        return ("a", "b")
+    if name == "linear":
+        return ("input", "weight", "bias")[: len(inputs)]
+    return ("input", "target") if name == "mse_loss" else ("input",)
+
+
+def checked(name: str, inputs: tuple[Any, ...], options: dict[str, Any], **more: Any) -> Any:
+    return gradcheck(
+        getattr(tg, name), inputs, **{"wrt": default_wrt(name, inputs), **options, **more}
+    )
+
+
+def test_every_op_has_a_case() -> None:
+    forwards = {n.removesuffix("_backward") for n in ops.__all__ if n.endswith("_backward")}
+    assert forwards == {case.values[0] for case in CASES}
+
+
+@every_case
+def test_right_gradients_pass(name: str, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+    result = checked(name, inputs, options)
+    wrt = options.get("wrt", default_wrt(name, inputs))
+    wanted = {wrt} if isinstance(wrt, str) else set(wrt)
+    assert result
+    assert {element.name for element in result.worst} == wanted
+    sizes = [np.size(array) for array in inputs]
+    if name == "cross_entropy" or "wrt" in options:
+        sizes = sizes[:1]
+    assert result.elements == sum(sizes)
+    assert max(element.excess for element in result.worst) < 0.01  # far from the tolerance
+
+
+@every_case
+def test_one_wrong_element_is_caught_and_named(
+    name: str, inputs: tuple[Any, ...], options: dict[str, Any]
+) -> None:
+    right = getattr(tg, f"{name}_backward")
+    names = ("a", "b") if name == "matmul" else ("input", "weight", "bias", "target")
+    place: tuple[int, ...] = ()
+
+    def wrong(grad_output: Any, *operands: Any, **more: Any) -> Any:
+        nonlocal place
+        found = right(grad_output, *operands, **more)
+        first = np.array(found[0] if isinstance(found, tuple) else found)
+        place = np.unravel_index(first.size // 2, first.shape)
+        first[place] += 0.01 * (1 + abs(first[place]))
+        return (first, *found[1:]) if isinstance(found, tuple) else first
+
+    options = {k: v for k, v in options.items() if k != "wrt"}
+    result = gradcheck(getattr(tg, name), inputs, backward=wrong, raise_exception=False, **options)
+    assert not result
+    assert result.failures == 1
+    worst = max(result.worst, key=lambda element: element.excess)
+    assert worst.name == names[0]
+    assert worst.index == tuple(map(int, place))
+
+
+def test_failure_raises_with_the_worst_element_in_the_text() -> None:
+    def backward(grad_output: Array, input: Array) -> Array:
+        gradient = grad_output * np.cos(input)
+        gradient[1, 0] += 0.5
+        return np.asarray(gradient)
+
+    with pytest.raises(GradcheckError, match=r"1 of 6 elements differ") as caught:
+        gradcheck(np.sin, np.ones((2, 3)), grad_output=np.ones((2, 3)), backward=backward)
+    assert isinstance(caught.value, AssertionError)
+    (worst,) = caught.value.result.worst
+    assert worst.index == (1, 0)
+    assert worst.analytic == pytest.approx(math.cos(1) + 0.5)
+    assert worst.numeric == pytest.approx(math.cos(1))
+    assert worst.difference == pytest.approx(0.5)
+    text = str(caught.value)
+    assert "[1, 0]: analytic 1.0403" in text
+    assert "numeric 0.5403" in text
+    assert "difference 0.5" in text
+
+
+def test_a_gradient_of_nan_fails() -> None:
+    result = gradcheck(
+        np.sin,
+        np.ones(3),
+        backward=lambda grad_output, input: grad_output * np.nan,
+        raise_exception=False,
+    )
+    assert result.failures == 3
+
+
+def test_errors_do_not_cancel_in_a_sum() -> None:
+    # With a grad_output of ones this gradient would be right: the columns of a softmax add to 1.
+    result = gradcheck(
+        lambda x: tg.softmax(x, 0),
+        np.ones(4),
+        backward=lambda grad_output, x: np.zeros(4),
+        raise_exception=False,
+    )
+    assert not result
+
+
+def test_a_function_and_backward_of_ones_own() -> None:
+    def product(a: Array, b: Array, power: int = 1) -> Any:
+        return float((a * b**power).sum())
+
+    def backward(grad_output: Any, a: Array, b: Array, power: int = 1) -> tuple[Array, Array]:
+        return grad_output * b**power, grad_output * power * a * b ** (power - 1)
+
+    a, b = normal(3), normal(3, seed=1)
+    result = gradcheck(product, (a, b), backward=backward, power=2)
+    assert [element.name for element in result.worst] == ["a", "b"]
+    assert gradcheck(product, (a, b), backward=backward, wrt="a").elements == 3
+    # The central difference of b^3 is off by eps^2: grad_output, eps and rtol arrive.
+    loose = gradcheck(product, (a, b), backward=backward, power=3, eps=0.5, raise_exception=False)
+    assert {element.name for element in loose.worst if element.excess > 1} == {"b"}
+    doubled = gradcheck(product, (a, b), backward=backward, grad_output=2.0)
+    assert doubled.worst[0].numeric == pytest.approx(2 * b[doubled.worst[0].index])
+
+
+def test_reference_functions_are_found_by_name_too() -> None:
+    assert gradcheck(reference.silu, normal(4))
+
+
+def test_arrays_and_random_stream_are_left_as_they_were() -> None:
+    def in_place(x: Array) -> Array:
+        x *= 3.0
+        return x
+
+    _random.take(1)
+    before = _random.get_state()
+    x = normal(3)
+    kept = x.copy()
+    assert gradcheck(in_place, x, backward=lambda grad_output, x: 3 * grad_output)
+    assert np.array_equal(x, kept)
+    assert gradcheck(nn.Dropout(0.5), x)
+    assert _random.get_state() == before
+
+
+# ---- modules -----------------------------------------------------------------------------------
+
+
+def network() -> Any:
+    tg.manual_seed(3)
+    return nn.Sequential(
+        nn.Linear(4, 5, activation="gelu", dtype=np.float64),
+        nn.Dropout(0.3),
+        nn.Linear(5, 3, dtype=np.float64),
+        nn.Tanh(),
+    )
+
+
+def test_module_input_and_every_parameter_are_checked() -> None:
+    model = network()
+    result = gradcheck(model, normal(2, 4))
+    names = {element.name for element in result.worst}
+    assert names == {"input", *(name for name, _ in model.named_parameters())}
+    assert result.elements == 8 + sum(p.size for p in model.parameters())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_module_wrt_and_frozen_parameters() -> None:
+    model = network()
+    first, *_ = (name for name, _ in model.named_parameters())
+    result = gradcheck(model, normal(2, 4), wrt=first)
+    assert [element.name for element in result.worst] == [first]
+    next(iter(model.parameters())).requires_grad = False
+    result = gradcheck(model, normal(2, 4))
+    assert first not in {element.name for element in result.worst}
+
+
+def test_wrong_module_is_caught_by_parameter_name() -> None:
+    class Wrong(nn.Linear):  # forgets the rows but the first
+        def backward(self, grad_output: Array, input_grad: bool = True) -> Any:
+            dx = super().backward(grad_output, input_grad)
+            self.bias.grad = np.array(grad_output[0])
+            return dx
+
+    model = Wrong(4, 3, dtype=np.float64)
+    result = gradcheck(model, normal(2, 4), raise_exception=False)
+    worst = max(result.worst, key=lambda element: element.excess)
+    assert worst.name == "bias"
+    assert result.failures == 3
+
+
+def test_module_that_never_fills_a_gradient_is_caught() -> None:
+    class Weight:
+        def __init__(self) -> None:
+            self.data, self.grad = normal(3), None
+
+    class Scale:  # not an nn.Module: the three methods are what counts
+        def __init__(self) -> None:
+            self.weight = Weight()
+
+        def forward(self, input: Array) -> Array:
+            return np.asarray(input * self.weight.data)
+
+        __call__ = forward
+
+        def backward(self, grad_output: Array) -> Array:
+            return np.asarray(grad_output * self.weight.data)
+
+        def named_parameters(self) -> Iterator[tuple[str, Weight]]:
+            yield "weight", self.weight
+
+        def zero_grad(self) -> None:
+            self.weight.grad = None
+
+    result = gradcheck(Scale(), normal(3, seed=1), raise_exception=False)
+    assert result.failures == 3
+    assert next(e for e in result.worst if e.name == "weight").analytic == 0.0
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_loss_modules(reduction: str) -> None:
+    assert gradcheck(nn.MSELoss(reduction=reduction), (normal(3, 2), normal(3, 2, seed=1)))
+    classes = np.array([0, 2, 1])
+    assert gradcheck(nn.CrossEntropyLoss(reduction=reduction), (normal(3, 4), classes))
+
+
+# ---- what is refused ---------------------------------------------------------------------------
+
+
+def test_float32_needs_a_larger_step() -> None:
+    x = normal(2, 3).astype(np.float32)
+    with pytest.raises(TypeError, match=r"input must be float64 .* got float32 .*astype"):
+        gradcheck(tg.tanh, x)
+    assert gradcheck(tg.tanh, x, eps=1e-2, atol=1e-2, rtol=1e-2)
+    with pytest.raises(TypeError, match="weight must be float64"):
+        gradcheck(nn.Linear(3, 2), normal(2, 3))
+    with pytest.raises(TypeError, match="got float16"):
+        gradcheck(np.sin, x.astype(np.float16), backward=lambda g, x: g, eps=1e-2)
+
+
+def test_a_function_that_changes_its_mind_is_refused() -> None:
+    generator = np.random.default_rng(0)
+
+    def noisy(x: Array) -> Array:
+        return np.asarray(x + generator.normal(size=x.shape))
+
+    with pytest.raises(ValueError, match="same value each time"):
+        gradcheck(noisy, np.ones(3), backward=lambda grad_output, x: grad_output)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"wrt": "weight"}, "wrt may name input; got weight"),
+        ({"eps": 0.0}, "eps must be finite and positive; got 0.0"),
+        ({"eps": math.nan}, "eps must be"),
+        ({"atol": -1.0}, "atol must be"),
+        ({"rtol": math.inf}, "rtol must be"),
+        ({"grad_output": np.ones(2)}, r"grad_output must have the result's shape \(3,\)"),
+        ({"backward": lambda g, x: g[:2]}, r"gradient of input must have its shape \(3,\)"),
+        ({"backward": lambda g, x: (None,)}, "backward gave no gradient of input"),
+    ],
+)
+def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        gradcheck(tg.tanh, np.ones(3), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("fn", "inputs", "message"),
+    [
+        (lambda x: x, np.ones(3), "pass backward="),
+        (np.sin, np.ones(3), "pass backward="),
+        (tg.tanh, np.array([1, 2]), "no floating input"),
+        (tg.tanh, (), "no floating input"),
+    ],
+)
+def test_nothing_to_check(fn: Callable[..., Any], inputs: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        gradcheck(fn, inputs)
+
+
+def test_arrays_without_elements_pass_and_say_so() -> None:
+    result = gradcheck(tg.tanh, np.ones((0, 3)))
+    assert isinstance(result, GradcheckResult)
+    assert result
+    assert "all 0 elements" in str(result)
