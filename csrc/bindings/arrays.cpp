@@ -276,7 +276,15 @@ int64_t parse_integer(py::handle object, const char* op, const char* name) {
   if (!PyIndex_Check(object.ptr())) {
     throw TypeError(format("{}: {} must be an integer; got {}", op, name, type_name(object)));
   }
-  return object.cast<int64_t>();
+  const auto index = py::reinterpret_steal<py::object>(PyNumber_Index(object.ptr()));
+  if (!index) throw py::error_already_set();
+  int overflow = 0;
+  const int64_t value = PyLong_AsLongLongAndOverflow(index.ptr(), &overflow);
+  if (overflow != 0) {
+    throw std::invalid_argument(format("{}: {} must fit 64 bits; got {}", op, name,
+                                       py::str(index).cast<std::string>()));
+  }
+  return value;
 }
 
 double parse_number(py::handle object, const char* op, const char* name) {

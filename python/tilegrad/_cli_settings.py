@@ -75,10 +75,10 @@ class Settings:
     dtype: str
 
 
-# Chosen by the validation accuracy of several seeds; the test images had no say.
+# Chosen by mean validation accuracy: 2 seeds of Fashion-MNIST, 16 of the digits.
 _COMMON: dict[str, Any] = {
     "activation": "relu",
-    "dropout": 0.2,
+    "dropout": 0.1,
     "optimizer": "adam",
     "label_smoothing": 0.1,
     "schedule": "cosine",
@@ -224,7 +224,7 @@ def check_stored(stored: Any) -> None:
     Raises:
         ValueError: If it is not what this version writes.
     """
-    kinds = {"str": str, "int": int, "float": (int, float), "tuple[int, ...]": list}
+    kinds: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "tuple[int, ...]": list}
     wanted = {f.name: kinds[str(f.type)] for f in fields(Settings)}
     if not isinstance(stored, Mapping) or stored.keys() != wanted.keys():
         raise ValueError(f"must have {', '.join(wanted)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -58,7 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after ``tilegrad bench``. Default: those of this process.
 
     Returns:
-        0, or 2 if the options make no sense.
+        0, or 130 if interrupted.
+
+    Raises:
+        SystemExit: With status 2 if the options make no sense.
     """
     given = list(sys.argv[1:] if argv is None else argv)
     options = parser()
@@ -85,7 +89,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         environment.start_again(args.threads, given)
     except ValueError as error:
         options.error(str(error))
-    return _run(cases, args)
+    try:
+        return _run(cases, args)
+    except KeyboardInterrupt:
+        print("\ninterrupted; nothing is stored", file=sys.stderr)
+        return 130
 
 
 def _run(cases: Sequence[Case], args: argparse.Namespace) -> int:
@@ -100,6 +108,7 @@ def _run(cases: Sequence[Case], args: argparse.Namespace) -> int:
         "cores": cores,
         "cache": "cold" if args.cold else "hot",
         "quick": args.quick,
+        "load": [_load()],  # programs that wanted to run in the last minute, before and after
         "limits": {"before": _machine_limits(args.threads, cores)},
         "cases": [],
     }
@@ -113,6 +122,7 @@ def _run(cases: Sequence[Case], args: argparse.Namespace) -> int:
         figures = measure(case, _limit(case, args.threads, cores), protocol)
         result["cases"].append(figures)
         print(report.row(figures), flush=True)
+    result["load"].append(_load())
     result["limits"]["after"] = _machine_limits(args.threads, cores)
     result["minutes"] = round((time.perf_counter() - start) / 60, 1)
     print(f"\n{report.summary(result)}")
@@ -151,6 +161,10 @@ def _machine_limits(threads: int, cores: list[int]) -> dict[str, float]:
         "fma_gflops": round(machine.fma_peak(threads), 1),
         "copy_gbytes": round(copy.work / seconds / 1e9, 2),
     }
+
+
+def _load() -> float | None:
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def _versions() -> dict[str, str | None]:

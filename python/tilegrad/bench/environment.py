@@ -115,10 +115,12 @@ def pin(threads: int) -> list[int]:
 
 
 def _place_workers(known: set[int], cores: list[int]) -> set[int]:
-    """Put each thread that is not known yet on a core of its own; return all threads."""
-    if not cores:
+    """Keep new threads off the first core, each on a core of its own; return all threads."""
+    if len(cores) < 2:
         return known
     present = {int(name) for name in os.listdir("/proc/self/task")}
+    others = [{core} for core in cores[1:]]
     for i, worker in enumerate(sorted(present - known)):
-        os.sched_setaffinity(worker, {cores[(i + 1) % len(cores)]})
+        if os.sched_getaffinity(worker) not in others:  # else OpenMP has placed it already
+            os.sched_setaffinity(worker, others[i % len(others)])
     return present

@@ -23,6 +23,7 @@ Call = Callable[[], Any]
 Clock = Callable[[], float]
 OURS = "tilegrad"
 LIMIT = "limit"
+_LONG = 50  # samples; a first call of this length needs no second one to be believed
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,9 @@ def time_calls(call: Call, calls: int, clock: Clock = time.perf_counter) -> floa
     return (clock() - start) / calls
 
 
-def calls_per_sample(call: Call, seconds: float, clock: Clock = time.perf_counter) -> int:
+def calls_per_sample(
+    call: Call, seconds: float, clock: Clock = time.perf_counter
+) -> tuple[int, float]:
     """Return how many calls take at least so long, after warming up with as many.
 
     Args:
@@ -164,15 +167,15 @@ def calls_per_sample(call: Call, seconds: float, clock: Clock = time.perf_counte
         clock: Seconds.
 
     Returns:
-        The number, at least 1.
+        The number, at least 1, and the seconds of one call.
     """
-    calls = 1
-    call()
-    while True:
-        each = time_calls(call, calls, clock)
-        if each * calls >= seconds / 2:
-            return max(1, -int(-seconds // max(each, 1e-9)))
+    calls, each = 1, time_calls(call, 1, clock)
+    if each < _LONG * seconds:  # else the first one can be believed
+        each = time_calls(call, 1, clock)
+    while each * calls < seconds / 2:
         calls *= 2
+        each = time_calls(call, calls, clock)
+    return max(1, -int(-seconds // max(each, 1e-9))), each
 
 
 def run_rounds(
@@ -287,9 +290,15 @@ def measure(case: Case, limit: Limit | None, protocol: Protocol) -> dict[str, An
     if limit is not None:
         sides[LIMIT] = limit.call
     evictor = Evictor(protocol.evict)
-    calls = {name: calls_per_sample(call, protocol.sample) for name, call in sides.items()}
+    tried = {name: calls_per_sample(call, protocol.sample) for name, call in sides.items()}
+    calls = {name: 1 if protocol.evict else number for name, (number, _) in tried.items()}
+    # a sample, its warm-up and its rest
+    round_seconds = sum(
+        1.25 * calls[name] * each + protocol.settle for name, (_, each) in tried.items()
+    )
     if protocol.evict:
-        calls = dict.fromkeys(sides, 1)
+        round_seconds += len(sides) * time_calls(evictor, 1)
+    rounds = min(max(int(protocol.budget / round_seconds), protocol.fewest), protocol.most)
 
     def before(call: Call, calls: int) -> None:
         if protocol.settle:
@@ -305,10 +314,6 @@ def measure(case: Case, limit: Limit | None, protocol: Protocol) -> dict[str, An
     gc.collect()
     gc.disable()
     try:
-        start = time.perf_counter()
-        run_rounds(sides, calls, 1, before=before)  # the last of the warm-up says how long it takes
-        took = time.perf_counter() - start
-        rounds = min(max(int(protocol.budget / took), protocol.fewest), protocol.most)
         seconds = run_rounds(sides, calls, rounds, before=before)
     finally:
         if collecting:

@@ -81,8 +81,8 @@ class Copy:
         cores: The core of each thread; empty leaves them where the system puts them.
 
     Example:
-        >>> Copy(1_000_000).work % 1_000_000
-        0
+        >>> Copy(1_000_000).work
+        16000000.0
     """
 
     _AT_ONCE = 16_000_000  # bytes that a call moves at least

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 _EVEN = 0.97  # a ratio from here up counts as no slower: the noise of a quiet machine
+_BUSY = 0.7  # programs that want to run, before the first measurement
 _BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito 2008, as in tilegrad.plot
 _INK, _FAINT, _GRID = "#222222", "#6b6b6b", "#e6e6e6"
 
@@ -73,6 +74,11 @@ def heading(result: Record) -> str:
         f"{before['copy_gbytes']} GB/s copying in memory",
         "ratio: fastest peer's time / ours, median and quartiles; above 1 tilegrad is faster",
     ]
+    load = result["load"][0]
+    if load is not None and load > _BUSY:
+        lines.append(
+            f"other programs are busy (load {load}): expect wide quartiles, and do not store"
+        )
     return "\n".join(lines)
 
 
@@ -189,13 +195,9 @@ def plot(result: Record, path: str | os.PathLike[str]) -> Any:
     width, height = 4.9 * len(stacks) + 0.2, inch * max(heights) + 1.5
     figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
-    ends = [
-        value
-        for records in groups.values()
-        for record in records
-        for value in ((ratio(record) or {})["low"], (ratio(record) or {})["high"])
-    ]
-    limits = (min(0.5, 0.85 * min(ends)), max(2.0, 1.12 * max(ends)))
+    # the medians decide the scale: a disturbed case may have its quartiles cut off
+    middles = [(ratio(r) or {})["median"] for records in groups.values() for r in records]
+    limits = (min(0.45, 0.8 * min(middles)), max(2.2, 1.25 * max(middles)))
     for column, stack in enumerate(stacks):
         top = height - 1.1
         for name in stack:
@@ -204,7 +206,7 @@ def plot(result: Record, path: str | os.PathLike[str]) -> Any:
             box = (
                 (4.9 * column + 2.35) / width,
                 (top - inch * rows) / height,
-                2.05 / width,
+                2.1 / width,
                 inch * rows / height,
             )
             _panel(figure.add_axes(box), name, groups[name], limits)
@@ -258,7 +260,8 @@ def _panel(axes: Any, family: str, records: Sequence[Record], limits: tuple[floa
             textcoords="offset points", fontsize=7, va="center", color=colour,
         )  # fmt: skip
     axes.set_yticks(range(len(records)), [record["name"] for record in records], fontsize=7)
-    ticks = [t for t in (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64) if limits[0] <= t <= limits[1]]
+    base = 2 if limits[1] / limits[0] < 40 else 4
+    ticks = [t for t in (base**k for k in range(-10, 11)) if limits[0] <= t <= limits[1]]
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())

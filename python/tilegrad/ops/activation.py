@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-
 from ..backends import of
 from ._operands import Array, Operand, Wrt, in_place
 
@@ -337,5 +336,7 @@ def leaky_relu_backward(
         >>> tg.leaky_relu_backward(dy, x, 0.25).tolist()
         [0.25, 0.25, 1.0]
     """
-    result: Array = of(input).leaky_relu_backward(grad_output, input, negative_slope, output, wrt, out)
+    result: Array = of(input).leaky_relu_backward(
+        grad_output, input, negative_slope, output, wrt, out
+    )
     return result

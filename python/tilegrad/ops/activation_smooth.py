@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-
 from ..backends import of
 from ._operands import Array, Operand, Wrt, in_place
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -34,8 +33,9 @@ def dropout(
     `manual_seed` starts, which moves on by ceil(n / 4). Outside training, and for p = 0, nothing
     is drawn and the result is input itself unless `out` is given.
 
-    Math: y_i = x_i / (1 - p) if word_i >= round(p 2^32), else 0, with word_i the word i mod 4 of
-        Philox4x32-10 at counter offset + i // 4 under the key seed
+    Math: y_i = x_i m_i with m_i = 1 / (1 - p) if word_i >= round(p 2^32), else 0 (a dropped NaN or
+        infinity gives NaN, as in torch); word_i is the word i mod 4 of Philox4x32-10 at counter
+        offset + i // 4 under the key seed
 
     Args:
         input: float32 or float64, any shape. A strided array is packed into workspace.
@@ -69,12 +69,15 @@ def dropout(
     elif offset is not None:
         raise ValueError(f"dropout: offset needs a seed; got offset={offset} without one")
     backend = of(input)
+    known = isinstance(input, np.ndarray) and input.dtype in (np.float32, np.float64)
     if not training or p == 0:
-        if out is None and isinstance(input, np.ndarray) and input.dtype in (np.float32, np.float64):
-            return input
-        p, seed, offset = 0.0, 0, 0  # the kernel keeps every element, and checks the operand
+        if known and out is None:
+            return input  # type: ignore[return-value]
+        p, seed, offset = 0.0, 0, 0  # keeps every element, and checks the operand
     elif seed is None:
-        seed, offset = _random.take(math.prod(getattr(input, "shape", ())))
+        if not known:  # refuse what is no operand before anything is drawn
+            input = backend.dropout(input, 0.0, 0, 0, None)
+        seed, offset = _random.take(math.prod(input.shape))  # type: ignore[union-attr]
     result: Array = backend.dropout(input, p, seed, offset, out)
     return result
 

@@ -25,18 +25,26 @@ def _cast(op: str, input: Any, dtype: DTypeLike) -> Any:
 
 
 def _backward_in_dtype(
-    op: str, grad_output: Any, input: Any, dim: int, dtype: DTypeLike, output: Any, out: Any
-) -> Array:
+    op: str,
+    grad_output: Any,
+    input: Any,
+    dim: int,
+    dtype: DTypeLike,
+    output: Any,
+    wrt: Any,
+    out: Any,
+) -> Any:
     """Differentiate a softmax that cast its input first: compute in dtype, cast the result back."""
-    own = np.asarray(input).dtype
+    backward, own = getattr(of(input), op), np.asarray(input).dtype
     if own == dtype:
-        gradient: Array = getattr(of(input), op)(grad_output, input, dim, output, out)
-        return gradient
+        return backward(grad_output, input, dim, output, wrt, out)
     if own not in (np.float32, np.float64):
         raise TypeError(f"{op}: input must have dtype float32 or float64; got {own}")
     if out is not None:
         raise ValueError(f"{op}: out needs dtype to be input's; got {np.dtype(dtype)}, not {own}")
-    gradient = getattr(of(input), op)(grad_output, _cast(op, input, dtype), dim, output, None)
+    gradient = backward(grad_output, _cast(op, input, dtype), dim, output, wrt, None)
+    if isinstance(gradient, tuple):
+        return (gradient[0].astype(own),)
     return gradient.astype(own)
 
 
@@ -111,7 +119,10 @@ def softmax_backward(
         [1.0, -1.0]
     """
     if dtype is not None:
-        return _backward_in_dtype("softmax_backward", grad_output, input, dim, dtype, output, out)
+        cast: Array = _backward_in_dtype(
+            "softmax_backward", grad_output, input, dim, dtype, output, wrt, out
+        )
+        return cast
     result: Array = of(input).softmax_backward(grad_output, input, dim, output, wrt, out)
     return result
 
@@ -187,8 +198,9 @@ def log_softmax_backward(
         [2.0, -2.0]
     """
     if dtype is not None:
-        return _backward_in_dtype(
-            "log_softmax_backward", grad_output, input, dim, dtype, output, out
+        cast: Array = _backward_in_dtype(
+            "log_softmax_backward", grad_output, input, dim, dtype, output, wrt, out
         )
+        return cast
     result: Array = of(input).log_softmax_backward(grad_output, input, dim, output, wrt, out)
     return result
