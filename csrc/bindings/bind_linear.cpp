@@ -82,15 +82,17 @@ py::object backward(py::handle grad_output, py::handle input, py::handle weight,
   const Tensor dy = read_like(p.x, grad_output, kOp, "grad_output");
   check_shape(dy, p.result, kOp, "grad_output");
 
+  const auto read_saved = [&](py::handle object, const char* name) {
+    if (object.is_none()) return Tensor();
+    const Tensor saved = read_like(p.x, object, kOp, name);
+    check_shape(saved, p.result, kOp, name);
+    return saved;
+  };
+  const Tensor y = read_saved(output, "output"), z = read_saved(preactivation, "preactivation");
   const bool identity = f.kind == ActivationKind::identity;
-  const bool from_output = !identity && !output.is_none() && activation_uses_output(f);
-  const bool recompute = !identity && !from_output && preactivation.is_none();
-  Tensor saved;
-  if (!identity && !recompute) {
-    saved = from_output ? read_like(p.x, output, kOp, "output")
-                        : read_like(p.x, preactivation, kOp, "preactivation");
-    check_shape(saved, p.result, kOp, from_output ? "output" : "preactivation");
-  }
+  const bool from_output = !identity && y.owner && activation_uses_output(f);
+  const bool recompute = !identity && !from_output && !z.owner;
+  const Tensor& saved = from_output ? y : z;
 
   check_type(out.is_none() || (py::isinstance<py::tuple>(out) && py::len(out) == 3),
              "{}: out must be a 3-tuple (dinput, dweight, dbias), None where not given", kOp);
@@ -102,7 +104,7 @@ py::object backward(py::handle grad_output, py::handle input, py::handle weight,
     check(!added_to || !given.is_none(),
           "{}: accumulate adds to dweight and dbias; give both in out", kOp);
     return make_result(given, shape, p.x.dtype, kOp,
-                       {&dy, &p.x, &p.weight, &p.bias, &saved, &dx, &dw});
+                       {&dy, &p.x, &p.weight, &p.bias, &y, &z, &dx, &dw});
   };
   dx = result(0, wanted[0], p.x.shape, false);
   dw = result(1, wanted[1], p.weight.shape, accumulate);

@@ -34,6 +34,27 @@ inline void pause() {
 #endif
 }
 
+// The processors that the process may use, as they were when this library was loaded.
+const cpu_set_t& processors() {
+  static const cpu_set_t set = [] {
+    cpu_set_t current;
+    CPU_ZERO(&current);
+    if (sched_getaffinity(0, sizeof(current), &current) != 0) CPU_SET(0, &current);
+    return current;
+  }();
+  return set;
+}
+
+// An OpenMP runtime that is told to bind threads binds the thread that loads it to one processor,
+// and a thread started from there inherits that one. A worker then goes back to all of them.
+void leave_inherited_binding() {
+  for (const char* name : {"GOMP_CPU_AFFINITY", "OMP_PROC_BIND", "OMP_PLACES", "KMP_AFFINITY"}) {
+    if (std::getenv(name) == nullptr) continue;
+    sched_setaffinity(0, sizeof(cpu_set_t), &processors());
+    return;
+  }
+}
+
 // A task that asks for the pool again runs its own tasks itself.
 thread_local bool inside_task = false;
 
@@ -85,6 +106,7 @@ class Pool {
 
   [[noreturn]] void loop(int thread) {
     inside_task = true;
+    leave_inherited_binding();
     uint64_t seen = 0;
     for (;;) {
       uint64_t gate = wait_for_job(seen);
@@ -170,6 +192,7 @@ int parse_count(const char* text) {
 }
 
 int threads_from_environment() {
+  processors();
   const char* own = std::getenv("TILEGRAD_NUM_THREADS");
   if (own != nullptr && *own != '\0') {
     const int count = parse_count(own);
@@ -181,9 +204,7 @@ int threads_from_environment() {
   }
   // Other programs' variable: what cannot be read there is none of our business.
   if (const int count = parse_count(std::getenv("OMP_NUM_THREADS")); count > 0) return count;
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  const int count = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+  const int count = CPU_COUNT(&processors());
   return count < 1 ? 1 : count < kMaxThreads ? count : kMaxThreads;
 }
 

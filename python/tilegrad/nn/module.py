@@ -72,9 +72,9 @@ class Parameter:
 
     @grad.setter
     def grad(self, value: Array | None) -> None:
-        self._filled = value is not None
         if value is not None:
             _copy_into(self.grad_buffer(), value, "Parameter.grad")
+        self._filled = value is not None
 
     def zero_grad(self) -> None:
         """Forget the gradient, as ``grad = None``; the buffer is kept."""
