@@ -146,11 +146,12 @@ struct CrossEntropy {
 // loss: (outer, inner) for none, else one element; may be null. dlogits: like logits, may be null
 // or equal to logits; it is the gradient times grad_output (like loss; null means one).
 // One pass: a row is read once and its loss and gradient leave together.
-// Returns the first index target outside [0, classes) that is not ignore_index in *bad_target
-// (else leaves it) and then computes nothing; a GPU gives a NaN loss and a zero gradient row there.
+// *bad_row becomes the row of the first index target outside [0, classes) that is not ignore_index,
+// and then nothing else is computed; -1 if there is none. A GPU gives such a row a NaN loss and a
+// zero gradient instead.
 template <class T>
 void cross_entropy(Context&, T* loss, T* dlogits, const T* grad_output,
-                   const CrossEntropy<T>& problem, int64_t* bad_target);
+                   const CrossEntropy<T>& problem, int64_t* bad_row);
 
 // (x - t)^2, times weight where given; mean divides by n, or by sum of weight where given.
 // loss: n elements for none, else one; null if not wanted. dinput, dtarget: n elements or null.

@@ -2,7 +2,7 @@
 // The operands of cross_entropy, read and checked: shared by the function and the training plan.
 #pragma once
 
-#include <limits>
+#include <cstring>
 #include <string>
 
 #include "arrays.hpp"
@@ -82,15 +82,26 @@ struct CrossEntropyProblem {
   }
 };
 
+// The index as text, of whatever integer type it is stored in.
+inline std::string index_text(const IndexView& view, int64_t row) {
+  uint64_t bits = 0;  // little-endian: a narrow value fills the low bytes
+  std::memcpy(&bits, static_cast<const char*>(view.data) + row * view.bytes,
+              static_cast<size_t>(view.bytes));
+  const int unused = 64 - 8 * view.bytes;
+  return view.is_signed ? std::to_string(static_cast<int64_t>(bits << unused) >> unused)
+                        : std::to_string(bits);
+}
+
 // Runs the op; a class index out of range becomes a ValueError and nothing is written.
 template <class T>
 void compute_cross_entropy(const char* op, Context& context, T* loss, T* dlogits,
                            const T* grad_output, const CrossEntropy<T>& problem) {
-  constexpr int64_t kNone = std::numeric_limits<int64_t>::min();
-  int64_t bad_target = kNone;
-  cross_entropy(context, loss, dlogits, grad_output, problem, &bad_target);
-  check(bad_target == kNone, "{}: target must be in [0, {}) or ignore_index ({}); got {}", op,
-        problem.shape.classes, problem.ignore_index, bad_target);
+  int64_t bad_row = -1;
+  cross_entropy(context, loss, dlogits, grad_output, problem, &bad_row);
+  if (bad_row < 0) return;
+  throw std::invalid_argument(format("{}: target must be in [0, {}) or ignore_index ({}); got {}",
+                                     op, problem.shape.classes, problem.ignore_index,
+                                     index_text(problem.indices, bad_row)));
 }
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

@@ -56,11 +56,10 @@ int64_t to_class(Index index) {
   return static_cast<int64_t>(index);
 }
 
-// Of a block of targets: the sum of their weights, and the first that is no class.
+// Of a block of targets: the sum of their weights, and the row of the first that is no class.
 struct TargetBlock {
   double weight = 0;
-  int64_t bad = 0;
-  bool has_bad = false;
+  int64_t bad_row = -1;
 };
 
 template <class Index, class T>
@@ -72,8 +71,7 @@ TargetBlock check_block(const Index* indices, int64_t begin, int64_t end,
     const int64_t target = to_class(indices[row]);
     if (target == problem.ignore_index) continue;
     if (target < 0 || target >= problem.shape.classes) {
-      block.bad = target;
-      block.has_bad = true;
+      block.bad_row = row;
       break;
     }
     ++counted;
@@ -96,7 +94,7 @@ TargetBlock check_targets(Context& context, const CrossEntropy<T>& problem, int6
   });
   TargetBlock all;
   for (int64_t block = 0; block < count; ++block) {
-    if (blocks[block].has_bad) return blocks[block];
+    if (blocks[block].bad_row >= 0) return blocks[block];
     all.weight += blocks[block].weight;
   }
   return all;
@@ -138,7 +136,7 @@ class ChunkTargets {
 
 template <class T>
 void cross_entropy(Context& context, T* loss, T* dlogits, const T* grad_output,
-                   const CrossEntropy<T>& problem, int64_t* bad_target) {
+                   const CrossEntropy<T>& problem, int64_t* bad_row) {
   const auto& kernel = kernels<CrossEntropyKernels<T>>();
   const auto [outer, classes, inner] = problem.shape;
   const int64_t rows = outer * inner;
@@ -148,12 +146,11 @@ void cross_entropy(Context& context, T* loss, T* dlogits, const T* grad_output,
 
   // Without classes a row has no loss, and their mean is over nothing.
   double denominator = classes == 0 ? 0 : static_cast<double>(rows);
+  *bad_row = -1;
   if (by_index) {
     const TargetBlock targets = check_targets(context, problem, rows);
-    if (targets.has_bad) {
-      *bad_target = targets.bad;
-      return;
-    }
+    *bad_row = targets.bad_row;
+    if (targets.bad_row >= 0) return;
     denominator = targets.weight;
   }
   if (problem.reduction != Reduction::mean) denominator = 1;

@@ -82,7 +82,7 @@ def _cross_entropy_rows(
     rows = -(1.0 - e) * w[index] * np.take_along_axis(logp, index[..., None], axis=-1)[..., 0]
     if e > 0:  # not merged with the line above: 0 * -inf would be NaN where e is 0
         rows = rows - e / classes * (w * logp).sum(axis=-1)
-    share = w * ((1.0 - e) * np.eye(classes)[index] + e / classes)
+    share = w * ((1.0 - e) * (index[..., None] == np.arange(classes)) + e / classes)
     return np.where(kept, rows, 0.0), share, kept, float(w[index][kept].sum())
 
 
