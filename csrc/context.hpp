@@ -2,9 +2,9 @@
 // Context: what every op is given besides its operands. No Python or framework type.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <new>
 #include <vector>
@@ -43,9 +43,9 @@ class Workspace {
     for (const Chunk& chunk : chunks_) total += chunk.size;
     return total;
   }
+  // Does nothing while something is taken.
   void release() {
-    chunks_.clear();
-    here_ = {};
+    if (idle()) chunks_.clear();
   }
 
  private:
@@ -57,13 +57,21 @@ class Workspace {
     size_t size;
   };
 
+  bool idle() const { return here_.chunk == 0 && here_.used == 0; }
+
   void* take_bytes(size_t bytes) {
     bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    const bool was_idle = idle();
     while (here_.chunk < chunks_.size() && here_.used + bytes > chunks_[here_.chunk].size) {
       here_ = {here_.chunk + 1, 0};
     }
     if (here_.chunk == chunks_.size()) {
-      size_t size = bytes < kChunk ? kChunk : bytes;
+      if (was_idle) {  // every chunk is free and none is large enough: start again
+        here_ = {};
+        release();
+      }
+      // At least as much as there is, so that there are few chunks, however sizes grow.
+      const size_t size = std::max({kChunk, bytes, reserved()});
       auto* p = static_cast<std::byte*>(::operator new(size, std::align_val_t{kAlignment}));
       chunks_.push_back({std::unique_ptr<std::byte, Free>(p), size});
     }
@@ -80,7 +88,7 @@ class Workspace {
 struct Context {
   void* stream = nullptr;          // opaque: a CUDA stream on a GPU, unused on the CPU
   Workspace* workspace = nullptr;  // scratch memory
-  int max_threads = 0;             // at most this many threads; 0: as many as the pool has
+  int max_threads = 0;             // at most this many threads; 0: as many as set now
 };
 
 // Gives back at the end of a scope what was taken from the arena inside it.

@@ -179,7 +179,8 @@ void dropout(Context&, T* y, const T* x, int64_t n, double p, uint64_t offset,
 // counter offset + i/4, as a fraction of one; computed in double and rounded to T once. One scalar
 // path: the same bits on every machine.
 template <class T>
-void random_uniform(T* y, int64_t n, double low, double high, uint64_t seed, uint64_t offset);
+void random_uniform(Context&, T* y, int64_t n, double low, double high, uint64_t seed,
+                    uint64_t offset);
 
 // ---- optimisers --------------------------------------------------------------------------------
 

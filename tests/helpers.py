@@ -82,6 +82,14 @@ def assert_same_bits(actual: Any, expected: Any, *, what: str = "result") -> Non
         )
 
 
+def assert_exact(actual: Any, expected: Any, *, what: str = "result") -> None:
+    """Require equal dtype, shape and values; the two zeros are equal."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.dtype == expected.dtype, f"{what}: {actual.dtype}, not {expected.dtype}"
+    assert actual.shape == expected.shape, f"{what}: shape {actual.shape}, not {expected.shape}"
+    np.testing.assert_array_equal(actual, expected, err_msg=what)
+
+
 @contextlib.contextmanager
 def guarded_out(shape: tuple[int, ...], dtype: DTypeLike, offset: int = 0) -> Iterator[Array]:
     """Yield an output full of NaN inside a larger buffer; afterwards check what surrounds it.

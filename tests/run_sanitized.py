@@ -8,6 +8,8 @@ of the Python sources; pytest then runs with the sanitizer's runtime loaded firs
 from __future__ import annotations
 
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -19,8 +21,11 @@ import pybind11
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "sanitize"
 CMAKE = Path(sys.executable).parent / "cmake"  # of the test extra
-CORE = ["matmul", "linear", "activation", "softmax", "cross_entropy", "losses", "dropout", "optim",
-        "clip", "train_step", "bad_input"]  # fmt: skip
+# Data of the sanitizers and of exception handling, no code.
+RUNTIME = re.compile(r"__asan|__ubsan|__odr_asan|DW\.ref\.|__gxx_personality|typeinfo|vtable")
+CORE = ["matmul", "matmul_backward", "linear", "linear_backward", "activation", "activation_calls",
+        "softmax", "softmax_calls", "cross_entropy", "losses", "dropout", "optim", "clip",
+        "train_step", "bad_input"]  # fmt: skip
 
 
 def run(*command: str | Path, **options: Any) -> None:
@@ -80,7 +85,29 @@ def core_of_the_suite() -> None:
     run(sys.executable, "-m", "pytest", *tests, env=environment, cwd=ROOT)
 
 
+def instruction_sets_do_not_leak() -> None:
+    """The linker keeps one copy of a weak function: it must not be one compiled for AVX-512.
+
+    So every weak symbol of an object in simd/ must belong to the namespace of its instruction set.
+    """
+    print("Weak symbols of the instruction sets", flush=True)
+    for isa in ("avx2", "avx512"):
+        objects = sorted((BUILD / "cmake" / "CMakeFiles" / f"tilegrad_{isa}.dir").rglob("*.o"))
+        if not objects and platform.machine() in ("x86_64", "AMD64"):
+            raise SystemExit(f"no object files for {isa} below {BUILD}")
+        for path in objects:
+            symbols = subprocess.run(
+                ["nm", "--demangle", path], check=True, capture_output=True, text=True
+            ).stdout.splitlines()
+            weak = [line for line in symbols if line[17:18] in ("W", "w", "V", "v", "u")]
+            foreign = [s for s in weak if f"::{isa}::" not in s and not RUNTIME.search(s)]
+            if foreign:
+                found = "\n".join(foreign)
+                raise SystemExit(f"{path.name} ({isa}) has weak symbols of its own:\n{found}")
+
+
 if __name__ == "__main__":
     BUILD.mkdir(parents=True, exist_ok=True)
     thread_pool()
     core_of_the_suite()
+    instruction_sets_do_not_leak()

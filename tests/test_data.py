@@ -175,7 +175,7 @@ def test_load_images_prefers_the_subfolder(
 def test_load_images_search_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, name in enumerate(("root", "variable", "system")):
         write_set(tmp_path / name, labels=(number,) * 9)
-    monkeypatch.setattr(_datasets, "_DEBIAN_FASHION", str(tmp_path / "system"))
+    monkeypatch.setattr(_datasets, "DEBIAN_FASHION", str(tmp_path / "system"))
 
     def first_label(root: Path | None = None) -> int:
         return int(data.load_fashion_mnist(root).train_labels[0])
@@ -198,7 +198,7 @@ def test_load_images_search_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_load_fashion_mnist_missing_lists_places_and_ways_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_datasets, "_DEBIAN_FASHION", str(tmp_path / "system"))
+    monkeypatch.setattr(_datasets, "DEBIAN_FASHION", str(tmp_path / "system"))
     with pytest.raises(FileNotFoundError) as caught:
         data.load_fashion_mnist()
     text = str(caught.value)

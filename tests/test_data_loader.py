@@ -176,6 +176,17 @@ def test_loader_tells_its_options() -> None:
     assert len(data.DataLoader(np.zeros(3), batch_size=4, drop_last=True)) == 0
 
 
+def test_loader_tells_its_arrays() -> None:
+    x, y = np.arange(4), np.arange(8).reshape(4, 2)
+    for loader in (data.DataLoader(x, y, shuffle=True), data.DataLoader((x, y))):
+        assert isinstance(loader.arrays, tuple)
+        assert len(loader.arrays) == 2
+        assert loader.arrays[0] is x
+        assert loader.arrays[1] is y
+        with pytest.raises(AttributeError):
+            loader.arrays = (x,)  # type: ignore[misc]
+
+
 def test_loader_left_early_starts_a_new_epoch() -> None:
     reference = data.DataLoader(np.arange(9), batch_size=2, shuffle=True, seed=2)
     expected = [rows(reference) for _ in range(2)]

@@ -84,12 +84,36 @@ def test_tensors_have_the_promised_names_and_the_rest_is_json(run: Run, path: Pa
         *(f"callbacks.0.weights.{name}" for name in parameters),
         *(f"optimizer.{i}.{b}" for i in range(4) for b in ("exp_avg", "exp_avg_sq")),
     }
+    assert list(metadata) == ["tilegrad"]
     state = json.loads(metadata["tilegrad"])
     assert state["format"] == 1
     assert state["rng"] == _random.get_state()
     assert state["loader"]["position"] == 2
     assert state["optimizer"]["state"]["3"]["step"] == 10
     assert state["optimizer"]["groups"][0]["lr"] == run.optimizer.param_groups[0]["lr"] == 0.0125
+
+
+def test_equal_states_give_equal_files(run: Run, path: Path) -> None:
+    whole = path.read_bytes()
+    for _ in range(8):
+        run.save(path)
+        assert path.read_bytes() == whole
+    other = Run(5)
+    other.load(path)
+    other.save(path)
+    assert path.read_bytes() == whole
+    code = """
+        import sys
+        from pathlib import Path
+        from saved_runs import Run
+        run = Run()
+        run.steps(10)
+        run.save(Path(sys.argv[1]))
+        """
+    for seed in ("1", "2"):
+        child = python(code, path, PYTHONHASHSEED=seed)
+        assert (*child.communicate(timeout=60), child.returncode) == ("", "", 0)
+        assert path.read_bytes() == whole
 
 
 def test_weights_alone_load_without_touching_the_random_stream(run: Run, path: Path) -> None:
@@ -247,14 +271,14 @@ def test_a_failed_write_leaves_the_old_file(
     assert path.read_bytes() != old
 
 
-def python(code: str, *args: object, **options: Any) -> subprocess.Popen[str]:
+def python(code: str, *args: object, **variables: str) -> subprocess.Popen[str]:
     import tilegrad
 
-    folder = str(Path(tilegrad.__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": folder}
+    folders = [Path(tilegrad.__file__).parents[1], Path(__file__).parent]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders)), **variables}
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code), *map(str, args)],
-        env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+        env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from saved_runs import Counter, Run, X, Y
+from saved_runs import Counter, Run, X, Y, bits
 from tilegrad import _checkpoint, nn, optim
 from tilegrad._save import load, save
 from tilegrad.data import DataLoader
@@ -119,9 +119,7 @@ def test_nonsense_under_right_checksums_is_refused_or_loaded_whole(run: Run, pat
             owner, key = places(changed)[i]
             owner[key] = junk
             # Written by hand: ``write`` would put the descriptions of the tensors in again.
-            text = json.dumps(changed)
-            crc = f"{_checkpoint.zlib.crc32(text.encode()):08x}"
-            metadata = {"tilegrad": text, "tilegrad.crc32": crc}
+            metadata = {"tilegrad": _checkpoint.seal(changed)}
             path.write_bytes(safetensors.numpy.save(tensors, metadata=metadata))
             try:
                 target.load(path)
@@ -269,14 +267,36 @@ def test_a_model_that_refuses_its_weights_undoes_the_rest(run: Run, path: Path) 
     assert target.state() == before
 
 
-@pytest.mark.parametrize("key", ["tilegrad", "tilegrad.crc32"])
-def test_saved_weights_with_half_their_metadata_are_no_plain_file(path: Path, key: str) -> None:
+@pytest.mark.parametrize("flip", [0x01, 0x20, 0x80])
+def test_every_changed_byte_of_saved_weights_is_noticed(path: Path, flip: int) -> None:
+    layer = nn.Linear(3, 2)
+    save(path, layer)
+    whole = path.read_bytes()
+    before = bits(layer.state_dict())
+    for i in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[i] ^= flip
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"load: .*run\.safetensors: "):
+            load(path, layer)
+    assert bits(layer.state_dict()) == before
+
+
+@pytest.mark.parametrize("damaged", ["tilegrad", "tilegrad.crc32"])
+def test_saved_weights_with_half_their_metadata_are_no_plain_file(path: Path, damaged: str) -> None:
     layer = nn.Linear(3, 2)
     save(path, layer)
     with safetensors.safe_open(path, "np") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    metadata[key[:-1] + "x"] = metadata.pop(key)
+    (text,) = metadata.values()
+    assert list(metadata) == ["tilegrad"]
+    assert text.count("tilegrad.crc32") == 1
+    other = damaged[:-1] + "x"
+    if damaged == "tilegrad":
+        metadata = {other: text}
+    else:
+        metadata = {"tilegrad": text.replace(damaged, other)}
     safetensors.numpy.save_file(tensors, path, metadata=metadata)
     with pytest.raises(ValueError, match="checksum of its metadata is wrong"):
         load(path, layer)

@@ -92,16 +92,26 @@ Tensor read_like(const Tensor& like, py::handle object, const char* op, const ch
 
 Tensor read_scalar_like(const Tensor& like, py::handle object, const char* op, const char* name) {
   if (PyFloat_CheckExact(object.ptr()) || PyLong_CheckExact(object.ptr())) {
-    Tensor scalar = empty({}, like.dtype);
-    with_float(like.dtype, [&](auto t) {
-      *scalar.as<decltype(t)>() = static_cast<decltype(t)>(object.cast<double>());
-    });
+    Tensor scalar = empty({}, like.dtype, op);
+    const double value = parse_number(object, op, name);
+    with_float(like.dtype,
+               [&](auto t) { *scalar.as<decltype(t)>() = static_cast<decltype(t)>(value); });
     return scalar;
   }
   Tensor scalar = read_like(like, object, op, name);
   check(scalar.size() == 1, "{}: {} must be a scalar, as the loss is; got shape {}", op, name,
         scalar.shape);
   return scalar;
+}
+
+void check_size(const Dims& shape, const char* op) {
+  int64_t bytes = sizeof(double);
+  for (int axis = 0; axis < shape.count; ++axis) {
+    check(shape[axis] >= 0, "{}: a size must be at least 0; got shape {}", op, shape);
+    // Without the zeros, as NumPy has it: partial products are formed as well.
+    const bool fits = shape[axis] == 0 || !__builtin_mul_overflow(bytes, shape[axis], &bytes);
+    check(fits, "{}: the result is too large; got shape {}", op, shape);
+  }
 }
 
 Tensor broadcast_to(const Tensor& tensor, const Dims& shape) {
@@ -127,6 +137,7 @@ Dims broadcast_shapes(const Dims& a, const Dims& b, const char* op, const char* 
           b);
     result.push(na == 1 ? nb : na);
   }
+  check_size(result, op);
   return result;
 }
 
@@ -281,8 +292,8 @@ int64_t parse_integer(py::handle object, const char* op, const char* name) {
   int overflow = 0;
   const int64_t value = PyLong_AsLongLongAndOverflow(index.ptr(), &overflow);
   if (overflow != 0) {
-    throw std::invalid_argument(format("{}: {} must fit 64 bits; got {}", op, name,
-                                       py::str(index).cast<std::string>()));
+    throw std::invalid_argument(
+        format("{}: {} must fit 64 bits; got {}", op, name, py::str(index).cast<std::string>()));
   }
   return value;
 }

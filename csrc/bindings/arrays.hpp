@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The border between Python arrays and the pointers of ops.hpp. A binding reads its operands,
 // checks them, makes its results and calls the op; how an array of this backend is read and made
-// stands in host_arrays.cpp (NumPy).
+// stands in a folder of its own (host/: NumPy).
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -50,7 +50,10 @@ struct Dims {
   Dims(std::initializer_list<int64_t> values) {
     for (int64_t v : values) push(v);
   }
-  void push(int64_t v) { value[count++] = v; }
+  void push(int64_t v) {
+    check(count < kMax, "an array may have at most {} axes", kMax);
+    value[count++] = v;
+  }
   int64_t& operator[](int axis) { return value[axis]; }
   int64_t operator[](int axis) const { return value[axis]; }
   int64_t back() const { return value[count - 1]; }
@@ -105,6 +108,8 @@ inline void check_shape(const Tensor& tensor, const Dims& shape, const char* op,
 
 // The view with its axes broadcast to a shape (strides of zero); the shapes must be compatible.
 Tensor broadcast_to(const Tensor& tensor, const Dims& shape);
+// ValueError unless an array of this shape could lie in memory, whatever its dtype.
+void check_size(const Dims& shape, const char* op);
 // The shape that NumPy's rules give two operands; ValueError if there is none.
 Dims broadcast_shapes(const Dims& a, const Dims& b, const char* op, const char* names);
 
@@ -117,11 +122,17 @@ const void* contiguous_bytes(Context& context, const Tensor& tensor);  // of any
 // writable). No operand may overlap `out`, except exactly coincide with it where may_be_input.
 Tensor make_result(py::handle out, const Dims& shape, DType dtype, const char* op,
                    std::initializer_list<const Tensor*> operands, bool may_be_input = false);
-Tensor empty(const Dims& shape, DType dtype);
+Tensor empty(const Dims& shape, DType dtype, const char* op);
 // What a function returns for a new result: the array, or a scalar if it has no axes.
 py::object scalar_result(const Tensor& tensor);
 inline py::object scalar_or_array(const Tensor& tensor) {
   return tensor.shape.count == 0 ? scalar_result(tensor) : tensor.owner;
+}
+
+// A rough price of an elementwise op, for the decision whether to release the GIL.
+inline double elementwise_nanoseconds(const Tensor& tensor) {
+  const double one = tensor.dtype == DType::float64 ? 5 : 0.5;  // an exp; float64 calls libm
+  return one * static_cast<double>(tensor.size());
 }
 
 // Calls f(T{}) with the C++ type of a floating dtype.

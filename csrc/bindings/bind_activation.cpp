@@ -5,17 +5,14 @@
 namespace tilegrad::TILEGRAD_BACKEND {
 namespace {
 
-constexpr double kNanosecondsAnElement = 0.2;
-
 py::object forward(const char* op, Activation f, py::handle input, py::handle out) {
   CallContext context;
   const Tensor x = read_float(input, op, "input");
   const Tensor y = make_result(out, x.shape, x.dtype, op, {&x}, true);
   with_float(x.dtype, [&](auto t) {
     using T = decltype(t);
-    const T* from = contiguous<T>(*context, x);
-    const int64_t n = x.size();
-    run(n * kNanosecondsAnElement, [&] { activation(*context, y.as<T>(), from, n, f); });
+    run(elementwise_nanoseconds(x),
+        [&] { activation(*context, y.as<T>(), contiguous<T>(*context, x), x.size(), f); });
   });
   return y.owner;
 }
@@ -36,11 +33,10 @@ py::object backward(const char* op, Activation f, py::handle grad_output, py::ha
   const Tensor dx = make_result(wanted.out(out, 0, op), x.shape, x.dtype, op, {&dy, &x, &y}, true);
   with_float(x.dtype, [&](auto t) {
     using T = decltype(t);
-    const T* grad = contiguous<T>(*context, dy);
-    const T* saved = contiguous<T>(*context, from_output ? y : x);
-    const int64_t n = x.size();
-    run(n * kNanosecondsAnElement,
-        [&] { activation_backward(*context, dx.as<T>(), grad, saved, from_output, n, f); });
+    run(elementwise_nanoseconds(x), [&] {
+      activation_backward(*context, dx.as<T>(), contiguous<T>(*context, dy),
+                          contiguous<T>(*context, from_output ? y : x), from_output, x.size(), f);
+    });
   });
   return wanted.gather({dx.owner});
 }

@@ -37,9 +37,9 @@ std::pair<Tensor, Tensor> compute(const char* op, const Arguments& args, bool wa
                              : Tensor();
   with_float(p.logits.dtype, [&](auto t) {
     using T = decltype(t);
-    const T* upstream = grad.data == nullptr ? nullptr : contiguous<T>(*context, grad);
-    const CrossEntropy<T> problem = p.native<T>(*context);
-    run(p.nanoseconds(), [&] {
+    run(elementwise_nanoseconds(p.logits), [&] {
+      const T* upstream = grad.data == nullptr ? nullptr : contiguous<T>(*context, grad);
+      const CrossEntropy<T> problem = p.native<T>(*context);
       compute_cross_entropy(op, *context, loss.as<T>(), dlogits.as<T>(), upstream, problem);
     });
   });

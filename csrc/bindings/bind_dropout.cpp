@@ -5,8 +5,6 @@
 namespace tilegrad::TILEGRAD_BACKEND {
 namespace {
 
-constexpr double kNanosecondsAnElement = 0.5;
-
 double probability(py::handle object, const char* op) {
   const double p = parse_number(object, op, "p");
   check(p >= 0 && p <= 1, "{}: p must be a probability in [0, 1]; got {}", op, p);
@@ -21,14 +19,12 @@ void apply_mask(Context& context, const Tensor& y, const Tensor& x, double p, ui
   state.offset = offset;
   with_float(x.dtype, [&](auto t) {
     using T = decltype(t);
-    const T* from = contiguous<T>(context, x);
-    const int64_t n = x.size();
-    run(n * kNanosecondsAnElement, [&] { dropout(context, y.as<T>(), from, n, p, 0, &state); });
+    run(elementwise_nanoseconds(x),
+        [&] { dropout(context, y.as<T>(), contiguous<T>(context, x), x.size(), p, 0, &state); });
   });
 }
 
-py::object forward(py::handle input, py::handle p, uint64_t seed, uint64_t offset,
-                   py::handle out) {
+py::object forward(py::handle input, py::handle p, uint64_t seed, uint64_t offset, py::handle out) {
   constexpr const char* kOp = "dropout";
   CallContext context;
   const Tensor x = read_float(input, kOp, "input");
@@ -46,8 +42,7 @@ py::object backward(py::handle grad_output, py::handle input, py::handle p, uint
   const Tensor x = read_float(input, kOp, "input");
   const Tensor dy = read_like(x, grad_output, kOp, "grad_output");
   check_shape(dy, x.shape, kOp, "grad_output");
-  const Tensor dx =
-      make_result(wanted.out(out, 0, kOp), x.shape, x.dtype, kOp, {&dy, &x}, true);
+  const Tensor dx = make_result(wanted.out(out, 0, kOp), x.shape, x.dtype, kOp, {&dy, &x}, true);
   apply_mask(*context, dx, dy, probability(p, kOp), seed, offset);
   return wanted.gather({dx.owner});
 }
@@ -65,9 +60,13 @@ void bind_dropout(py::module_& m) {
          uint64_t offset) {
         Dims dims;
         for (py::handle size : shape) dims.push(size.cast<int64_t>());
-        const Tensor y = empty(dims, is_double ? DType::float64 : DType::float32);
-        with_float(y.dtype, [&](auto t) {
-          random_uniform(y.as<decltype(t)>(), y.size(), low, high, seed, offset);
+        CallContext context;
+        const DType dtype = is_double ? DType::float64 : DType::float32;
+        const Tensor y = empty(dims, dtype, "random_uniform");
+        with_float(dtype, [&](auto t) {
+          run(elementwise_nanoseconds(y), [&] {
+            random_uniform(*context, y.as<decltype(t)>(), y.size(), low, high, seed, offset);
+          });
         });
         return y.owner;
       },

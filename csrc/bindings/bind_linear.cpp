@@ -61,10 +61,11 @@ py::object forward(py::handle input, py::handle weight, py::handle bias, py::han
   }
   with_float(p.x.dtype, [&](auto t) {
     using T = decltype(t);
-    const T* x = contiguous<T>(*context, p.x);
-    const T* w = contiguous<T>(*context, p.weight);
-    const T* b = p.has_bias ? contiguous<T>(*context, p.bias) : nullptr;
-    run(p.nanoseconds(), [&] { linear(*context, y.as<T>(), z.as<T>(), x, w, b, p.size, f); });
+    run(p.nanoseconds(), [&] {
+      const T* b = p.has_bias ? contiguous<T>(*context, p.bias) : nullptr;
+      linear(*context, y.as<T>(), z.as<T>(), contiguous<T>(*context, p.x),
+             contiguous<T>(*context, p.weight), b, p.size, f);
+    });
   });
   if (!save_preactivation) return y.owner;
   return py::make_tuple(y.owner, z.owner);
@@ -112,13 +113,13 @@ py::object backward(py::handle grad_output, py::handle input, py::handle weight,
 
   with_float(p.x.dtype, [&](auto t) {
     using T = decltype(t);
-    const T* x = contiguous<T>(*context, p.x);
-    const T* w = contiguous<T>(*context, p.weight);
-    const T* grad = contiguous<T>(*context, dy);
-    const T* b = p.has_bias && recompute ? contiguous<T>(*context, p.bias) : nullptr;
-    const T* kept = identity || recompute ? nullptr : contiguous<T>(*context, saved);
     run(2 * p.nanoseconds(), [&] {
+      const T* x = contiguous<T>(*context, p.x);
+      const T* w = contiguous<T>(*context, p.weight);
+      const T* grad = contiguous<T>(*context, dy);
+      const T* kept = identity || recompute ? nullptr : contiguous<T>(*context, saved);
       if (recompute) {
+        const T* b = p.has_bias ? contiguous<T>(*context, p.bias) : nullptr;
         T* z = (*context).workspace->take<T>(p.result.product());
         linear(*context, z, static_cast<T*>(nullptr), x, w, b, p.size, Activation{});
         kept = z;

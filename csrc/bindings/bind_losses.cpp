@@ -6,8 +6,6 @@
 namespace tilegrad::TILEGRAD_BACKEND {
 namespace {
 
-constexpr double kNanosecondsAnElement = 0.3;
-
 struct Problem {
   Tensor input, target, weight;
   bool has_weight;
@@ -66,17 +64,19 @@ Computed compute(const char* op, const Problem& p, bool want_loss, const Wanted*
   with_float(p.input.dtype, [&](auto t) {
     using T = decltype(t);
     const int64_t n = p.full.product();
-    const T* x = contiguous<T>(*context, broadcast_to(p.input, p.full));
-    const T* target = contiguous<T>(*context, broadcast_to(p.target, p.full));
-    const T* weight = p.has_weight ? contiguous<T>(*context, p.weight) : nullptr;
-    const T* upstream = grad.data == nullptr ? nullptr : contiguous<T>(*context, grad);
-    T* full_grads[2] = {nullptr, nullptr};
-    for (int i = 0; i < 2; ++i) {
-      if (!grads[i].owner) continue;
-      full_grads[i] =
-          of[i]->shape == p.full ? grads[i].as<T>() : (*context).workspace->template take<T>(n);
-    }
-    run(n * kNanosecondsAnElement, [&] {
+    const Tensor full_input = broadcast_to(p.input, p.full);
+    const Tensor full_target = broadcast_to(p.target, p.full);
+    run(elementwise_nanoseconds(full_input), [&] {
+      const T* x = contiguous<T>(*context, full_input);
+      const T* target = contiguous<T>(*context, full_target);
+      const T* weight = p.has_weight ? contiguous<T>(*context, p.weight) : nullptr;
+      const T* upstream = grad.data == nullptr ? nullptr : contiguous<T>(*context, grad);
+      T* full_grads[2] = {nullptr, nullptr};
+      for (int i = 0; i < 2; ++i) {
+        if (grads[i].data == nullptr) continue;
+        full_grads[i] =
+            of[i]->shape == p.full ? grads[i].as<T>() : (*context).workspace->template take<T>(n);
+      }
       mse_loss(*context, loss.as<T>(), full_grads[0], full_grads[1], upstream, x, target, weight, n,
                p.reduction);
       for (int i = 0; i < 2; ++i) {

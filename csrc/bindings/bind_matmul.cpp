@@ -32,6 +32,7 @@ Matrix<T> matrix(const Operand& operand, int64_t offset, int64_t batch_stride) {
 template <class T>
 void batched_matmul(Context& context, Operand c, Operand a, Operand b, const Dims& batch, int64_t m,
                     int64_t n, int64_t k) {
+  if (m == 0 || n == 0) return;
   const int last = batch.count - 1;
   const bool fused = last >= 0 && c.batch_strides[last] != 0;
   const int looped = fused ? last : batch.count;

@@ -33,12 +33,13 @@ void bind_optim(py::module_& m) {
       [](py::handle params, py::handle grads, py::handle momentum_buffers, double momentum,
          double dampening, double weight_decay, bool nesterov, bool maximize,
          const StepState& state) {
+        CallContext context;
         OptimTensors tensors("sgd_step", params, grads, momentum_buffers);
         const SgdOptions options{momentum, dampening, weight_decay, nesterov, maximize};
         with_float(tensors.dtype(), [&](auto t) {
           const auto& list = tensors.list<decltype(t)>();
           run(tensors.elements() * kNanosecondsAnElement,
-              [&] { sgd_step(thread_context(), list.data(), std::ssize(list), options, &state); });
+              [&] { sgd_step(*context, list.data(), std::ssize(list), options, &state); });
         });
       },
       py::arg("params"), py::arg("grads"), py::arg("momentum_buffers"), py::arg("momentum"),
@@ -49,13 +50,14 @@ void bind_optim(py::module_& m) {
       [](py::handle params, py::handle grads, py::handle means, py::handle squares,
          py::handle max_squares, double beta1, double beta2, double eps, double weight_decay,
          bool decoupled, bool maximize, const StepState& state) {
+        CallContext context;
         OptimTensors tensors("adam_step", params, grads, means, squares, max_squares);
         const AdamOptions options{
             beta1, beta2, eps, weight_decay, decoupled, !max_squares.is_none(), maximize};
         with_float(tensors.dtype(), [&](auto t) {
           const auto& list = tensors.list<decltype(t)>();
           run(tensors.elements() * kNanosecondsAnElement,
-              [&] { adam_step(thread_context(), list.data(), std::ssize(list), options, &state); });
+              [&] { adam_step(*context, list.data(), std::ssize(list), options, &state); });
         });
       },
       py::arg("params"), py::arg("grads"), py::arg("means"), py::arg("squares"),
@@ -69,7 +71,7 @@ void bind_optim(py::module_& m) {
         const NormKind kind = parse_norm(norm_type, kOp);
         CallContext context;
         OptimTensors tensors(kOp, py::none(), grads);
-        const Tensor norm = empty({}, tensors.dtype());
+        const Tensor norm = empty({}, tensors.dtype(), kOp);
         with_float(tensors.dtype(), [&](auto t) {
           using T = decltype(t);
           const auto& list = tensors.list<T>();
@@ -84,11 +86,12 @@ void bind_optim(py::module_& m) {
   m.def(
       "scale",
       [](py::handle grads, const StepState& state) {
+        CallContext context;
         OptimTensors tensors("clip_grad_norm_", grads, grads);  // writable
         with_float(tensors.dtype(), [&](auto t) {
           for (const auto& tensor : tensors.list<decltype(t)>()) {
             run(tensor.size * kNanosecondsAnElement,
-                [&] { scale(thread_context(), tensor.data, tensor.size, &state); });
+                [&] { scale(*context, tensor.data, tensor.size, &state); });
           }
         });
       },

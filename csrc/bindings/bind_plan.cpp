@@ -212,17 +212,18 @@ class Plan {
   // Replays the calls on this batch. With accumulate, gradients of parameters are added to.
   void run(py::handle batch, bool accumulate) {
     const auto arrays = py::cast<py::tuple>(batch);
-    check(arrays.size() == inputs_.size(), "Plan.run: takes {} arrays; got {}", inputs_.size(),
+    check(arrays.size() == inputs_.size(), "TrainStep: takes {} arrays; got {}", inputs_.size(),
           arrays.size());
+    const Running running(running_);
     CallContext context;
     std::vector<Tensor> alive;
     for (size_t i = 0; i < inputs_.size(); ++i) {
       Input& input = inputs_[i];
-      alive.push_back(read(arrays[i], "Plan.run", "an array"));
+      alive.push_back(read(arrays[i], "TrainStep", "a batch"));
       const Tensor& tensor = alive.back();
-      check_type(tensor.dtype == input.dtype, "Plan.run: expected {}; got {}",
+      check_type(tensor.dtype == input.dtype, "TrainStep: a batch must be {}; got {}",
                  dtype_name(input.dtype), dtype_name(tensor.dtype));
-      check_shape(tensor, input.shape, "Plan.run", "an array");
+      check_shape(tensor, input.shape, "TrainStep", "a batch");
       input.data = const_cast<void*>(contiguous_bytes(*context, tensor));
     }
     accumulate_ = accumulate;
@@ -234,6 +235,21 @@ class Plan {
   }
 
  private:
+  // The buffers are one step's: a second thread must not enter meanwhile. Under the GIL.
+  class Running {
+   public:
+    explicit Running(bool& flag) : flag_(flag) {
+      if (flag_) throw std::runtime_error("TrainStep: this step is already running in a thread");
+      flag_ = true;
+    }
+    ~Running() { flag_ = false; }
+    Running(const Running&) = delete;
+    Running& operator=(const Running&) = delete;
+
+   private:
+    bool& flag_;
+  };
+
   using Call = std::function<void(Context&)>;
 
   struct Input {
@@ -260,7 +276,8 @@ class Plan {
     const Tensor tensor = take(object, "a buffer");
     if constexpr (!std::is_void_v<T>) {
       const DType wanted = sizeof(T) == sizeof(double) ? DType::float64 : DType::float32;
-      check_type(tensor.dtype == wanted, "floating inputs must share one dtype; got {} and {}",
+      check_type(tensor.dtype == wanted,
+                 "TrainStep: floating inputs must share one dtype; got {} and {}",
                  dtype_name(tensor.dtype), dtype_name(wanted));
     }
     for (size_t i = 0; i < inputs_.size(); ++i) {
@@ -299,6 +316,7 @@ class Plan {
   std::vector<Call> calls_;
   std::vector<py::object> owners_;  // keeps buffers and states alive
   bool accumulate_ = false;
+  bool running_ = false;
 };
 
 }  // namespace

@@ -5,8 +5,6 @@
 namespace tilegrad::TILEGRAD_BACKEND {
 namespace {
 
-constexpr double kNanosecondsAnElement = 0.5;
-
 ClassShape class_shape(const Tensor& x, py::handle axis_object, const char* op) {
   const int64_t dim = parse_integer(axis_object, op, "dim");
   const int64_t count = x.shape.count;
@@ -25,8 +23,8 @@ py::object forward(const char* op, bool log, py::handle input, py::handle dim, p
   const Tensor y = make_result(out, x.shape, x.dtype, op, {&x}, true);
   with_float(x.dtype, [&](auto t) {
     using T = decltype(t);
-    const T* from = contiguous<T>(*context, x);
-    run(x.size() * kNanosecondsAnElement, [&] { softmax(*context, y.as<T>(), from, shape, log); });
+    run(elementwise_nanoseconds(x),
+        [&] { softmax(*context, y.as<T>(), contiguous<T>(*context, x), shape, log); });
   });
   return y.owner;
 }
@@ -45,11 +43,11 @@ py::object backward(const char* op, bool log, py::handle grad_output, py::handle
   const Tensor dx = make_result(wanted.out(out, 0, op), x.shape, x.dtype, op, {&dy, &x, &y}, true);
   with_float(x.dtype, [&](auto t) {
     using T = decltype(t);
-    const T* grad = contiguous<T>(*context, dy);
-    const T* result = contiguous<T>(*context, y);
-    T* recomputed = has_output ? nullptr : (*context).workspace->take<T>(x.size());
-    run(x.size() * kNanosecondsAnElement, [&] {
-      if (recomputed != nullptr) {
+    run(elementwise_nanoseconds(x), [&] {
+      const T* grad = contiguous<T>(*context, dy);
+      const T* result = contiguous<T>(*context, y);
+      if (!has_output) {
+        T* recomputed = (*context).workspace->template take<T>(x.size());
         softmax(*context, recomputed, result, shape, log);
         result = recomputed;
       }
@@ -79,11 +77,12 @@ void bind_softmax(py::module_& m) {
         py::arg("input"), py::arg("dim"), py::arg("out"));
     m.def(
         row.backward_name,
-        [row](py::handle grad_output, py::handle input, py::handle dim, py::handle output, py::handle wrt, py::handle out) {
+        [row](py::handle grad_output, py::handle input, py::handle dim, py::handle output,
+              py::handle wrt, py::handle out) {
           return backward(row.backward_name, row.log, grad_output, input, dim, output, wrt, out);
         },
-        py::arg("grad_output"), py::arg("input"), py::arg("dim"), py::arg("output"),
-        py::arg("wrt"), py::arg("out"));
+        py::arg("grad_output"), py::arg("input"), py::arg("dim"), py::arg("output"), py::arg("wrt"),
+        py::arg("out"));
   }
 }
 

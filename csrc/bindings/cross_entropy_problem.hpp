@@ -60,8 +60,6 @@ struct CrossEntropyProblem {
     if (reduction == Reduction::none) result = rows;
   }
 
-  double nanoseconds() const { return 1.0 * logits.size(); }
-
   // Operands that are not contiguous are packed into workspace.
   template <class T>
   CrossEntropy<T> native(Context& context) const {

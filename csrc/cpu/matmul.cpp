@@ -4,9 +4,9 @@
 // Parallelism: a task owns a block of C. Sums run over p = 0 .. k-1 in one chain of fma within a
 //   block of k, and block after block: neither the path, nor the tile, nor the thread count shows
 //   in the bits of an element.
-// Memory: `direct` reads A, and B where its rows are contiguous, in place. `columns` gives a task
-//   all of m and a few columns of B, packed by the task. `blocks` shares a packed block of B
-//   (kDepth x width, in L2) and packs a panel of A (in L1) by the task.
+// Memory: `columns` gives a task all of m and a few columns of B, read in place or packed by the
+//   task. `blocks` shares a packed block of B (k_block x width, in L2) and each task packs a panel
+//   of A (in L1).
 // Source: Goto and van de Geijn 2008; Van Zee and van de Geijn 2015 (BLIS).
 #include "simd/matmul.hpp"
 
@@ -88,7 +88,7 @@ void pack_b(const Product<T>& x, int64_t batch, int64_t p, int64_t k, int64_t j,
                 x.b.col_stride, x.b.row_stride, columns, k);
 }
 
-// direct and columns: tasks share nothing but, at most, the packed A of one matrix of the batch.
+// columns: tasks share nothing but, at most, the packed A of one matrix of the batch.
 template <class T>
 void run_columns(Context& context, const Product<T>& x, int64_t first, int64_t count) {
   const auto [unused, m, n, k] = x.size;

@@ -34,25 +34,30 @@ inline void pause() {
 #endif
 }
 
-// The processors that the process may use, as they were when this library was loaded.
-const cpu_set_t& processors() {
-  static const cpu_set_t set = [] {
-    cpu_set_t current;
-    CPU_ZERO(&current);
-    if (sched_getaffinity(0, sizeof(current), &current) != 0) CPU_SET(0, &current);
-    return current;
-  }();
-  return set;
+// What the process was given when this library was loaded.
+struct Processors {
+  cpu_set_t set;
+  bool bound_by_openmp = false;  // a runtime is told to bind threads
+
+  Processors() {
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof(set), &set) != 0) CPU_SET(0, &set);
+    for (const char* name : {"GOMP_CPU_AFFINITY", "OMP_PROC_BIND", "OMP_PLACES", "KMP_AFFINITY"}) {
+      bound_by_openmp = bound_by_openmp || std::getenv(name) != nullptr;
+    }
+  }
+};
+
+const Processors& processors() {
+  static const Processors given;
+  return given;
 }
 
-// An OpenMP runtime that is told to bind threads binds the thread that loads it to one processor,
-// and a thread started from there inherits that one. A worker then goes back to all of them.
-void leave_inherited_binding() {
-  for (const char* name : {"GOMP_CPU_AFFINITY", "OMP_PROC_BIND", "OMP_PLACES", "KMP_AFFINITY"}) {
-    if (std::getenv(name) == nullptr) continue;
-    sched_setaffinity(0, sizeof(cpu_set_t), &processors());
-    return;
-  }
+// An OpenMP runtime that binds threads binds the one that loads it to one processor, and a thread
+// started from there inherits that one. A worker then gets back those of the process.
+void undo_inherited_binding(std::thread& worker) {
+  if (!processors().bound_by_openmp) return;
+  pthread_setaffinity_np(worker.native_handle(), sizeof(cpu_set_t), &processors().set);
 }
 
 // A task that asks for the pool again runs its own tasks itself.
@@ -90,7 +95,9 @@ class Pool {
   // False where the system has no thread left to give; the job then runs with those there are.
   bool start_worker() {
     try {
-      std::thread([this, thread = started_ + 1] { loop(thread); }).detach();
+      std::thread worker([this, thread = started_ + 1] { loop(thread); });
+      undo_inherited_binding(worker);
+      worker.detach();
     } catch (const std::system_error&) {
       return false;
     }
@@ -106,7 +113,6 @@ class Pool {
 
   [[noreturn]] void loop(int thread) {
     inside_task = true;
-    leave_inherited_binding();
     uint64_t seen = 0;
     for (;;) {
       uint64_t gate = wait_for_job(seen);
@@ -204,7 +210,7 @@ int threads_from_environment() {
   }
   // Other programs' variable: what cannot be read there is none of our business.
   if (const int count = parse_count(std::getenv("OMP_NUM_THREADS")); count > 0) return count;
-  const int count = CPU_COUNT(&processors());
+  const int count = CPU_COUNT(&processors().set);
   return count < 1 ? 1 : count < kMaxThreads ? count : kMaxThreads;
 }
 
@@ -220,8 +226,7 @@ int num_threads() { return thread_count().load(std::memory_order_relaxed); }
 void set_num_threads(int count) { thread_count().store(count); }
 
 int thread_limit(const Context& context) {
-  const int limit = num_threads();
-  return context.max_threads > 0 && context.max_threads < limit ? context.max_threads : limit;
+  return context.max_threads > 0 ? context.max_threads : num_threads();
 }
 
 void run_tasks(int max_threads, int64_t count, TaskFunction function, void* closure) {

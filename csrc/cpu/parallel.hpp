@@ -16,7 +16,8 @@ constexpr int kMaxThreads = 1024;
 int num_threads();
 void set_num_threads(int count);
 
-// Threads that a call of this context uses at most: scratch memory per thread is sized by it.
+// Threads that a call of this context uses at most: scratch memory per thread is sized by it, so
+// bindings fix it (Context::max_threads) for the length of a call.
 int thread_limit(const Context& context);
 
 using TaskFunction = void (*)(void* closure, int64_t task, int thread);

@@ -9,7 +9,8 @@ namespace tilegrad::cpu {
 // The fraction is exact in double (24 or 32 bits); the line through low and high is evaluated in
 // double and rounded to T once, so a float may round up to `high` itself.
 template <class T>
-void random_uniform(T* y, int64_t n, double low, double high, uint64_t seed, uint64_t offset) {
+void random_uniform(Context&, T* y, int64_t n, double low, double high, uint64_t seed,
+                    uint64_t offset) {
   constexpr int kBits = sizeof(T) == sizeof(float) ? 24 : 32;
   constexpr double kUnit = 1.0 / static_cast<double>(uint64_t{1} << kBits);
   const double span = high - low;
@@ -23,7 +24,7 @@ void random_uniform(T* y, int64_t n, double low, double high, uint64_t seed, uin
   }
 }
 
-template void random_uniform(float*, int64_t, double, double, uint64_t, uint64_t);
-template void random_uniform(double*, int64_t, double, double, uint64_t, uint64_t);
+template void random_uniform(Context&, float*, int64_t, double, double, uint64_t, uint64_t);
+template void random_uniform(Context&, double*, int64_t, double, double, uint64_t, uint64_t);
 
 }  // namespace tilegrad::cpu

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The file behind save and load: safetensors, with a state as JSON in its metadata.
 
-The key ``tilegrad`` holds the text, ``tilegrad.crc32`` its checksum; the text has the checksum,
-shape and dtype of each tensor. So every byte is checked, and nothing in a file is ever executed.
+The one key ``tilegrad`` holds the text; the text has the checksum, shape and dtype of each tensor,
+and at its end its own checksum. So every byte is checked, and nothing in a file is ever executed.
+Equal states give equal files: safetensors orders the tensors, but of several keys the order varies.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ Array: TypeAlias = NDArray[Any]
 Path: TypeAlias = "str | os.PathLike[str]"
 
 _FORMAT = 1
-_TEXT, _CHECK = "tilegrad", "tilegrad.crc32"
+_KEY, _CHECK = "tilegrad", "tilegrad.crc32"
+_MARK = f'"{_CHECK}": "'  # far from the key: what damages one leaves the other
 _DTYPES = {"float32": "F32", "float64": "F64", "int64": "I64", "int32": "I32", "uint8": "U8",
            "int8": "I8", "int16": "I16", "uint16": "U16", "uint32": "U32", "uint64": "U64",
            "bool": "BOOL", "float16": "F16"}  # fmt: skip
@@ -95,11 +97,25 @@ def _describe(tensor: Array) -> dict[str, Any]:
     return {"dtype": tensor.dtype.name, "shape": list(tensor.shape), "crc32": f"{crc:08x}"}
 
 
+def seal(state: Mapping[str, Any]) -> str:
+    """Return a state as JSON whose last entry is the checksum of all before it."""
+    text = json.dumps(state)[:-1] + ", " + _MARK
+    return f'{text}{zlib.crc32(text.encode()):08x}"}}'
+
+
+def _unseal(text: str) -> dict[str, Any]:
+    body = text[:-10]  # without 8 digits, a quote and a brace
+    if text != f'{body}{zlib.crc32(body.encode()):08x}"}}' or not body.endswith(_MARK):
+        raise ValueError("it is damaged: the checksum of its metadata is wrong")
+    state: dict[str, Any] = json.loads(text)
+    del state[_CHECK]
+    return state
+
+
 def write(path: Path, tensors: Mapping[str, Array], state: Mapping[str, Any]) -> None:
     """Put tensors and state in the place of a file, in one step."""
     described = {name: _describe(tensor) for name, tensor in tensors.items()}
-    text = json.dumps({"format": _FORMAT, **state, "tensors": described})
-    metadata = {_TEXT: text, _CHECK: f"{zlib.crc32(text.encode()):08x}"}
+    metadata = {_KEY: seal({"format": _FORMAT, **state, "tensors": described})}
     content = import_safetensors("save").numpy.save(dict(tensors), metadata=metadata)
     target = os.path.realpath(path)  # a link stays a link
     folder = os.path.dirname(target)
@@ -139,12 +155,9 @@ def read(path: Path) -> tuple[dict[str, Array], dict[str, Any] | None]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except package.SafetensorError as error:
         raise ValueError(f"it is no whole safetensors file; {error}") from error
-    if _TEXT not in metadata and _CHECK not in metadata:
+    if _KEY not in metadata and not any(_MARK in text for text in metadata.values()):
         return tensors, None
-    text = metadata.get(_TEXT, "")
-    if f"{zlib.crc32(text.encode()):08x}" != metadata.get(_CHECK):
-        raise ValueError("it is damaged: the checksum of its metadata is wrong")
-    state = json.loads(text)
+    state = _unseal(metadata.get(_KEY, ""))
     if state["format"] != _FORMAT:
         raise ValueError(
             f"its format must be {_FORMAT}; got {state['format']} (from another version of "

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .data import Dataset, load_digits, load_fashion_mnist, load_idx, load_mnist
-from .data._datasets import _DEBIAN_FASHION, _FIRST_LABELS, _find
+from .data._datasets import DEBIAN_FASHION, find_files, set_of
 
 NAMES = ("auto", "digits", "fashion-mnist", "mnist")
 # Below a folder, in the order in which they are looked at: torchvision's layout too.
@@ -76,7 +76,7 @@ def _auto() -> Found:
     if found is not None:
         return found
     root = os.environ.get("TILEGRAD_DATA")
-    places = f"{root} (TILEGRAD_DATA) and {_DEBIAN_FASHION}" if root else _DEBIAN_FASHION
+    places = f"{root} (TILEGRAD_DATA) and {DEBIAN_FASHION}" if root else DEBIAN_FASHION
     return _digits(
         f"Fashion-MNIST is not in {places}; to train on it: apt-get install dataset-fashion-mnist"
     )
@@ -89,7 +89,7 @@ def _digits(reason: str = "") -> Found:
 def _fashion_mnist(reason: str = "") -> Found | None:
     """Look where `load_fashion_mnist` looks, a place at a time, so that the place is known."""
     root = os.environ.get("TILEGRAD_DATA")
-    for place, words in ((root, f"below {root} (TILEGRAD_DATA)"), (_DEBIAN_FASHION, "")):
+    for place, words in ((root, f"below {root} (TILEGRAD_DATA)"), (DEBIAN_FASHION, "")):
         if place:
             try:
                 dataset = load_fashion_mnist(place)
@@ -101,13 +101,13 @@ def _fashion_mnist(reason: str = "") -> Found | None:
 
 def _folder(root: str) -> Found:
     """Read four IDX files of any image size; known sets get their class names."""
-    files = _find("--data", root, subfolders=_SUBFOLDERS, system=(), hint="")
+    files = find_files("--data", root, subfolders=_SUBFOLDERS, system=(), hint="")
     place, source = os.path.dirname(files[0]), f"from {os.path.dirname(files[0])}"
     parts = [load_idx(file) for file in files]
-    first = tuple(parts[1].ravel()[:10].tolist())
-    if first == _FIRST_LABELS["Fashion-MNIST"]:
+    known = set_of(parts[1])
+    if known == "Fashion-MNIST":
         return Found(load_fashion_mnist(place), "fashion-mnist", source)
-    if first == _FIRST_LABELS["MNIST"]:
+    if known == "MNIST":
         return Found(load_mnist(place), "mnist", source)
     train_images, train_labels, test_images, test_labels = parts
     for images, labels, at in (

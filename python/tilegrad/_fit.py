@@ -279,11 +279,11 @@ def _is_sum(loss_fn: Module) -> bool:
 
 def _spaced(loader: DataLoader, limit: int) -> DataLoader | None:
     """Return evenly spaced rows of a loader's arrays: fair even if they are sorted by class."""
-    if limit == 0 or not np.issubdtype(loader._arrays[1].dtype, np.integer):
+    if limit == 0 or not np.issubdtype(loader.arrays[1].dtype, np.integer):
         return None
     stride = -(-loader.samples // limit)
     return DataLoader(
-        *(array[::stride] for array in loader._arrays), batch_size=max(loader.batch_size, 512)
+        *(array[::stride] for array in loader.arrays), batch_size=max(loader.batch_size, 512)
     )
 
 
@@ -298,9 +298,9 @@ def _loader(
         raise TypeError(
             f"fit: {name} must be a tuple (inputs, targets) of arrays or a DataLoader; got {kind}"
         )
-    if len(loader._arrays) != 2:
+    if len(loader.arrays) != 2:
         raise ValueError(
-            f"fit: {name} must have inputs and targets; got {len(loader._arrays)} arrays"
+            f"fit: {name} must have inputs and targets; got {len(loader.arrays)} arrays"
         )
     if len(loader) == 0:
         raise ValueError(f"fit: {name} must have at least one batch; got {loader!r}")

@@ -8,7 +8,6 @@
 namespace tilegrad::cpu::TILEGRAD_ISA::native {
 
 inline constexpr int kVectorBytes = 32;
-inline constexpr bool kHasFma = true;
 
 using F32 [[gnu::vector_size(32)]] = float;
 using F64 [[gnu::vector_size(32)]] = double;

@@ -10,7 +10,6 @@
 namespace tilegrad::cpu::TILEGRAD_ISA::native {
 
 inline constexpr int kVectorBytes = 64;
-inline constexpr bool kHasFma = true;
 
 using F32 [[gnu::vector_size(64)]] = float;
 using F64 [[gnu::vector_size(64)]] = double;

@@ -12,7 +12,6 @@
 namespace tilegrad::cpu::TILEGRAD_ISA::native {
 
 inline constexpr int kVectorBytes = 16;
-inline constexpr bool kHasFma = false;
 
 using F32 [[gnu::vector_size(16)]] = float;
 using F64 [[gnu::vector_size(16)]] = double;

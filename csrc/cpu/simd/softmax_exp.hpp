@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT
-// Math: exp(z) for the z = x - max <= 0 of a softmax.
+// Math: exp(z) for the z = x - max <= 0 of a softmax; up to kTop above it for log-probabilities.
 // Unlike exp() it spends nothing on overflow, and lanes whose result rounds to 0 (a masked logit of
 //   -inf, the lanes past the end of a row) are taken out before the arithmetic: a product that
 //   underflows costs the processor a hundred cycles.
 // Accuracy: float as exp(); double within 1 ulp where fma() rounds once, else 2.
 // Source: reduction by n ln 2 after Cody and Waite; double: Taylor's series to r^13, whose
-// remainder
-//   for |r| <= ln(2)/2 is 2^-57.
+//   remainder for |r| <= ln(2)/2 is 2^-57.
 #pragma once
 
 #include "math.hpp"

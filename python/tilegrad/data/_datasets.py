@@ -14,7 +14,7 @@ from ._idx import load_idx
 from ._split import train_test_split
 
 _HERE = os.path.dirname(__file__)
-_DEBIAN_FASHION = "/usr/share/datasets/fashion-mnist"
+DEBIAN_FASHION = "/usr/share/datasets/fashion-mnist"
 _STEMS = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -171,11 +171,11 @@ def load_fashion_mnist(root: str | os.PathLike[str] | None = None) -> Dataset:
         Traceback (most recent call last):
         FileNotFoundError: load_fashion_mnist: no place has the four files; looked at ...
     """
-    files = _find(
+    files = find_files(
         "load_fashion_mnist",
         root,
         subfolders=("fashion-mnist", "FashionMNIST/raw"),
-        system=(_DEBIAN_FASHION,),
+        system=(DEBIAN_FASHION,),
         hint="apt-get install dataset-fashion-mnist, or ",
     )
     return _read_images("load_fashion_mnist", "Fashion-MNIST", files, _FASHION)
@@ -205,11 +205,11 @@ def load_mnist(root: str | os.PathLike[str] | None = None) -> Dataset:
         Traceback (most recent call last):
         FileNotFoundError: load_mnist: no place has the four files; looked at ...
     """
-    files = _find("load_mnist", root, subfolders=("mnist", "MNIST/raw"), system=(), hint="")
+    files = find_files("load_mnist", root, subfolders=("mnist", "MNIST/raw"), system=(), hint="")
     return _read_images("load_mnist", "MNIST", files, _DIGITS)
 
 
-def _find(
+def find_files(
     op: str,
     root: str | os.PathLike[str] | None,
     *,
@@ -232,6 +232,11 @@ def _find(
 
     Raises:
         FileNotFoundError: If there is no such folder.
+
+    Example:
+        >>> find_files("op", "/no", subfolders=(), system=(), hint="")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        FileNotFoundError: op: no place has the four files; looked at /no (no such folder). ...
     """
     base = os.fsdecode(root) if root is not None else os.environ.get("TILEGRAD_DATA", "")
     places = [os.path.join(base, sub) for sub in subfolders] + [base] if base else []
@@ -255,6 +260,23 @@ def _find(
     )
 
 
+def set_of(labels: NDArray[Any]) -> str | None:
+    """Tell a known set by its first ten training labels.
+
+    Args:
+        labels: The training labels, in the order of the file.
+
+    Returns:
+        "Fashion-MNIST", "MNIST", or None for labels of another set.
+
+    Example:
+        >>> set_of(np.array([5, 0, 4, 1, 9, 2, 1, 3, 1, 4, 3, 5]))
+        'MNIST'
+    """
+    first = tuple(labels.ravel()[:10].tolist())
+    return next((name for name, known in _FIRST_LABELS.items() if known == first), None)
+
+
 def _file(place: str, stem: str) -> str | None:
     """Return the file of that stem: plain, packed, or with the dot that some mirrors write."""
     for name in (stem, stem + ".gz", stem.replace("-idx", ".idx")):
@@ -269,7 +291,7 @@ def _read_images(op: str, name: str, files: list[str], class_names: tuple[str, .
 
     Args:
         op: Name for the error texts.
-        name: Name of the data set, a key of `_FIRST_LABELS`.
+        name: Name of the data set.
         files: The four files, in the order of `_STEMS`.
         class_names: One name for each class.
 
@@ -298,13 +320,12 @@ def _read_images(op: str, name: str, files: list[str], class_names: tuple[str, .
             raise ValueError(
                 f"{op}: {file}: labels must be below {len(class_names)}; got {int(labels.max())}"
             )
-    first = tuple(train_labels[:10].tolist())
-    for other, labels_of_other in _FIRST_LABELS.items():
-        if other != name and first == labels_of_other:
-            raise ValueError(
-                f"{op}: {files[1]}: the files must hold {name}; got those of {other} "
-                "(they have the same names: keep the sets in folders of their own)"
-            )
+    known = set_of(train_labels)
+    if known not in (None, name):
+        raise ValueError(
+            f"{op}: {files[1]}: the files must hold {name}; got those of {known} "
+            "(they have the same names: keep the sets in folders of their own)"
+        )
     return Dataset(
         name,
         train_images,

@@ -75,6 +75,11 @@ class DataLoader:
         self._newest: object = None
 
     @property
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """The arrays walked over: the ones given, not copies."""
+        return self._arrays
+
+    @property
     def samples(self) -> int:
         """Number of rows of each array."""
         return self._samples

@@ -5,8 +5,9 @@
 #include <bit>
 #include <vector>
 
-#include "arrays.hpp"
-#include "host_pool.hpp"
+#include "../../cpu/parallel.hpp"
+#include "../arrays.hpp"
+#include "pool.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
 namespace {
@@ -68,22 +69,24 @@ bool aligned_and_native(const py::array& array) {
          array.dtype().byteorder() != (std::endian::native == std::endian::little ? '>' : '<');
 }
 
-Tensor view(const py::array& array) {
+Tensor view(const py::array& array, const char* op, const char* name) {
   Tensor tensor;
   tensor.data = const_cast<void*>(array.data());
   tensor.dtype = dtype_of(array.dtype());
   const int count = static_cast<int>(array.ndim());
-  check(count <= Dims::kMax, "an array may have at most {} axes; got {}", Dims::kMax, count);
+  check(count <= Dims::kMax, "{}: {} may have at most {} axes; got {}", op, name, Dims::kMax,
+        count);
   const int64_t item = array.itemsize();
   for (int axis = 0; axis < count; ++axis) {
     tensor.shape.push(array.shape(axis));
     const int64_t stride = array.strides(axis);
     // Strides that are no multiple of the item occur in views of structured arrays only.
-    check(stride % item == 0 || array.shape(axis) <= 1,
-          "an array's strides must be multiples of its item size; got {} for items of {} (call "
+    const bool whole = item == 0 || stride % item == 0;
+    check(whole || array.shape(axis) <= 1,
+          "{}: strides of {} must be multiples of its item size; got {} for items of {} (call "
           "np.ascontiguousarray)",
-          stride, item);
-    tensor.strides.push(stride / item);
+          op, name, stride, item);
+    tensor.strides.push(whole && item > 0 ? stride / item : 0);
   }
   tensor.contiguous = (array.flags() & py::array::c_style) != 0;
   tensor.owner = array;
@@ -136,13 +139,14 @@ Tensor read(py::handle object, const char* op, const char* name) {
              "{}: {} must be aligned and in native byte order; call np.ascontiguousarray, or "
              "astype with the native dtype",
              op, name);
-  return view(array);
+  return view(array, op, name);
 }
 
-Tensor empty(const Dims& shape, DType dtype) {
+Tensor empty(const Dims& shape, DType dtype, const char* op) {
+  check_size(shape, op);
   std::vector<py::ssize_t> sizes(shape.value, shape.value + shape.count);
   const size_t bytes = static_cast<size_t>(shape.product() * item_size(dtype));
-  if (bytes < HostPool::kSmallest) return view(py::array(numpy_dtype(dtype), sizes));
+  if (bytes < HostPool::kSmallest) return view(py::array(numpy_dtype(dtype), sizes), op, "result");
   void* data = HostPool::instance().take(bytes);
   struct Block {
     void* data;
@@ -153,12 +157,12 @@ Tensor empty(const Dims& shape, DType dtype) {
     HostPool::instance().give(block->data, block->bytes);
     delete block;
   });
-  return view(py::array(numpy_dtype(dtype), sizes, data, base));
+  return view(py::array(numpy_dtype(dtype), sizes, data, base), op, "result");
 }
 
 Tensor make_result(py::handle out, const Dims& shape, DType dtype, const char* op,
                    std::initializer_list<const Tensor*> operands, bool may_be_input) {
-  if (out.is_none()) return empty(shape, dtype);
+  if (out.is_none()) return empty(shape, dtype, op);
   if (!py::isinstance<py::array>(out)) {
     throw TypeError(format("{}: out must be a numpy.ndarray; got {}", op, type_name(out)));
   }
@@ -185,6 +189,7 @@ Context& thread_context() {
     Context context{.workspace = &workspace};
   };
   thread_local ThreadState state;
+  state.context.max_threads = num_threads();  // one number for the whole call
   return state.context;
 }
 

@@ -4,11 +4,11 @@
 
 #include <pybind11/typing.h>
 
-#include "../cpu/isa.hpp"
-#include "../cpu/parallel.hpp"
-#include "../cpu/simd/machine.hpp"
-#include "arrays.hpp"
-#include "families.hpp"
+#include "../../cpu/isa.hpp"
+#include "../../cpu/parallel.hpp"
+#include "../../cpu/simd/machine.hpp"
+#include "../arrays.hpp"
+#include "../families.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
 

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+"""What can run here, on how many threads, and the memory it keeps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tilegrad as tg
+from tilegrad import backends
+
+
+def test_info_tells_what_is_there_and_why_the_rest_is_not() -> None:
+    info = tg.info()
+    assert info["version"] == tg.__version__
+    assert info["isa"] in info["supported_isas"]
+    assert info["num_threads"] == tg.num_threads()
+    assert set(info["backends"]) == {"cpu", "sim", "cuda"}
+    for name, reason in info["backends"].items():
+        if reason is None:
+            backends.check_device(name)
+        else:
+            with pytest.raises(RuntimeError, match=f"device: '{name}' cannot be used: {reason}"):
+                backends.check_device(name)
+    assert info["backends"]["cpu"] is None
+    for bad in ("gpu", "cpu:1", ""):
+        with pytest.raises(ValueError, match="device: must be cpu, sim, cuda or cuda:N"):
+            backends.check_device(bad)
+
+
+def test_threads_are_set_and_results_do_not_depend_on_them() -> None:
+    before = tg.num_threads()
+    x = np.random.default_rng(0).normal(size=(300, 200))
+    results = []
+    try:
+        for count in (1, 2):
+            tg.set_num_threads(count)
+            assert tg.num_threads() == count
+            results.append(tg.matmul(x, x, transpose_b=True))
+    finally:
+        tg.set_num_threads(before)
+    np.testing.assert_array_equal(*results)
+    with pytest.raises(ValueError, match=r"set_num_threads: count must be in \[1, \d+\]; got 0"):
+        tg.set_num_threads(0)
+
+
+def test_release_memory_gives_back_what_a_large_result_used() -> None:
+    tg.release_memory()
+    y = tg.relu(np.ones(1 << 18))
+    size = y.nbytes
+    del y
+    assert tg.release_memory() >= size
+    assert tg.release_memory() == 0

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: MIT
+"""Bad calls of every op: the right error, a text with op, rule and value, and nothing changed."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tilegrad as tg
+from helpers import bad_outs, error
+from tilegrad import ops
+
+Call = dict[str, Any]
+
+
+def _f(*shape: int, start: float = -1.0) -> Any:
+    return np.linspace(start, 1, int(np.prod(shape))).reshape(shape)
+
+
+def _elementwise(**more: Any) -> tuple[Call, Call]:
+    x = _f(4, 6)
+    forward = {"input": x, **more}
+    return forward, {"grad_output": _f(4, 6), **forward}
+
+
+def _table() -> dict[str, Call]:
+    """Return a legal call of every public op; each result has the form of one (rows, columns)."""
+    calls: dict[str, Call] = {}
+    for name in [
+        "identity",
+        "sigmoid",
+        "tanh",
+        "relu",
+        "leaky_relu",
+        "elu",
+        "selu",
+        "gelu",
+        "silu",
+    ]:
+        calls[name], calls[f"{name}_backward"] = _elementwise()
+    for name in ("softmax", "log_softmax"):
+        calls[name], calls[f"{name}_backward"] = _elementwise(dim=1)
+    calls["dropout"], calls["dropout_backward"] = _elementwise(p=0.5, seed=1, offset=0)
+    product = {"a": _f(4, 3), "b": _f(3, 6)}
+    calls["matmul"] = product
+    calls["matmul_backward"] = {"grad_output": _f(4, 6), **product, "wrt": "a"}
+    layer = {"input": _f(4, 3), "weight": _f(6, 3), "bias": _f(6)}
+    calls["linear"] = layer
+    calls["linear_backward"] = {"grad_output": _f(4, 6), **layer}
+    pair = {"input": _f(4, 6), "target": _f(4, 6), "weight": _f(4, 6, start=0.5)}
+    calls["mse_loss"] = {**pair, "reduction": "none"}
+    calls["mse_loss_value_and_grad"] = dict(pair)
+    calls["mse_loss_backward"] = {"grad_output": _f(4, 6), **pair, "reduction": "none"}
+    rows = {
+        "input": _f(4, 3, 6), "target": np.zeros((4, 6), np.int64), "weight": _f(3, start=0.5),
+    }  # fmt: skip
+    calls["cross_entropy"] = {**rows, "reduction": "none"}
+    calls["cross_entropy_value_and_grad"] = dict(rows)
+    calls["cross_entropy_backward"] = {"grad_output": _f(4, 6), **rows, "reduction": "none"}
+    return calls
+
+
+TABLE = _table()
+OPERANDS = [
+    (op, name)
+    for op, call in TABLE.items()
+    for name, value in call.items()
+    if isinstance(value, np.ndarray)
+]
+# Operands whose shape another one fixes: an only operand may have any.
+SHAPED = [pair for pair in OPERANDS if [op for op, _ in OPERANDS].count(pair[0]) > 1]
+FLOATS = [(op, name) for op, name in OPERANDS if TABLE[op][name].dtype.kind == "f"]
+WITH_OUT = [op for op in TABLE if not op.endswith("_value_and_grad") and op != "linear_backward"]
+
+
+def _misaligned(x: Any) -> Any:
+    raw = np.zeros(x.nbytes + 1, np.uint8)[1:]
+    moved = raw[: x.nbytes].view(x.dtype).reshape(x.shape)
+    moved[...] = x
+    return moved
+
+
+ANY_KIND: dict[str, Any] = {
+    "list": (lambda x: x.tolist(), "list"),
+    "tuple": (lambda x: tuple(x.tolist()), "tuple"),
+    "string": (lambda x: "weight", "str"),
+    "number": (lambda x: 3, "int"),
+    "byte order": (lambda x: x.astype(x.dtype.newbyteorder()), "byte order"),
+    "masked": (lambda x: np.ma.masked_array(x, mask=False), "mask"),
+    "misaligned": (_misaligned, "align"),
+    "complex": (lambda x: x.astype(np.complex128), "complex128"),
+    "object": (lambda x: x.astype(object), "object"),
+    "bool": (lambda x: x > 0, "bool"),
+    "float16": (lambda x: x.astype(np.float16), "float16"),
+}
+
+
+def refused(op: str, call: Call, kind: Any, *parts: object) -> None:
+    """Make the call; require the error, and every array in it as it was."""
+    arrays = [v for v in call.values() if isinstance(v, np.ndarray)]
+    before = [a.tobytes() for a in arrays]
+    with error(kind, op, *parts):
+        getattr(tg, op)(**call)
+    assert [a.tobytes() for a in arrays] == before
+
+
+def test_the_table_has_every_op_and_its_calls_are_legal() -> None:
+    assert sorted(TABLE) == sorted(ops.__all__)
+    for op, call in TABLE.items():
+        getattr(tg, op)(**call)
+
+
+@pytest.mark.parametrize("bad", ANY_KIND)
+@pytest.mark.parametrize(("op", "operand"), OPERANDS)
+def test_what_is_no_array_of_a_supported_kind_is_refused(op: str, operand: str, bad: str) -> None:
+    if bad == "number" and op == "cross_entropy_value_and_grad" and operand == "target":
+        bad = "string"  # there a scalar is a matter of shape
+    make, part = ANY_KIND[bad]
+    value = make(TABLE[op][operand])
+    kinds: Any = TypeError
+    if bad in ("float16", "complex") and operand == "target" and op.startswith("cross_entropy"):
+        kinds = (TypeError, ValueError)  # floats of another shape: no class probabilities either
+        part = ""
+    refused(op, {**TABLE[op], operand: value}, kinds, operand, part)
+
+
+@pytest.mark.parametrize(("op", "operand"), FLOATS)
+def test_integers_and_mixed_floats_are_refused(op: str, operand: str) -> None:
+    call = TABLE[op]
+    for dtype in ("int64", "uint8"):
+        refused(op, {**call, operand: call[operand].astype(dtype)}, TypeError, operand, dtype)
+    if sum(name == op for name, _ in FLOATS) > 1:
+        refused(op, {**call, operand: call[operand].astype("f4")}, TypeError, "float32", "float64")
+
+
+@pytest.mark.parametrize(("op", "operand"), SHAPED)
+def test_shapes_that_do_not_fit_are_refused(op: str, operand: str) -> None:
+    call = TABLE[op]
+    x = call[operand]
+    axis = 0 if operand == "b" else -1
+    wrong = np.concatenate([x, x.take([0], axis)], axis)
+    refused(op, {**call, operand: wrong}, ValueError, str(wrong.shape).rstrip(")").rstrip(","))
+    with pytest.raises(ValueError, match=f"^{op}: "):
+        getattr(tg, op)(**{**call, operand: np.zeros((2, 2, 2, 2, 7), x.dtype)})
+
+
+@pytest.mark.parametrize("op", WITH_OUT)
+def test_an_out_that_does_not_fit_is_refused(op: str) -> None:
+    call = TABLE[op]
+    shape = np.shape(getattr(tg, op)(**call))
+    for name, (out, kind, part) in bad_outs(shape, np.float64).items():
+        if isinstance(out, np.ndarray):
+            base = out if out.base is None else out.base
+            flags = base.flags.writeable
+            base.setflags(write=True)
+            base[...] = 7
+            base.setflags(write=flags)
+        before = np.array(out).tobytes()
+        with error(kind, op, "out", part):
+            getattr(tg, op)(**call, out=out)
+        assert np.array(out).tobytes() == before, name
+
+
+@pytest.mark.parametrize("op", WITH_OUT)
+def test_an_out_that_overlaps_an_operand_in_part_is_refused(op: str) -> None:
+    call = TABLE[op]
+    shape = np.shape(getattr(tg, op)(**call))
+    size = int(np.prod(shape))
+    for name, value in call.items():
+        if not isinstance(value, np.ndarray) or value.dtype != np.float64:
+            continue
+        memory = np.zeros(value.size + size)
+        operand = memory[: value.size].reshape(value.shape)
+        operand[...] = value
+        out = memory[value.size - 1 : value.size - 1 + size].reshape(shape)
+        before = memory.copy()
+        with error(ValueError, op, "out", "overlap"):
+            getattr(tg, op)(**{**call, name: operand}, out=out)
+        assert np.array_equal(memory, before)
+
+
+BACKWARD = [op for op in TABLE if op.endswith(("_backward", "_value_and_grad"))]
+
+
+@pytest.mark.parametrize("op", BACKWARD)
+def test_an_unknown_name_in_wrt_is_refused(op: str) -> None:
+    for wrt, part in (("inptu", "inptu"), (("inptu",), "inptu"), ("", "''")):
+        refused(op, {**TABLE[op], "wrt": wrt}, ValueError, "wrt", part)
+    refused(op, {**TABLE[op], "wrt": ()}, ValueError, "wrt")
+    refused(op, {**TABLE[op], "wrt": 3}, TypeError, "wrt")
+
+
+OPTIONS: list[tuple[str, Call, type[Exception], tuple[str, ...]]] = [
+    *[
+        (op, {"dim": dim}, ValueError, ("dim", "[-2, 1]", str(dim)))
+        for op in ("softmax", "softmax_backward", "log_softmax", "log_softmax_backward")
+        for dim in (2, -3, 2**40)
+    ],
+    *[
+        (op, {"reduction": r}, ValueError, ("reduction", repr(r)))
+        for op in TABLE
+        if "loss" in op or "entropy" in op
+        for r in ("median", "", "Mean")
+    ],
+    *[
+        (op, {"label_smoothing": e}, ValueError, ("label_smoothing", "[0, 1]", str(e)))
+        for op in TABLE
+        if op.startswith("cross_entropy")
+        for e in (-0.25, 1.5, np.nan)
+    ],
+    *[
+        (op, {"activation": a}, ValueError, ("activation", a))
+        for op in ("linear", "linear_backward")
+        for a in ("rleu", "prelu", "", "RELU")
+    ],
+    *[
+        (op, {"activation": a, "activation_args": args}, kind, (part,))
+        for op in ("linear", "linear_backward")
+        for a, args, kind, part in (
+            ("elu", {"slope": 1.0}, ValueError, "slope"),
+            ("relu", {"alpha": 1.0}, ValueError, "alpha"),
+            (None, {"alpha": 1.0}, ValueError, "activation_args"),
+            ("elu", {"alpha": "x"}, TypeError, "activation_args"),
+            ("elu", 3, TypeError, "activation_args"),
+        )
+    ],
+    ("linear", {"weight": _f(6)}, ValueError, ("weight", "(6,)")),
+    ("linear", {"input": np.float64(1)}, ValueError, ("input", "()")),
+    ("linear_backward", {"accumulate": True}, ValueError, ("accumulate",)),
+    *[
+        ("linear_backward", {name: _f(4, 5), "activation": a}, ValueError, (name, "(4, 5)"))
+        for name, activations in (("output", (None, "relu")), ("preactivation", (None, "gelu")))
+        for a in activations
+    ],
+    ("matmul", {"a": np.float64(2)}, ValueError, ("()",)),
+    ("matmul", {"a": _f(3), "transpose_a": True}, ValueError, ("transpose", "(3,)")),
+    ("matmul", {"transpose_b": True}, ValueError, ("(4, 3)", "(3, 6)")),
+    ("matmul", {"a": _f(2, 4, 3), "b": _f(5, 3, 6)}, ValueError, ("batch", "(2,)", "(5,)")),
+    ("gelu", {"approximate": "erf"}, ValueError, ("approximate", "'erf'")),
+    ("gelu_backward", {"approximate": "erf"}, ValueError, ("approximate", "'erf'")),
+    ("relu", {"inplace": True, "out": _f(4, 6)}, ValueError, ("inplace", "out")),
+    ("softmax", {"dtype": np.int32}, TypeError, ("dtype", "int32")),
+    ("cross_entropy", {"input": np.float64(1)}, ValueError, ("input", "()")),
+    ("cross_entropy", {"input": np.zeros((4, 0, 6))}, ValueError, ("(4, 0, 6)",)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("op", "change", "kind", "parts"),
+    OPTIONS,
+    ids=[f"{op}-{re.sub(r'[^a-zA-Z0-9_.-]+', '_', str(o))[:40]}" for op, o, *_ in OPTIONS],
+)
+def test_an_option_out_of_range_is_refused(
+    op: str, change: Call, kind: type[Exception], parts: tuple[str, ...]
+) -> None:
+    refused(op, {**TABLE[op], **change}, kind, *parts)
+
+
+@pytest.mark.parametrize("op", TABLE)
+def test_a_call_still_works_after_a_refused_one(op: str) -> None:
+    call = TABLE[op]
+    want = getattr(tg, op)(**call)
+    first = next(name for name, value in call.items() if isinstance(value, np.ndarray))
+    with pytest.raises(TypeError):
+        getattr(tg, op)(**{**call, first: [1.0]})
+    again = getattr(tg, op)(**call)
+    pairs = zip(want, again, strict=True) if isinstance(want, tuple) else [(want, again)]
+    assert all(np.array_equal(a, b) for a, b in pairs)

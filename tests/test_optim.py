@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: MIT
+"""SGD, Adam and AdamW: arithmetic beside torch.optim, groups and gradients that come and go."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import tilegrad as tg
+from tilegrad import reference as ref
+
+Array = NDArray[Any]
+
+SHAPES = [(5,), (33, 7), (), (1,), (0, 3), (1031,)]
+# Errors are measured against the largest weight: a weight that crosses zero has no relative error.
+TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
+
+CASES = [
+    pytest.param("SGD", {"lr": 0.1}, id="sgd"),
+    pytest.param("SGD", {"lr": 0.0}, id="sgd-lr0"),
+    pytest.param("SGD", {"lr": 0.1, "weight_decay": 0.3}, id="sgd-decay"),
+    pytest.param("SGD", {"lr": 0.1, "momentum": 0.9}, id="sgd-momentum"),
+    pytest.param("SGD", {"lr": 0.1, "momentum": 0.9, "dampening": 0.4}, id="sgd-dampening"),
+    pytest.param("SGD", {"lr": 0.1, "momentum": 0.8, "nesterov": True}, id="sgd-nesterov"),
+    pytest.param(
+        "SGD",
+        {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1, "maximize": True},
+        id="sgd-all",
+    ),
+    pytest.param("Adam", {}, id="adam"),
+    pytest.param("Adam", {"lr": 0.1, "betas": (0.5, 0.7), "eps": 1e-3}, id="adam-betas"),
+    pytest.param("Adam", {"lr": 0.1, "betas": (0.0, 0.0)}, id="adam-betas0"),
+    pytest.param("Adam", {"lr": 0.1, "weight_decay": 0.2}, id="adam-decay"),
+    pytest.param("Adam", {"lr": 0.1, "amsgrad": True}, id="adam-amsgrad"),
+    pytest.param("Adam", {"lr": 0.1, "maximize": True, "weight_decay": 0.2}, id="adam-maximize"),
+    pytest.param("AdamW", {"lr": 0.1}, id="adamw"),
+    pytest.param("AdamW", {"lr": 0.1, "weight_decay": 0.5, "amsgrad": True}, id="adamw-amsgrad"),
+    pytest.param("AdamW", {"lr": 0.1, "weight_decay": 0.0, "maximize": True}, id="adamw-maximize"),
+]
+
+
+class Pair:
+    """The same weights under both libraries, fed the same gradients."""
+
+    def __init__(self, rng: np.random.Generator, shapes: Sequence[tuple[int, ...]], dtype: str):
+        values = [np.asarray(rng.standard_normal(shape), dtype) for shape in shapes]
+        self.rng, self.dtype = rng, dtype
+        self.ours = [tg.nn.Parameter(v) for v in values]
+        self.theirs = [torch.nn.Parameter(torch.tensor(v)) for v in values]
+
+    def optimisers(self, name: str, **options: Any) -> tuple[Any, Any]:
+        ours = getattr(tg.optim, name)(self.ours, **options)
+        return ours, getattr(torch.optim, name)(self.theirs, **options)
+
+    def gradients(self, present: Sequence[bool] | None = None) -> None:
+        present = [True] * len(self.ours) if present is None else present
+        for here, p, q in zip(present, self.ours, self.theirs, strict=True):
+            if not here:
+                p.grad, q.grad = None, None
+                continue
+            g = np.asarray(self.rng.standard_normal(p.shape) * 10.0 ** self.rng.integers(-3, 2))
+            p.grad = g.astype(self.dtype)
+            q.grad = torch.tensor(g.astype(self.dtype))
+
+    def check(self, what: str = "weights") -> None:
+        for i, (p, q) in enumerate(zip(self.ours, self.theirs, strict=True)):
+            want = q.detach().numpy()
+            scale = np.abs(want).max(initial=1e-3)
+            error = np.abs(p.data - want).max(initial=0) / scale
+            assert error <= TOLERANCE[self.dtype], f"{what}: parameter {i} is off by {error:.3g}"
+
+
+@pytest.fixture(params=["float32", "float64"])
+def pair(request: pytest.FixtureRequest) -> Pair:
+    return Pair(np.random.default_rng(7), SHAPES, request.param)
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_optimiser_follows_torch_for_30_steps(
+    pair: Pair, name: str, options: dict[str, Any]
+) -> None:
+    ours, theirs = pair.optimisers(name, **options)
+    before = [p.data.copy() for p in pair.ours]
+    for step in range(30):
+        pair.gradients()
+        ours.step()
+        theirs.step()
+        pair.check(f"after step {step}")
+    moved = [np.array_equal(b, p.data) for b, p in zip(before, pair.ours, strict=True) if p.size]
+    assert all(moved) if options.get("lr") == 0 else not any(moved)
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_optimiser_skips_and_resumes_parameters_as_torch(
+    pair: Pair, name: str, options: dict[str, Any]
+) -> None:
+    ours, theirs = pair.optimisers(name, **options)
+    count = len(SHAPES)
+    for step in range(12):  # parameter i gets its first gradient late and misses some after that
+        present = [step >= i and (step + i) % 5 != 4 for i in range(count)]
+        frozen = [p.data.copy() for p in pair.ours]
+        pair.gradients(present)
+        ours.step()
+        theirs.step()
+        pair.check(f"after step {step}")
+        for here, p, old in zip(present, pair.ours, frozen, strict=True):
+            assert here or np.array_equal(p.data, old)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_groups_have_options_of_their_own(pair: Pair, name: str) -> None:
+    def groups(params: list[Any]) -> list[dict[str, Any]]:
+        return [
+            {"params": params[:2], "lr": 0.3},
+            {"params": params[2:4], "weight_decay": 0.4},
+            {"params": params[4:], "maximize": True},
+        ]
+
+    ours = getattr(tg.optim, name)(groups(pair.ours), lr=0.02)
+    theirs = getattr(torch.optim, name)(groups(pair.theirs), lr=0.02)
+    for _ in range(10):
+        pair.gradients()
+        ours.step()
+        theirs.step()
+        pair.check()
+
+
+def test_group_may_be_one_parameter_and_may_be_added_later(pair: Pair) -> None:
+    ours = tg.optim.SGD([{"params": pair.ours[0]}], lr=0.1, momentum=0.5)
+    theirs = torch.optim.SGD([{"params": pair.theirs[0]}], lr=0.1, momentum=0.5)
+    for step in range(6):
+        if step == 3:
+            ours.add_param_group({"params": pair.ours[1:], "lr": 0.7})
+            theirs.add_param_group({"params": pair.theirs[1:], "lr": 0.7})
+        pair.gradients()
+        ours.step()
+        theirs.step()
+        pair.check()
+
+
+def test_optimiser_takes_a_generator_of_parameters() -> None:
+    model = tg.nn.Sequential(tg.nn.Linear(2, 3), tg.nn.Linear(3, 1))
+    optimiser = tg.optim.SGD(model.parameters(), 0.1)
+    assert [id(p) for p in optimiser.param_groups[0]["params"]] == [
+        id(p) for p in model.parameters()
+    ]
+
+
+CHANGES = [
+    pytest.param("SGD", {"lr": 0.1}, {"lr": 0.7}, id="lr"),
+    pytest.param("SGD", {"lr": 0.1, "momentum": 0.9}, {"weight_decay": 0.2}, id="decay"),
+    pytest.param("SGD", {"lr": 0.1, "momentum": 0.9}, {"nesterov": True}, id="nesterov"),
+    pytest.param("SGD", {"lr": 0.1}, {"momentum": 0.9}, id="momentum-on"),
+    pytest.param("SGD", {"lr": 0.1, "momentum": 0.9}, {"momentum": 0}, id="momentum-off"),
+    pytest.param("SGD", {"lr": 0.1, "momentum": 0.9}, {"dampening": 0.5}, id="dampening"),
+    pytest.param("Adam", {"lr": 0.1}, {"lr": 0.01, "betas": (0.8, 0.9)}, id="betas"),
+    pytest.param("Adam", {"lr": 0.1}, {"weight_decay": 0.1, "eps": 0.1}, id="eps"),
+    pytest.param("AdamW", {"lr": 0.1}, {"maximize": True}, id="maximize"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "change"), CHANGES)
+def test_options_changed_midway_count_from_then_on(
+    pair: Pair, name: str, options: dict[str, Any], change: dict[str, Any]
+) -> None:
+    ours, theirs = pair.optimisers(name, **options)
+    for step in range(9):
+        for optimiser in (ours, theirs):
+            if step == 3:
+                optimiser.param_groups[0].update(change)
+            if step == 6:
+                optimiser.param_groups[0].update(options)
+        pair.gradients()
+        ours.step()
+        theirs.step()
+        pair.check(f"after step {step}")
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_step_without_gradients_changes_nothing(pair: Pair, name: str) -> None:
+    ours = getattr(tg.optim, name)(pair.ours, lr=0.5, weight_decay=0.5)
+    before = [p.data.copy() for p in pair.ours]
+    ours.step()
+    assert all(np.array_equal(p.data, b) for p, b in zip(pair.ours, before, strict=True))
+    assert not ours.state_dict()["state"]
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_step_leaves_gradients_and_buffers_where_they_are(pair: Pair, name: str) -> None:
+    ours, _ = pair.optimisers(name, lr=0.1)
+    pair.gradients()
+    kept = [(p.data.ctypes.data, p.grad.ctypes.data, p.grad.copy()) for p in pair.ours]
+    ours.step()
+    for p, (data, grad, values) in zip(pair.ours, kept, strict=True):
+        assert (p.data.ctypes.data, p.grad.ctypes.data) == (data, grad)
+        assert np.array_equal(p.grad, values)
+    ours.zero_grad()
+    assert all(p.grad is None for p in pair.ours)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_adam_is_the_reference_formula(dtype: str) -> None:
+    rng = np.random.default_rng(3)
+    w = rng.standard_normal(40).astype(dtype)
+    p = tg.nn.Parameter(w)
+    options = {"lr": 0.05, "betas": (0.8, 0.95), "eps": 1e-4, "amsgrad": True}
+    optimiser = tg.optim.AdamW([p], weight_decay=0.3, **options)
+    want, m, v, top = w.astype(np.float64), np.zeros(40), np.zeros(40), None
+    for step in range(1, 20):
+        g = rng.standard_normal(40).astype(dtype)
+        p.grad = g
+        optimiser.step()
+        want, m, v, top = ref.adamw(want, g, m, v, step, top, weight_decay=0.3, **options)
+    bound = {"float32": 2e-6, "float64": 1e-13}[dtype]
+    assert np.abs(p.data - want).max() <= bound * np.abs(want).max()
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_gradient_that_is_not_finite_spoils_its_own_weight_only(name: str, bad: float) -> None:
+    options = {"lr": 0.1, "momentum": 0.9} if name == "SGD" else {"lr": 0.1}
+    p, q = tg.nn.Parameter(np.ones(70)), torch.nn.Parameter(torch.ones(70, dtype=torch.float64))
+    g = np.linspace(-1, 1, 70)
+    g[33] = bad
+    p.grad, q.grad = g, torch.tensor(g)
+    getattr(tg.optim, name)([p], **options).step()
+    getattr(torch.optim, name)([q], **options).step()
+    np.testing.assert_allclose(p.data, q.detach().numpy(), rtol=1e-12, equal_nan=True)
+
+
+def run_adam_and_sgd(size: int, dtype: str) -> list[Array]:
+    rng = np.random.default_rng(5)
+    results = []
+    for name, options in (("SGD", {"momentum": 0.9}), ("Adam", {"amsgrad": True})):
+        params = [tg.nn.Parameter(rng.standard_normal(n).astype(dtype)) for n in (size, 3, 17)]
+        optimiser = getattr(tg.optim, name)(params, lr=0.1, weight_decay=0.01, **options)
+        for _ in range(3):
+            for p in params:
+                p.grad = rng.standard_normal(p.size).astype(dtype)
+            optimiser.step()
+        results += [p.data for p in params]
+    return results
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_update_bits_do_not_depend_on_the_number_of_threads(dtype: str) -> None:
+    before = tg.num_threads()
+    try:
+        results = []
+        for n in (1, 2, 3, 4):
+            tg.set_num_threads(n)
+            results.append(run_adam_and_sgd(100_003, dtype))
+    finally:
+        tg.set_num_threads(before)
+    for one, other in itertools.product(results[:1], results[1:]):
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_update_agrees_on_every_instruction_set(isa: str, dtype: str) -> None:
+    got = run_adam_and_sgd(1031, dtype)
+    tg._cpu._set_isa("generic")
+    for a, b in zip(got, run_adam_and_sgd(1031, dtype), strict=True):
+        assert np.abs(a - b).max() <= TOLERANCE[dtype] * np.abs(b).max()
