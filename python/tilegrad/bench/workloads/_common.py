@@ -67,6 +67,10 @@ def contest(
     def check() -> None:
         wanted = expected()
         for side, call in {OURS: ours, **peers}.items():
+            if side != OURS:
+                # The first two-thread torch.tanh of a process (2.13, MKL) is off by 5e-5 in the
+                # second thread's half; later ones are right.
+                call()
             agree({side: call()}, wanted, tolerance)
 
     return Contest(ours, peers, check)
