@@ -6,11 +6,12 @@ WERROR ?= $(if $(CI),ON,OFF)
 SOURCES := $(shell find csrc python CMakeLists.txt pyproject.toml -type f \
              -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: help demo test test-full lint sanitize bench clean
+.PHONY: help demo test test-full test-oldest lint sanitize bench clean
 help:
 	@echo "make demo       train a network on real images (Fashion-MNIST if installed, else digits)"
 	@echo "make test       lint, type-check and run every test that this machine can run"
 	@echo "make test-full  the same with the exhaustive sweeps (hours)"
+	@echo "make test-oldest  the tests that need no PyTorch on Python 3.10 with NumPy 1.23"
 	@echo "make lint       formatting, types, generated stubs"
 	@echo "make sanitize   the core of the suite under AddressSanitizer and UBSan"
 	@echo "make bench      measure every kernel beside NumPy and PyTorch"
@@ -59,6 +60,15 @@ lint: .venv/.test
 
 sanitize: .venv/.test
 	$(BIN)/python tests/run_sanitized.py
+
+# The oldest Python and NumPy that are supported; the tests that need no PyTorch.
+OLDEST ?= python3.10
+test-oldest:
+	$(OLDEST) -m venv build/oldest
+	build/oldest/bin/python -m pip install --quiet numpy==1.23.0 pytest hypothesis \
+	  safetensors matplotlib tqdm
+	build/oldest/bin/python -m pip install --quiet --no-deps .
+	build/oldest/bin/python -m pytest $$(grep -L torch tests/test_*.py)
 
 bench: .venv/.test
 	$(BIN)/tilegrad bench cpu

@@ -47,6 +47,9 @@ def variables(threads: int, cores: Sequence[int]) -> dict[str, str]:
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TILEGRAD_NUM_THREADS")
     result = dict.fromkeys(names, count)
     result[_MARK] = count
+    # Idle workers of OpenBLAS spin for 2^26 cycles, about 30 ms: longer than a side may wait. With
+    # 2^20 they sleep after half a millisecond and still stay awake inside a batch of calls.
+    result["OPENBLAS_THREAD_TIMEOUT"] = "20"
     if cores:
         result["GOMP_CPU_AFFINITY"] = " ".join(map(str, cores))
     return result
