@@ -90,18 +90,24 @@ Tensor read_like(const Tensor& like, py::handle object, const char* op, const ch
   return tensor;
 }
 
-Tensor read_scalar_like(const Tensor& like, py::handle object, const char* op, const char* name) {
-  if (PyFloat_CheckExact(object.ptr()) || PyLong_CheckExact(object.ptr())) {
+Tensor read_grad_output(const Tensor& like, py::handle object, const Dims& shape, const char* op) {
+  constexpr const char* kName = "grad_output";
+  const bool is_number = PyFloat_CheckExact(object.ptr()) || PyLong_CheckExact(object.ptr());
+  if (shape.count == 0 && is_number) {
     Tensor scalar = empty({}, like.dtype, op);
-    const double value = parse_number(object, op, name);
+    const double value = parse_number(object, op, kName);
     with_float(like.dtype,
                [&](auto t) { *scalar.as<decltype(t)>() = static_cast<decltype(t)>(value); });
     return scalar;
   }
-  Tensor scalar = read_like(like, object, op, name);
-  check(scalar.size() == 1, "{}: {} must be a scalar, as the loss is; got shape {}", op, name,
-        scalar.shape);
-  return scalar;
+  Tensor grad = read_like(like, object, op, kName);
+  if (shape.count == 0) {
+    check(grad.size() == 1, "{}: {} must be a scalar, as the result is; got shape {}", op, kName,
+          grad.shape);
+  } else {
+    check_shape(grad, shape, op, kName);
+  }
+  return grad;
 }
 
 void check_size(const Dims& shape, const char* op) {

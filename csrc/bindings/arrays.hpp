@@ -99,8 +99,9 @@ Tensor read(py::handle object, const char* op, const char* name);
 // The same for an operand of floats, and for one of the same dtype as `like`.
 Tensor read_float(py::handle object, const char* op, const char* name);
 Tensor read_like(const Tensor& like, py::handle object, const char* op, const char* name);
-// grad_output of a full reduction: an array of one element, a NumPy scalar or a Python float.
-Tensor read_scalar_like(const Tensor& like, py::handle object, const char* op, const char* name);
+// The grad_output of a result of this shape. That of a full reduction, (), may be any array of one
+// element, a NumPy scalar or a Python number.
+Tensor read_grad_output(const Tensor& like, py::handle object, const Dims& shape, const char* op);
 
 inline void check_shape(const Tensor& tensor, const Dims& shape, const char* op, const char* name) {
   check(tensor.shape == shape, "{}: {} must have shape {}; got {}", op, name, shape, tensor.shape);

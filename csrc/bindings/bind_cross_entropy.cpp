@@ -19,14 +19,7 @@ std::pair<Tensor, Tensor> compute(const char* op, const Arguments& args, bool wa
   const CrossEntropyProblem p(op, args.input, args.target, args.weight, args.ignore_index,
                               args.reduction, args.label_smoothing);
   Tensor grad;
-  if (grad_output.ptr() != nullptr) {
-    if (p.result.count == 0) {
-      grad = read_scalar_like(p.logits, grad_output, op, "grad_output");
-    } else {
-      grad = read_like(p.logits, grad_output, op, "grad_output");
-      check_shape(grad, p.result, op, "grad_output");
-    }
-  }
+  if (grad_output.ptr() != nullptr) grad = read_grad_output(p.logits, grad_output, p.result, op);
   const py::handle none = py::none();
   const Tensor loss = want_loss ? make_result(want_grad ? none : out, p.result, p.logits.dtype, op,
                                               {&p.logits, &p.target, &p.weight})

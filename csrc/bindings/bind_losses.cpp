@@ -42,14 +42,7 @@ Computed compute(const char* op, const Problem& p, bool want_loss, const Wanted*
                  py::handle grad_output, py::handle out) {
   CallContext context;
   Tensor grad;
-  if (grad_output.ptr() != nullptr) {
-    if (p.result.count == 0) {
-      grad = read_scalar_like(p.input, grad_output, op, "grad_output");
-    } else {
-      grad = read_like(p.input, grad_output, op, "grad_output");
-      check_shape(grad, p.result, op, "grad_output");
-    }
-  }
+  if (grad_output.ptr() != nullptr) grad = read_grad_output(p.input, grad_output, p.result, op);
   Tensor loss, grads[2];
   if (want_loss) {
     loss = make_result(wanted == nullptr ? out : py::handle(py::none()), p.result, p.input.dtype,

@@ -163,9 +163,7 @@ py::object backward(py::handle grad_output, py::handle a, py::handle b, bool tra
   CallContext context;
   const Wanted wanted(wrt, {"a", "b"}, 3, kOp);
   const Problem p(a, b, transpose_a, transpose_b, kOp);
-  const Tensor dc = p.result.count == 0 ? read_scalar_like(p.a, grad_output, kOp, "grad_output")
-                                        : read_like(p.a, grad_output, kOp, "grad_output");
-  if (p.result.count > 0) check_shape(dc, p.result, kOp, "grad_output");
+  const Tensor dc = read_grad_output(p.a, grad_output, p.result, kOp);
   const Operand left = p.left(), right = p.right();
 
   Tensor results[2];

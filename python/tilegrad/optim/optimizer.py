@@ -232,7 +232,7 @@ class Optimizer:
                 f"{what}: buffers must be {list(self._buffer_names)}; got {sorted(buffers)}"
             )
         checked: dict[str, Any] = {"step": step}
-        for key in buffers:
+        for key in (name for name in self._buffer_names if name in buffers):  # in a fixed order
             value = values[key]
             if not isinstance(value, np.ndarray):
                 raise ValueError(f"{what}: {key} must be an array; got {type(value).__name__}")
