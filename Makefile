@@ -13,7 +13,7 @@ help:
 	@echo "make test-full  the same with the exhaustive sweeps (hours)"
 	@echo "make test-oldest  the tests that need no PyTorch on Python 3.10 with NumPy 1.23"
 	@echo "make lint       formatting, types, generated stubs"
-	@echo "make sanitize   the core of the suite under AddressSanitizer and UBSan"
+	@echo "make sanitize   the core of the suite under ASan and UBSan, the pool under TSan"
 	@echo "make bench      measure every kernel beside NumPy and PyTorch"
 	@echo "make clean      remove what the above made"
 

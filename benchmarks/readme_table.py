@@ -107,7 +107,8 @@ def _caption(first: dict[str, Any], results: Sequence[dict[str, Any]]) -> list[s
         "",
         "Ratio: time of the fastest peer over tilegrad's, median of interleaved rounds; above 1 "
         "tilegrad is faster. Limit: multiply-adds (FMA) or copying (copy), measured in the same "
-        f"rounds. {'; '.join(means)}.",
+        "rounds (an op that reads more than it writes can pass 100 % of copy). "
+        f"{'; '.join(means)}.",
         f"{machine['cpu']}, {machine['isa']}; float32, {first['cache']} caches; NumPy "
         f"{versions['numpy']}, PyTorch {versions['torch']}; {first['date'][:10]}.",
     ]

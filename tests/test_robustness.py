@@ -149,3 +149,53 @@ def test_the_gil_is_free_while_operands_are_packed() -> None:
     stop.set()
     thread.join()
     assert len(ticks) > 5
+
+
+def test_sizes_of_layers_may_be_numpy_integers_and_bad_ones_harm_nothing() -> None:
+    layer = nn.Linear(np.int32(4), np.int64(9) + 1)
+    assert layer(np.zeros((2, 4), np.float32)).shape == (2, 10)
+    for sizes in ((3.0, 2), (3, 2.5), ("3", 2), (True, 2)):
+        with pytest.raises(TypeError, match=r"Linear: (in|out)_features must be an integer; got"):
+            nn.Linear(*sizes)  # type: ignore[arg-type]
+    nn.Linear(3, 2)  # the random stream is as it was
+
+
+def test_an_array_in_the_place_of_a_parameter_is_refused() -> None:
+    layer = nn.Linear(3, 2)
+    with pytest.raises(TypeError, match=r"Linear: weight is a Parameter; assign the array to its"):
+        layer.weight = np.zeros((2, 3), np.float32)
+    assert [name for name, _ in layer.named_parameters()] == ["weight", "bias"]
+    with pytest.raises(
+        TypeError, match=r"linear: weight must be .* got Parameter \(pass its .data"
+    ):
+        tg.linear(np.zeros((1, 3), np.float32), layer.weight)
+
+
+def test_an_optimiser_of_another_model_is_refused() -> None:
+    model, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    with pytest.raises(ValueError, match="holds none of the model's parameters"):
+        tg.TrainStep(model, nn.MSELoss(), tg.optim.SGD(other.parameters()))
+
+
+def test_a_batch_of_another_dtype_is_named() -> None:
+    model = nn.Linear(3, 2)
+    step = tg.TrainStep(model, nn.MSELoss(), tg.optim.SGD(model.parameters()))
+    with pytest.raises(TypeError, match="x must have the parameters' dtype float32; got float64"):
+        step(np.zeros((1, 3)), np.zeros((1, 2), np.float32))
+
+
+def test_gradcheck_counts_the_gradients_it_is_given() -> None:
+    x = np.ones(3)
+    with pytest.raises(ValueError, match="one gradient for each of a, b, c"):
+        tg.gradcheck(lambda a, b, c: a * b * c, (x, x, x), backward=lambda g, a, b, c: (g, g))
+
+
+@pytest.mark.parametrize("value", [None, "a"])
+def test_options_that_are_no_numbers_are_named(value: object) -> None:
+    p = nn.Parameter(np.ones(2))
+    with pytest.raises(TypeError, match="Adam: lr must be a number"):
+        tg.optim.Adam([p], lr=value)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="Dropout: p must be a number"):
+        nn.Dropout(value)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="dropout: p must be a number"):
+        tg.dropout(np.ones(2), value)  # type: ignore[arg-type]

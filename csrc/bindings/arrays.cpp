@@ -85,8 +85,9 @@ Tensor read_float(py::handle object, const char* op, const char* name) {
 Tensor read_like(const Tensor& like, py::handle object, const char* op, const char* name) {
   Tensor tensor = read_float(object, op, name);
   check_type(tensor.dtype == like.dtype,
-             "{}: floating inputs must share one dtype; {} is {}, the first input is {}", op, name,
-             dtype_name(tensor.dtype), dtype_name(like.dtype));
+             "{}: floating inputs must share one dtype; {} is {}, the first input is {} (call "
+             "astype)",
+             op, name, dtype_name(tensor.dtype), dtype_name(like.dtype));
   return tensor;
 }
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -236,7 +237,7 @@ class EarlyStopping(Callback):
         names = ("val_loss", "val_accuracy", "train_loss", "train_accuracy")
         if monitor not in names:
             raise ValueError(f"EarlyStopping: monitor must be one of {names}; got {monitor!r}")
-        if isinstance(patience, bool) or not isinstance(patience, int) or patience < 1:
+        if isinstance(patience, bool) or not hasattr(patience, "__index__") or patience < 1:
             raise ValueError(
                 f"EarlyStopping: patience must be an integer of at least 1; got {patience}"
             )
@@ -247,7 +248,7 @@ class EarlyStopping(Callback):
         if mode not in ("min", "max"):
             raise ValueError(f"EarlyStopping: mode must be 'min' or 'max'; got {mode!r}")
         self.monitor = monitor
-        self.patience = patience
+        self.patience = operator.index(patience)
         self.min_delta = min_delta
         self.mode = mode
         self.restore_best = restore_best

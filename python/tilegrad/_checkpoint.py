@@ -9,6 +9,7 @@ Equal states give equal files: safetensors orders the tensors, but of several ke
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -119,6 +120,8 @@ def write(path: Path, tensors: Mapping[str, Array], state: Mapping[str, Any]) ->
     content = import_safetensors("save").numpy.save(dict(tensors), metadata=metadata)
     target = os.path.realpath(path)  # a link stays a link
     folder = os.path.dirname(target)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, "save: there is no such folder", folder)
     temporary = os.path.join(folder, f".tilegrad-{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:

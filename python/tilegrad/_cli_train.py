@@ -332,7 +332,7 @@ def _interrupted(place: _Place, out: str) -> str:
     """Say what Ctrl-C left behind."""
     checkpoint = os.path.join(out, _CHECKPOINT)
     if not os.path.isfile(checkpoint):
-        return "tilegrad train: interrupted before a first epoch was saved; nothing was written"
+        return "tilegrad train: interrupted before a first epoch was saved; there is no checkpoint"
     done = f", as of epoch {len(place.history.epochs)}" if place.history else ""
     return (
         f"tilegrad train: interrupted; {checkpoint} is whole{done}. "

@@ -96,7 +96,7 @@ def take(words: int) -> tuple[int, int]:
     global _offset
     with _lock:
         offset = _offset
-        _offset = (offset + (words + 3) // 4) % _LIMIT
+        _offset = (offset + (operator.index(words) + 3) // 4) % _LIMIT
         return _seed, offset
 
 

@@ -118,6 +118,12 @@ class TrainStep:
             raise ValueError(f"TrainStep: accumulate must be at least 1; got {accumulate}")
         if not isinstance(loss_fn, Loss):
             raise TypeError(f"TrainStep: {type(loss_fn).__name__} has no plan; pass a Loss")
+        own = {id(p) for p in model.parameters()}
+        if own and not any(id(p) in own for g in optimizer.param_groups for p in g["params"]):
+            raise ValueError(
+                "TrainStep: the optimizer holds none of the model's parameters; make it with "
+                "model.parameters()"
+            )
         self.model = model
         self.loss_fn = loss_fn
         self.optimizer = optimizer
@@ -186,6 +192,12 @@ class TrainStep:
         self._accumulated = 0
 
     def _record(self, x: Array, target: Array) -> _Plan:
+        wanted = {p.dtype for p in self._parameters}
+        if wanted and x.dtype.newbyteorder("=") not in wanted:  # byte order: the plan's to refuse
+            raise TypeError(
+                f"TrainStep: x must have the parameters' dtype {self._parameters[0].dtype}; got "
+                f"{x.dtype} (call x.astype, or make the layers with dtype=)"
+            )
         self.model.train()
         self.loss_fn.train()
         recorder = Recorder()

@@ -50,9 +50,12 @@ py::object to_ndarray(py::handle object, const char* op, const char* name) {
   check_type(!py::isinstance<py::list>(object) && !py::isinstance<py::tuple>(object),
              "{}: {} must be an array; got a {} (call np.asarray on it, with a dtype)", op, name,
              type_name(object));
-  check_type(py::hasattr(object, "__dlpack__"),
-             "{}: {} must be a numpy.ndarray or have __dlpack__; got {} (call np.asarray on it)",
-             op, name, type_name(object));
+  if (!py::hasattr(object, "__dlpack__")) {
+    const bool is_parameter = py::hasattr(object, "grad_buffer");
+    throw TypeError(format("{}: {} must be a numpy.ndarray or have __dlpack__; got {} ({})", op,
+                           name, type_name(object),
+                           is_parameter ? "pass its .data" : "call np.asarray on it"));
+  }
   const auto device = object.attr("__dlpack_device__")().cast<py::tuple>();
   check_type(device[0].cast<int>() == 1,
              "{}: {} is on another device (DLPack device type {}); this is the cpu backend", op,
@@ -60,7 +63,8 @@ py::object to_ndarray(py::handle object, const char* op, const char* name) {
   try {
     return numpy.attr("from_dlpack")(object);
   } catch (py::error_already_set& error) {
-    throw TypeError(format("{}: {} could not be read through DLPack: {}", op, name, error.what()));
+    throw TypeError(format("{}: {} could not be read through DLPack: {}", op, name,
+                           py::str(error.value()).cast<std::string>()));
   }
 }
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import TYPE_CHECKING
 
 from tilegrad import _random
@@ -30,9 +31,11 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
+        if not isinstance(p, numbers.Real):
+            raise TypeError(f"Dropout: p must be a number; got {p!r}")
         if not 0 <= p <= 1:
             raise ValueError(f"Dropout: p must be a probability in [0, 1]; got {p}")
-        self.p = p
+        self.p: float = p
 
     def forward(self, input: Array) -> Array:
         """Return the masked and scaled input."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,15 @@ from tilegrad.ops import linear, linear_backward
 
 if TYPE_CHECKING:
     from tilegrad._train import Recorder
+
+
+def _size(name: str, value: int) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"Linear: {name} must be an integer; got {value!r}")
+    size = operator.index(value)
+    if size < 1:
+        raise ValueError(f"Linear: {name} must be at least 1; got {size}")
+    return size
 
 
 class Linear(Module):
@@ -61,20 +71,18 @@ class Linear(Module):
         dtype: DTypeLike = np.float32,
     ) -> None:
         super().__init__()
-        for name, size in (("in_features", in_features), ("out_features", out_features)):
-            if size < 1:
-                raise ValueError(f"Linear: {name} must be at least 1; got {size}")
-        self.in_features = in_features
-        self.out_features = out_features
+        self.in_features = _size("in_features", in_features)
+        self.out_features = _size("out_features", out_features)
         self.activation = activation
         self.activation_args = dict(activation_args) if activation_args is not None else None
         # Whether f' can be taken from y; else the preactivation is kept as well.
         self._from_output = _cpu.activation_uses_output(activation, self.activation_args)
-        bound = 1 / math.sqrt(in_features)
-        self.weight = Parameter(uniform((out_features, in_features), -bound, bound, dtype))
+        bound = 1 / math.sqrt(self.in_features)
+        shape = (self.out_features, self.in_features)
+        self.weight = Parameter(uniform(shape, -bound, bound, dtype))
         self.bias: Parameter | None = None
         if bias:
-            self.bias = Parameter(uniform((out_features,), -bound, bound, dtype))
+            self.bias = Parameter(uniform(shape[:1], -bound, bound, dtype))
 
     def forward(self, input: Array) -> Array:
         """Return y (..., out_features) of ``input`` (..., in_features)."""

@@ -193,6 +193,11 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         if "_parameters" not in self.__dict__:
             raise RuntimeError(f"{type(self).__name__}: call super().__init__() first")
+        if name in self._parameters and not isinstance(value, Parameter) and value is not None:
+            raise TypeError(
+                f"{type(self).__name__}: {name} is a Parameter; assign the array to its .data "
+                f"(got {type(value).__name__})"
+            )
         self._parameters.pop(name, None)
         self._modules.pop(name, None)
         if isinstance(value, Parameter):

@@ -54,7 +54,7 @@ class Adam(Optimizer):
     ) -> None:
         options = {
             "lr": lr,
-            "betas": tuple(betas),
+            "betas": tuple(betas) if isinstance(betas, (tuple, list)) else betas,
             "eps": eps,
             "weight_decay": weight_decay,
             "amsgrad": amsgrad,
@@ -66,8 +66,8 @@ class Adam(Optimizer):
         name = type(self).__name__
         for option in ("lr", "eps", "weight_decay"):
             check_option(name, option, group[option], 0)
-        if len(group["betas"]) != 2:
-            raise ValueError(f"{name}: betas must be a pair; got {group['betas']}")
+        if not isinstance(group["betas"], tuple) or len(group["betas"]) != 2:
+            raise ValueError(f"{name}: betas must be a pair; got {group['betas']!r}")
         for i, beta in enumerate(group["betas"]):
             check_option(name, f"betas[{i}]", beta, 0, 1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import math
+import numbers
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
@@ -254,6 +255,8 @@ class Optimizer:
 
 def check_option(owner: str, name: str, value: float, low: float, below: float = math.inf) -> None:
     """Raise ValueError unless low <= value < below; NaN and infinity never pass."""
+    if not isinstance(value, numbers.Real):
+        raise TypeError(f"{owner}: {name} must be a number; got {value!r}")
     if not (low <= value < below):
         rule = f"at least {low}" if below == math.inf else f"in [{low}, {below})"
         raise ValueError(f"{owner}: {name} must be finite and {rule}; got {value}")
