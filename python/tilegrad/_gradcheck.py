@@ -233,12 +233,11 @@ def _by_name(gradients: Any, names: list[str], wanted: list[str]) -> dict[str, A
         return {wanted[0]: gradients}
     if len(gradients) > len(wanted) or any(g is None for g in gradients):
         wanted = names
-        while len(gradients) > len(names) and gradients[-1] is None:  # an input left out
-            gradients = gradients[:-1]
+        while len(gradients) > len(names) and gradients[-1] is None:
+            gradients = gradients[:-1]  # an input that was left out
     if len(gradients) != len(wanted):
         raise ValueError(
-            f"gradcheck: backward must return one gradient for each of {', '.join(wanted)} (None "
-            f"where there is none); got {len(gradients)} (wrt= names fewer inputs)"
+            f"gradcheck: needs one gradient for each of {', '.join(wanted)}; got {len(gradients)}"
         )
     return {n: g for n, g in zip(wanted, gradients, strict=True) if g is not None}
 
