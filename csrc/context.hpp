@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <new>
 #include <vector>
@@ -19,11 +20,22 @@ struct float16 {
   uint16_t bits;
 };
 
+// Scratch memory where the backend's kernels work: host memory for the CPU, device memory for a
+// GPU. Defined by each backend.
+void* allocate_scratch(size_t bytes, size_t alignment);
+void release_scratch(void* p, size_t alignment) noexcept;
+
 // A bump arena. Ops take scratch memory from it and allocate nothing themselves. Memory stays with
 // the arena between calls, so only the first call of a shape reaches the system allocator.
 class Workspace {
  public:
-  static constexpr size_t kAlignment = 64;
+#ifdef TILEGRAD_SIM
+  // In the simulator whatever is taken has memory of its own, so that its guards are exact.
+  static constexpr bool kSeparate = true;
+#else
+  static constexpr bool kSeparate = false;
+#endif
+  static constexpr size_t kAlignment = 256;
 
   template <class T>
   T* take(int64_t count) {
@@ -50,7 +62,7 @@ class Workspace {
 
  private:
   struct Free {
-    void operator()(std::byte* p) const { ::operator delete(p, std::align_val_t{kAlignment}); }
+    void operator()(std::byte* p) const { release_scratch(p, kAlignment); }
   };
   struct Chunk {
     std::unique_ptr<std::byte, Free> data;
@@ -60,24 +72,28 @@ class Workspace {
   bool idle() const { return here_.chunk == 0 && here_.used == 0; }
 
   void* take_bytes(size_t bytes) {
-    bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    if (!kSeparate) bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
     const bool was_idle = idle();
-    while (here_.chunk < chunks_.size() && here_.used + bytes > chunks_[here_.chunk].size) {
-      here_ = {here_.chunk + 1, 0};
-    }
+    while (here_.chunk < chunks_.size() && !fits(bytes)) here_ = {here_.chunk + 1, 0};
     if (here_.chunk == chunks_.size()) {
       if (was_idle) {  // every chunk is free and none is large enough: start again
         here_ = {};
         release();
       }
       // At least as much as there is, so that there are few chunks, however sizes grow.
-      const size_t size = std::max({kChunk, bytes, reserved()});
-      auto* p = static_cast<std::byte*>(::operator new(size, std::align_val_t{kAlignment}));
+      const size_t size = kSeparate ? bytes : std::max({kChunk, bytes, reserved()});
+      auto* p = static_cast<std::byte*>(allocate_scratch(size, kAlignment));
       chunks_.push_back({std::unique_ptr<std::byte, Free>(p), size});
     }
     void* result = chunks_[here_.chunk].data.get() + here_.used;
-    here_.used += bytes;
+    here_.used += kSeparate ? std::max<size_t>(bytes, 1) : bytes;  // not idle from now on
+    if (kSeparate) std::memset(result, 0xFF, bytes);               // NaN: stale values show
     return result;
+  }
+
+  bool fits(size_t bytes) const {
+    const size_t size = chunks_[here_.chunk].size;
+    return kSeparate ? here_.used == 0 && size == bytes : here_.used + bytes <= size;
   }
 
   static constexpr size_t kChunk = size_t{1} << 16;

@@ -5,13 +5,18 @@
 // Common rules
 // - Pointers are aligned to their element only; arrays are C-contiguous unless strides are given.
 // - Sizes are counts of elements, strides are in elements; any size may be 0.
-// - T is float or double. float results accumulate in float32 or wider.
+// - T is float or double; on cuda and sim also bfloat16 and float16 for matmul, linear, activation,
+//   softmax, cross_entropy, pack and fill. Results narrower than double accumulate in float32 or
+//   wider and are rounded to T once, when they are stored.
+// - On cuda and sim every pointer, that of a StepState too, is device memory, except the arrays of
+//   OptimTensor and bad_row; a call only puts work on context.stream.
 // - Same inputs, same bits: a result depends on shape, dtype, ISA and device model only.
 // - NaN propagates. Outputs must not overlap inputs unless an op says that they may be equal.
 // - `dx` is dL/dx. Argument order: outputs, inputs, sizes, options.
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "context.hpp"
 
@@ -62,9 +67,12 @@ struct Epilogue {
 // c[b,i,j] = f(alpha * sum_p a[b,i,p] b[b,p,j] + beta * c[b,i,j] + bias[j])
 // a, b: any strides, 0 included (broadcast). c: col_stride 1. k = 0 gives a sum of 0.
 // beta = 0 does not read c. The sum over p has one fixed order for a given (m, n, k, ISA).
+// variant names a rung of a backend's ladder; empty is the backend's own choice. ValueError names
+// the rungs where it has none of that name, or none that can do this problem.
 template <class T>
 void matmul(Context&, Matrix<T> c, Matrix<const T> a, Matrix<const T> b, MatmulSize size,
-            double alpha = 1, double beta = 0, const Epilogue<T>& epilogue = {});
+            double alpha = 1, double beta = 0, const Epilogue<T>& epilogue = {},
+            std::string_view variant = {});
 
 // ---- linear ------------------------------------------------------------------------------------
 
@@ -148,10 +156,10 @@ struct CrossEntropy {
 // One pass: a row is read once and its loss and gradient leave together.
 // *bad_row becomes the row of the first index target outside [0, classes) that is not ignore_index,
 // and then nothing else is computed; -1 if there is none. A GPU gives such a row a NaN loss and a
-// zero gradient instead.
+// zero gradient instead, and *bad_row stays -1. variant: as for matmul.
 template <class T>
 void cross_entropy(Context&, T* loss, T* dlogits, const T* grad_output,
-                   const CrossEntropy<T>& problem, int64_t* bad_row);
+                   const CrossEntropy<T>& problem, int64_t* bad_row, std::string_view variant = {});
 
 // (x - t)^2, times weight where given; mean divides by n, or by sum of weight where given.
 // loss: n elements for none, else one; null if not wanted. dinput, dtarget: n elements or null.
@@ -159,6 +167,23 @@ void cross_entropy(Context&, T* loss, T* dlogits, const T* grad_output,
 template <class T>
 void mse_loss(Context&, T* loss, T* dinput, T* dtarget, const T* grad_output, const T* input,
               const T* target, const T* weight, int64_t n, Reduction reduction);
+
+// ---- copies ------------------------------------------------------------------------------------
+
+// An array of up to 32 axes by sizes and strides, in elements; a stride may be 0 or negative.
+struct StridedShape {
+  int count;
+  const int64_t* sizes;
+  const int64_t* strides;
+};
+
+// y = the elements of x in C order.
+template <class T>
+void pack(Context&, T* y, const T* x, const StridedShape& shape);
+
+// y[i] = value, rounded to T.
+template <class T>
+void fill(Context&, T* y, int64_t n, double value);
 
 // ---- reductions and random numbers -------------------------------------------------------------
 
@@ -176,8 +201,8 @@ void dropout(Context&, T* y, const T* x, int64_t n, double p, uint64_t offset,
              const StepState* state);
 
 // y[i] = low + (high - low) u_i with u_i the top 24 (float) or 32 (double) bits of word i mod 4 of
-// counter offset + i/4, as a fraction of one; computed in double and rounded to T once. One scalar
-// path: the same bits on every machine.
+// counter offset + i/4, as a fraction of one; computed in double without fma and rounded to T once:
+// the same bits on every machine.
 template <class T>
 void random_uniform(Context&, T* y, int64_t n, double low, double high, uint64_t seed,
                     uint64_t offset);

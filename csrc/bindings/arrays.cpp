@@ -2,7 +2,6 @@
 // What every backend's arrays share: dtypes, broadcasting, packing, options.
 #include "arrays.hpp"
 
-#include <algorithm>
 #include <array>
 #include <bit>
 #include <ostream>
@@ -10,10 +9,10 @@
 namespace tilegrad::TILEGRAD_BACKEND {
 namespace {
 
-constexpr std::array<const char*, 12> kNames = {"float32", "float64", "bool",   "int8",
-                                                "int16",   "int32",   "int64",  "uint8",
-                                                "uint16",  "uint32",  "uint64", "another dtype"};
-constexpr std::array<int64_t, 12> kSizes = {4, 8, 1, 1, 2, 4, 8, 1, 2, 4, 8, 1};
+constexpr std::array<const char*, 14> kNames = {
+    "float32", "float64", "bfloat16", "float16", "bool",   "int8",   "int16",
+    "int32",   "int64",   "uint8",    "uint16",  "uint32", "uint64", "another dtype"};
+constexpr std::array<int64_t, 14> kSizes = {4, 8, 2, 2, 1, 1, 2, 4, 8, 1, 2, 4, 8, 1};
 
 struct NamedActivation {
   const char* name;
@@ -36,25 +35,6 @@ constexpr NamedActivation kActivations[] = {
     {"silu", ActivationKind::silu, false, nullptr, 0},
 };
 
-template <class T>
-void pack(T* out, const Tensor& tensor) {
-  const int last = tensor.shape.count - 1;
-  const int64_t n = tensor.shape[last];
-  const int64_t stride = tensor.strides[last];
-  Dims index;
-  for (int axis = 0; axis < last; ++axis) index.push(0);
-  const T* row = tensor.as<const T>();
-  for (int64_t done = 0, size = tensor.size(); done < size; done += n) {
-    for (int64_t i = 0; i < n; ++i) out[done + i] = row[i * stride];
-    for (int axis = last - 1; axis >= 0; --axis) {
-      row += tensor.strides[axis];
-      if (++index[axis] < tensor.shape[axis]) break;
-      row -= index[axis] * tensor.strides[axis];
-      index[axis] = 0;
-    }
-  }
-}
-
 }  // namespace
 
 const char* dtype_name(DType dtype) { return kNames[static_cast<size_t>(dtype)]; }
@@ -73,17 +53,21 @@ std::ostream& operator<<(std::ostream& out, const Dims& dims) {
   return out << (dims.count == 1 ? ",)" : ")");
 }
 
-Tensor read_float(py::handle object, const char* op, const char* name) {
-  Tensor tensor = read(object, op, name);
-  if (!is_float(tensor.dtype)) {
-    throw TypeError(format("{}: {} must have dtype float32 or float64; got {}", op, name,
+Tensor read_float(py::handle object, const char* op, const char* name, Floats floats,
+                  bool strided) {
+  Tensor tensor = read(object, op, name, strided);
+  const bool all = kHasHalf && floats == Floats::all;
+  if (!is_float(tensor.dtype) && !(all && is_half(tensor.dtype))) {
+    throw TypeError(format("{}: {} must have dtype {}; got {}", op, name,
+                           all ? "float32, float64, bfloat16 or float16" : "float32 or float64",
                            dtype_text(tensor.owner)));
   }
   return tensor;
 }
 
-Tensor read_like(const Tensor& like, py::handle object, const char* op, const char* name) {
-  Tensor tensor = read_float(object, op, name);
+Tensor read_like(const Tensor& like, py::handle object, const char* op, const char* name,
+                 bool strided) {
+  Tensor tensor = read_float(object, op, name, Floats::all, strided);
   check_type(tensor.dtype == like.dtype,
              "{}: floating inputs must share one dtype; {} is {}, the first input is {} (call "
              "astype)",
@@ -91,14 +75,13 @@ Tensor read_like(const Tensor& like, py::handle object, const char* op, const ch
   return tensor;
 }
 
-Tensor read_grad_output(const Tensor& like, py::handle object, const Dims& shape, const char* op) {
+Tensor read_grad_output(Context& context, const Tensor& like, py::handle object, const Dims& shape,
+                        const char* op) {
   constexpr const char* kName = "grad_output";
-  const bool is_number = PyFloat_CheckExact(object.ptr()) || PyLong_CheckExact(object.ptr());
-  if (shape.count == 0 && is_number) {
+  if (shape.count == 0 && is_scalar(object)) {
     Tensor scalar = empty({}, like.dtype, op);
     const double value = parse_number(object, op, kName);
-    with_float(like.dtype,
-               [&](auto t) { *scalar.as<decltype(t)>() = static_cast<decltype(t)>(value); });
+    with_any_float(like.dtype, [&](auto t) { fill(context, scalar.as<decltype(t)>(), 1, value); });
     return scalar;
   }
   Tensor grad = read_like(like, object, op, kName);
@@ -152,11 +135,16 @@ template <class T>
 const T* contiguous(Context& context, const Tensor& tensor) {
   if (tensor.contiguous || tensor.size() == 0) return tensor.as<const T>();
   T* copy = context.workspace->take<T>(tensor.size());
-  pack(copy, tensor);
+  pack(context, copy, tensor.as<const T>(),
+       {tensor.shape.count, tensor.shape.value, tensor.strides.value});
   return copy;
 }
 template const float* contiguous(Context&, const Tensor&);
 template const double* contiguous(Context&, const Tensor&);
+#if TILEGRAD_HALF
+template const bfloat16* contiguous(Context&, const Tensor&);
+template const float16* contiguous(Context&, const Tensor&);
+#endif
 
 const void* contiguous_bytes(Context& context, const Tensor& tensor) {
   switch (item_size(tensor.dtype)) {
@@ -238,10 +226,20 @@ void sum_to_shape(Context& context, T* out, const T* values, const Dims& from, c
     values = partial;
     shape[axis] = 1;
   }
-  std::copy_n(values, to.product(), out);
+  copy_bytes(context, out, values, static_cast<size_t>(to.product()) * sizeof(T));
 }
 template void sum_to_shape(Context&, float*, const float*, const Dims&, const Dims&);
 template void sum_to_shape(Context&, double*, const double*, const Dims&, const Dims&);
+
+std::string parse_variant(py::handle object, const char* op) {
+  if (object.is_none()) return {};
+  if (!py::isinstance<py::str>(object)) {
+    throw TypeError(format("{}: variant must be a string or None; got {}", op, type_name(object)));
+  }
+  auto name = object.cast<std::string>();
+  check(!name.empty(), "{}: variant must name a kernel; got ''", op);
+  return name;
+}
 
 Reduction parse_reduction(py::handle object, const char* op) {
   if (!py::isinstance<py::str>(object)) {

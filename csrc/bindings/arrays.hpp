@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The border between Python arrays and the pointers of ops.hpp. A binding reads its operands,
 // checks them, makes its results and calls the op; how an array of this backend is read and made
-// stands in a folder of its own (host/: NumPy).
+// stands in a folder of its own (host/: NumPy; device/: tilegrad.Array), chosen by the build.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -14,6 +14,7 @@
 
 #include "../check.hpp"
 #include "../ops.hpp"
+#include "traits.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
 
@@ -22,6 +23,8 @@ namespace py = pybind11;
 enum class DType : uint8_t {
   float32,
   float64,
+  bfloat16,
+  float16,
   boolean,
   int8,
   int16,
@@ -38,6 +41,7 @@ std::string dtype_text(py::handle array);  // of any array, known here or not
 std::string type_name(py::handle object);
 int64_t item_size(DType dtype);
 inline bool is_float(DType d) { return d == DType::float32 || d == DType::float64; }
+inline bool is_half(DType d) { return d == DType::bfloat16 || d == DType::float16; }
 inline bool is_integer(DType d) { return d >= DType::int8 && d <= DType::uint64; }
 
 // Sizes or strides of up to 32 axes.
@@ -78,14 +82,16 @@ struct Dims {
 };
 std::ostream& operator<<(std::ostream& out, const Dims& dims);  // (2, 3)
 
-// A view of an array, and the Python object that keeps its memory alive.
+// A view of an array, and the Python object that it is.
 struct Tensor {
   void* data = nullptr;
   DType dtype = DType::other;
   bool contiguous = true;
+  int place = 0;  // the device's number, where the backend has several
   Dims shape;
   Dims strides;  // in elements
   py::object owner;
+  py::object keep;  // what a foreign array's memory is borrowed through, if anything
 
   int64_t size() const { return shape.product(); }
   template <class T>
@@ -94,14 +100,22 @@ struct Tensor {
   }
 };
 
-// Reads an operand; TypeError for what is no array, is misaligned, byte-swapped or masked.
-Tensor read(py::handle object, const char* op, const char* name);
-// The same for an operand of floats, and for one of the same dtype as `like`.
-Tensor read_float(py::handle object, const char* op, const char* name);
-Tensor read_like(const Tensor& like, py::handle object, const char* op, const char* name);
+// Reads an operand; TypeError for what is no array of this backend, is misaligned, byte-swapped or
+// masked, and on a device for other memory than C-contiguous unless `strided`.
+Tensor read(py::handle object, const char* op, const char* name, bool strided = false);
+// The same for an operand of floats, where some ops take those of 16 bits too, and for one of the
+// same dtype as `like`.
+enum class Floats : bool { wide, all };
+Tensor read_float(py::handle object, const char* op, const char* name, Floats floats = Floats::wide,
+                  bool strided = false);
+Tensor read_like(const Tensor& like, py::handle object, const char* op, const char* name,
+                 bool strided = false);
 // The grad_output of a result of this shape. That of a full reduction, (), may be any array of one
 // element, a NumPy scalar or a Python number.
-Tensor read_grad_output(const Tensor& like, py::handle object, const Dims& shape, const char* op);
+Tensor read_grad_output(Context& context, const Tensor& like, py::handle object, const Dims& shape,
+                        const char* op);
+// A Python number or a NumPy scalar where the backend's arrays are not NumPy's.
+bool is_scalar(py::handle object);
 
 inline void check_shape(const Tensor& tensor, const Dims& shape, const char* op, const char* name) {
   check(tensor.shape == shape, "{}: {} must have shape {}; got {}", op, name, shape, tensor.shape);
@@ -141,18 +155,18 @@ template <class F>
 decltype(auto) with_float(DType dtype, F&& f) {
   return dtype == DType::float64 ? f(double{}) : f(float{});
 }
+// The same for ops that take 16-bit floats, where the backend has them.
+template <class F>
+decltype(auto) with_any_float(DType dtype, F&& f) {
+  if constexpr (kHasHalf) {
+    if (dtype == DType::bfloat16) return f(bfloat16{});
+    if (dtype == DType::float16) return f(float16{});
+  }
+  return with_float(dtype, f);
+}
 
-// The calling thread's context; its workspace is free again when the scope ends.
-Context& thread_context();
-class CallContext {
- public:
-  CallContext() : context_(thread_context()), scope_(context_) {}
-  Context& operator*() { return context_; }
-
- private:
-  Context& context_;
-  WorkspaceScope scope_;
-};
+// Copies bytes from one array of the backend to another.
+void copy_bytes(Context& context, void* out, const void* from, size_t bytes);
 
 // Runs native work of about `nanoseconds`, with the GIL released where that is worth its price.
 template <class F>
@@ -185,6 +199,7 @@ template <class T>
 void sum_to_shape(Context& context, T* out, const T* values, const Dims& from, const Dims& to);
 
 // Options that arrive as strings.
+std::string parse_variant(py::handle name, const char* op);  // None: empty
 Reduction parse_reduction(py::handle name, const char* op);
 double parse_number(py::handle object, const char* op, const char* name);
 int64_t parse_integer(py::handle object, const char* op, const char* name);

@@ -7,9 +7,9 @@ namespace {
 
 py::object forward(const char* op, Activation f, py::handle input, py::handle out) {
   CallContext context;
-  const Tensor x = read_float(input, op, "input");
+  const Tensor x = read_float(input, op, "input", Floats::all);
   const Tensor y = make_result(out, x.shape, x.dtype, op, {&x}, true);
-  with_float(x.dtype, [&](auto t) {
+  with_any_float(x.dtype, [&](auto t) {
     using T = decltype(t);
     run(elementwise_nanoseconds(x),
         [&] { activation(*context, y.as<T>(), contiguous<T>(*context, x), x.size(), f); });
@@ -21,7 +21,7 @@ py::object backward(const char* op, Activation f, py::handle grad_output, py::ha
                     py::handle output, py::handle wrt, py::handle out) {
   CallContext context;
   const Wanted wanted(wrt, {"input"}, 1, op);
-  const Tensor x = read_float(input, op, "input");
+  const Tensor x = read_float(input, op, "input", Floats::all);
   const Tensor dy = read_like(x, grad_output, op, "grad_output");
   check_shape(dy, x.shape, op, "grad_output");
   Tensor y;
@@ -31,7 +31,7 @@ py::object backward(const char* op, Activation f, py::handle grad_output, py::ha
   }
   const bool from_output = y.data != nullptr && activation_uses_output(f);
   const Tensor dx = make_result(wanted.out(out, 0, op), x.shape, x.dtype, op, {&dy, &x, &y}, true);
-  with_float(x.dtype, [&](auto t) {
+  with_any_float(x.dtype, [&](auto t) {
     using T = decltype(t);
     run(elementwise_nanoseconds(x), [&] {
       activation_backward(*context, dx.as<T>(), contiguous<T>(*context, dy),

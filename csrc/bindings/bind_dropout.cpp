@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "arrays.hpp"
 #include "families.hpp"
+#include "step_buffer.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
 namespace {
@@ -14,13 +15,15 @@ double probability(py::handle object, const char* op) {
 // Forward and backward are the same map: the mask depends on seed and offset only.
 void apply_mask(Context& context, const Tensor& y, const Tensor& x, double p, uint64_t seed,
                 uint64_t offset) {
-  StepState state;
-  state.seed = seed;
-  state.offset = offset;
+  StepBuffer state;
+  state.set(&StepState::seed, seed);
+  state.set(&StepState::offset, offset);
+  state.upload(context);
   with_float(x.dtype, [&](auto t) {
     using T = decltype(t);
-    run(elementwise_nanoseconds(x),
-        [&] { dropout(context, y.as<T>(), contiguous<T>(context, x), x.size(), p, 0, &state); });
+    run(elementwise_nanoseconds(x), [&] {
+      dropout(context, y.as<T>(), contiguous<T>(context, x), x.size(), p, 0, state.memory());
+    });
   });
 }
 

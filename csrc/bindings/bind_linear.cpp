@@ -14,7 +14,7 @@ struct Problem {
   LinearSize size;
 
   Problem(py::handle input, py::handle weight_object, py::handle bias_object, const char* op)
-      : x(read_float(input, op, "input")),
+      : x(read_float(input, op, "input", Floats::all)),
         weight(read_like(x, weight_object, op, "weight")),
         has_bias(!bias_object.is_none()) {
     check(x.shape.count >= 1, "{}: input must be (..., in_features); got shape {}", op, x.shape);
@@ -59,7 +59,7 @@ py::object forward(py::handle input, py::handle weight, py::handle bias, py::han
   if (save_preactivation) {
     z = make_result(out_z, p.result, p.x.dtype, kOp, {&p.x, &p.weight, &p.bias, &y});
   }
-  with_float(p.x.dtype, [&](auto t) {
+  with_any_float(p.x.dtype, [&](auto t) {
     using T = decltype(t);
     run(p.nanoseconds(), [&] {
       const T* b = p.has_bias ? contiguous<T>(*context, p.bias) : nullptr;
@@ -111,7 +111,7 @@ py::object backward(py::handle grad_output, py::handle input, py::handle weight,
   dw = result(1, wanted[1], p.weight.shape, accumulate);
   db = result(2, wanted[2] && p.has_bias, {p.size.out_features}, accumulate);
 
-  with_float(p.x.dtype, [&](auto t) {
+  with_any_float(p.x.dtype, [&](auto t) {
     using T = decltype(t);
     run(2 * p.nanoseconds(), [&] {
       const T* x = contiguous<T>(*context, p.x);

@@ -42,7 +42,8 @@ Computed compute(const char* op, const Problem& p, bool want_loss, const Wanted*
                  py::handle grad_output, py::handle out) {
   CallContext context;
   Tensor grad;
-  if (grad_output.ptr() != nullptr) grad = read_grad_output(p.input, grad_output, p.result, op);
+  if (grad_output.ptr() != nullptr)
+    grad = read_grad_output(*context, p.input, grad_output, p.result, op);
   Tensor loss, grads[2];
   if (want_loss) {
     loss = make_result(wanted == nullptr ? out : py::handle(py::none()), p.result, p.input.dtype,

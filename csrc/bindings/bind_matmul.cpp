@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: MIT
-#include <algorithm>
-
 #include "arrays.hpp"
 #include "families.hpp"
 
@@ -31,7 +29,7 @@ Matrix<T> matrix(const Operand& operand, int64_t offset, int64_t batch_stride) {
 // order of the index. The last batch axis goes to the kernel as one batched product.
 template <class T>
 void batched_matmul(Context& context, Operand c, Operand a, Operand b, const Dims& batch, int64_t m,
-                    int64_t n, int64_t k) {
+                    int64_t n, int64_t k, std::string_view variant = {}) {
   if (m == 0 || n == 0) return;
   const int last = batch.count - 1;
   const bool fused = last >= 0 && c.batch_strides[last] != 0;
@@ -52,7 +50,7 @@ void batched_matmul(Context& context, Operand c, Operand a, Operand b, const Dim
     matmul<T>(context, matrix<T>(c, at_c, fused ? c.batch_strides[last] : 0),
               matrix<const T>(a, at_a, fused ? a.batch_strides[last] : 0),
               matrix<const T>(b, at_b, fused ? b.batch_strides[last] : 0), {inner, m, n, k}, 1,
-              first ? 0 : 1);
+              first ? 0 : 1, {}, variant);
     for (int axis = looped - 1; axis >= 0 && ++index[axis] == batch[axis]; --axis) index[axis] = 0;
   }
 }
@@ -66,8 +64,8 @@ struct Problem {
   int64_t m, n, k;
 
   Problem(py::handle a_object, py::handle b_object, bool ta, bool tb, const char* op)
-      : a(read_float(a_object, op, "a")),
-        b(read_like(a, b_object, op, "b")),
+      : a(read_float(a_object, op, "a", Floats::all, true)),
+        b(read_like(a, b_object, op, "b", true)),
         a_vector(a.shape.count == 1),
         b_vector(b.shape.count == 1),
         transpose_a(ta),
@@ -143,15 +141,18 @@ struct Problem {
   }
 };
 
-py::object forward(py::handle a, py::handle b, bool transpose_a, bool transpose_b, py::handle out) {
+py::object forward(py::handle a, py::handle b, bool transpose_a, bool transpose_b,
+                   py::handle variant, py::handle out) {
   constexpr const char* kOp = "matmul";
   CallContext context;
+  const std::string rung = parse_variant(variant, kOp);
   const Problem p(a, b, transpose_a, transpose_b, kOp);
   const Tensor c = make_result(out, p.result, p.a.dtype, kOp, {&p.a, &p.b});
   const Operand left = p.left(), right = p.right();  // here: they count references (GIL)
-  with_float(p.a.dtype, [&](auto t) {
+  with_any_float(p.a.dtype, [&](auto t) {
     run(p.nanoseconds(), [&] {
-      batched_matmul<decltype(t)>(*context, p.product(c.data), left, right, p.batch, p.m, p.n, p.k);
+      batched_matmul<decltype(t)>(*context, p.product(c.data), left, right, p.batch, p.m, p.n, p.k,
+                                  rung);
     });
   });
   return out.is_none() ? scalar_or_array(c) : c.owner;
@@ -163,7 +164,7 @@ py::object backward(py::handle grad_output, py::handle a, py::handle b, bool tra
   CallContext context;
   const Wanted wanted(wrt, {"a", "b"}, 3, kOp);
   const Problem p(a, b, transpose_a, transpose_b, kOp);
-  const Tensor dc = read_grad_output(p.a, grad_output, p.result, kOp);
+  const Tensor dc = read_grad_output(*context, p.a, grad_output, p.result, kOp);
   const Operand left = p.left(), right = p.right();
 
   Tensor results[2];
@@ -175,14 +176,14 @@ py::object backward(py::handle grad_output, py::handle a, py::handle b, bool tra
   if (wanted[0]) make(0, p.a, p.a_vector);
   if (wanted[1]) make(1, p.b, p.b_vector);
 
-  with_float(p.a.dtype, [&](auto t) {
+  with_any_float(p.a.dtype, [&](auto t) {
     using T = decltype(t);
     const Operand grad = p.product(const_cast<T*>(contiguous<T>(*context, dc)));
     const Operand da = p.gradient(results[0].data, p.a), db = p.gradient(results[1].data, p.b);
     run(2 * p.nanoseconds(), [&] {
       for (const Tensor& result : results) {  // a sum over no products
         if (result.data != nullptr && p.batch.product() == 0) {
-          std::fill_n(result.as<T>(), result.size(), T(0));
+          fill(*context, result.as<T>(), result.size(), 0);
         }
       }
       // da = dc b^T, db = a^T dc; of a transposed operand the transpose of that.
@@ -205,7 +206,7 @@ py::object backward(py::handle grad_output, py::handle a, py::handle b, bool tra
 
 void bind_matmul(py::module_& m) {
   m.def("matmul", &forward, py::arg("a"), py::arg("b"), py::arg("transpose_a"),
-        py::arg("transpose_b"), py::arg("out"));
+        py::arg("transpose_b"), py::arg("variant"), py::arg("out"));
   m.def("matmul_backward", &backward, py::arg("grad_output"), py::arg("a"), py::arg("b"),
         py::arg("transpose_a"), py::arg("transpose_b"), py::arg("wrt"), py::arg("out"));
 }

@@ -3,6 +3,7 @@
 
 #include "families.hpp"
 #include "optim_tensors.hpp"
+#include "step_buffer.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
 namespace {
@@ -17,29 +18,42 @@ NormKind parse_norm(double norm_type, const char* op) {
   return NormKind::infinity;
 }
 
+template <class V>
+void field(py::class_<StepBuffer>& state, const char* name, V StepState::* member) {
+  state.def_property(
+      name, [member](const StepBuffer& self) { return self.get(member); },
+      [member](StepBuffer& self, V value) { self.set(member, value); });
+}
+
+// Brings what Python set to where the kernels read it, and says where that is.
+StepState* current(Context& context, StepBuffer& state) {
+  state.upload(context);
+  return state.memory();
+}
+
 }  // namespace
 
 void bind_optim(py::module_& m) {
-  py::class_<StepState>(m, "StepState", py::module_local())
-      .def(py::init<>())
-      .def_readwrite("learning_rate", &StepState::learning_rate)
-      .def_readwrite("grad_scale", &StepState::grad_scale)
-      .def_readwrite("step", &StepState::step)
-      .def_readwrite("seed", &StepState::seed)
-      .def_readwrite("offset", &StepState::offset);
+  py::class_<StepBuffer> state(m, "StepState", py::module_local());
+  state.def(py::init<>());
+  field(state, "learning_rate", &StepState::learning_rate);
+  field(state, "grad_scale", &StepState::grad_scale);
+  field(state, "step", &StepState::step);
+  field(state, "seed", &StepState::seed);
+  field(state, "offset", &StepState::offset);
 
   m.def(
       "sgd_step",
       [](py::handle params, py::handle grads, py::handle momentum_buffers, double momentum,
-         double dampening, double weight_decay, bool nesterov, bool maximize,
-         const StepState& state) {
+         double dampening, double weight_decay, bool nesterov, bool maximize, StepBuffer& state) {
         CallContext context;
         OptimTensors tensors("sgd_step", params, grads, momentum_buffers);
+        const StepState* where = current(*context, state);
         const SgdOptions options{momentum, dampening, weight_decay, nesterov, maximize};
         with_float(tensors.dtype(), [&](auto t) {
           const auto& list = tensors.list<decltype(t)>();
           run(tensors.elements() * kNanosecondsAnElement,
-              [&] { sgd_step(*context, list.data(), std::ssize(list), options, &state); });
+              [&] { sgd_step(*context, list.data(), std::ssize(list), options, where); });
         });
       },
       py::arg("params"), py::arg("grads"), py::arg("momentum_buffers"), py::arg("momentum"),
@@ -49,15 +63,16 @@ void bind_optim(py::module_& m) {
       "adam_step",
       [](py::handle params, py::handle grads, py::handle means, py::handle squares,
          py::handle max_squares, double beta1, double beta2, double eps, double weight_decay,
-         bool decoupled, bool maximize, const StepState& state) {
+         bool decoupled, bool maximize, StepBuffer& state) {
         CallContext context;
         OptimTensors tensors("adam_step", params, grads, means, squares, max_squares);
+        const StepState* where = current(*context, state);
         const AdamOptions options{
             beta1, beta2, eps, weight_decay, decoupled, !max_squares.is_none(), maximize};
         with_float(tensors.dtype(), [&](auto t) {
           const auto& list = tensors.list<decltype(t)>();
           run(tensors.elements() * kNanosecondsAnElement,
-              [&] { adam_step(*context, list.data(), std::ssize(list), options, &state); });
+              [&] { adam_step(*context, list.data(), std::ssize(list), options, where); });
         });
       },
       py::arg("params"), py::arg("grads"), py::arg("means"), py::arg("squares"),
@@ -65,18 +80,19 @@ void bind_optim(py::module_& m) {
       py::arg("weight_decay"), py::arg("decoupled"), py::arg("maximize"), py::arg("state"));
   m.def(
       "clip_scale",
-      [](py::handle grads, double max_norm, double norm_type, StepState& state) {
+      [](py::handle grads, double max_norm, double norm_type, StepBuffer& state) {
         constexpr const char* kOp = "clip_grad_norm_";
         check(max_norm >= 0, "{}: max_norm must be at least 0; got {}", kOp, max_norm);
         const NormKind kind = parse_norm(norm_type, kOp);
         CallContext context;
         OptimTensors tensors(kOp, py::none(), grads);
         const Tensor norm = empty({}, tensors.dtype(), kOp);
+        StepState* where = current(*context, state);
         with_float(tensors.dtype(), [&](auto t) {
           using T = decltype(t);
           const auto& list = tensors.list<T>();
           run(tensors.elements() * kNanosecondsAnElement, [&] {
-            clip_scale(*context, &state, norm.as<T>(), list.data(), std::ssize(list), kind,
+            clip_scale(*context, where, norm.as<T>(), list.data(), std::ssize(list), kind,
                        max_norm);
           });
         });
@@ -85,13 +101,14 @@ void bind_optim(py::module_& m) {
       py::arg("grads"), py::arg("max_norm"), py::arg("norm_type"), py::arg("state"));
   m.def(
       "scale",
-      [](py::handle grads, const StepState& state) {
+      [](py::handle grads, StepBuffer& state) {
         CallContext context;
         OptimTensors tensors("clip_grad_norm_", grads, grads);  // writable
+        const StepState* where = current(*context, state);
         with_float(tensors.dtype(), [&](auto t) {
           for (const auto& tensor : tensors.list<decltype(t)>()) {
             run(tensor.size * kNanosecondsAnElement,
-                [&] { scale(*context, tensor.data, tensor.size, &state); });
+                [&] { scale(*context, tensor.data, tensor.size, where); });
           }
         });
       },

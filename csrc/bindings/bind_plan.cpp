@@ -10,6 +10,8 @@
 #include "cross_entropy_problem.hpp"
 #include "families.hpp"
 #include "optim_tensors.hpp"
+#include "replay.hpp"
+#include "step_buffer.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
 namespace {
@@ -126,9 +128,11 @@ class Plan {
                                 label_smoothing);
     take(loss, "loss");
     take(weight, "weight");
+    CallContext context;
+    context.at(p.logits.place);
     record(p.logits.dtype, [&](auto t) -> Call {
       using T = decltype(t);
-      return [problem = p.native<T>(thread_context()), by_index = p.by_index, loss = at<T>(loss),
+      return [problem = p.native<T>(*context), by_index = p.by_index, loss = at<T>(loss),
               dlogits = at<T>(dlogits), logits = at<const T>(logits),
               target = at<const void>(target)](Context& context) mutable {
         problem.logits = logits();
@@ -160,20 +164,24 @@ class Plan {
 
   // Writes the coefficient into every state of the update, so that clipping costs no pass.
   void clip_scale(py::handle grads, double max_norm, py::handle states) {
-    auto tensors = std::make_shared<OptimTensors>("clip_grad_norm_", py::none(), grads);
+    auto tensors = take_tensors("clip_grad_norm_", py::none(), grads);
     std::vector<StepState*> targets;
     for (py::handle state : states) {
       targets.push_back(take_state(py::reinterpret_borrow<py::object>(state)));
     }
+    check(!targets.empty(), "clip_grad_norm_: there is no update to scale; got {} states", 0);
     record(tensors->dtype(), [&](auto t) -> Call {
       using T = decltype(t);
       return [=](Context& context) {
-        T norm;
-        StepState scratch;
         const auto& list = tensors->list<T>();
-        tilegrad::TILEGRAD_BACKEND::clip_scale(context, &scratch, &norm, list.data(),
-                                               std::ssize(list), NormKind::two, max_norm);
-        for (StepState* state : targets) state->grad_scale = scratch.grad_scale;
+        T* const norm = context.workspace->take<T>(1);
+        StepState* const first = targets.front();
+        tilegrad::TILEGRAD_BACKEND::clip_scale(context, first, norm, list.data(), std::ssize(list),
+                                               NormKind::two, max_norm);
+        for (StepState* state : targets) {
+          if (state == first) continue;
+          copy_bytes(context, &state->grad_scale, &first->grad_scale, sizeof(first->grad_scale));
+        }
       };
     });
   }
@@ -181,7 +189,7 @@ class Plan {
   void sgd_step(py::handle params, py::handle grads, py::handle buffers, double momentum,
                 double dampening, double weight_decay, bool nesterov, bool maximize,
                 py::object state) {
-    auto tensors = std::make_shared<OptimTensors>("sgd_step", params, grads, buffers);
+    auto tensors = take_tensors("sgd_step", params, grads, buffers);
     const SgdOptions options{momentum, dampening, weight_decay, nesterov, maximize};
     const StepState* step = take_state(state);
     record(tensors->dtype(), [&](auto t) -> Call {
@@ -195,8 +203,7 @@ class Plan {
   void adam_step(py::handle params, py::handle grads, py::handle means, py::handle squares,
                  py::handle max_squares, double beta1, double beta2, double eps,
                  double weight_decay, bool decoupled, bool maximize, py::object state) {
-    auto tensors =
-        std::make_shared<OptimTensors>("adam_step", params, grads, means, squares, max_squares);
+    auto tensors = take_tensors("adam_step", params, grads, means, squares, max_squares);
     const AdamOptions options{beta1,   beta2, eps, weight_decay, decoupled, !max_squares.is_none(),
                               maximize};
     const StepState* step = take_state(state);
@@ -216,22 +223,26 @@ class Plan {
           arrays.size());
     const Running running(running_);
     CallContext context;
+    context.at(place_);
     std::vector<Tensor> alive;
     for (size_t i = 0; i < inputs_.size(); ++i) {
       Input& input = inputs_[i];
-      alive.push_back(read(arrays[i], "TrainStep", "a batch"));
+      alive.push_back(read_batch(arrays[i], "TrainStep"));
       const Tensor& tensor = alive.back();
       check_type(tensor.dtype == input.dtype, "TrainStep: a batch must be {}; got {}",
                  dtype_name(input.dtype), dtype_name(tensor.dtype));
       check_shape(tensor, input.shape, "TrainStep", "a batch");
-      input.data = const_cast<void*>(contiguous_bytes(*context, tensor));
+      input.data = bind_batch(*context, tensor, input.placeholder);
     }
+    for (StepBuffer* state : states_) state->upload(*context);
     accumulate_ = accumulate;
     py::gil_scoped_release released;
-    for (const Call& call : calls_) {
-      WorkspaceScope scope(*context);
-      call(*context);
-    }
+    replay_.run(*context, accumulate, [&](Context& target) {
+      for (const Call& call : calls_) {
+        WorkspaceScope scope(target);
+        call(target);
+      }
+    });
   }
 
  private:
@@ -253,7 +264,7 @@ class Plan {
   using Call = std::function<void(Context&)>;
 
   struct Input {
-    const void* placeholder;
+    void* placeholder;
     DType dtype;
     Dims shape;
     void* data;  // of the current run
@@ -290,13 +301,25 @@ class Plan {
     if (object.is_none()) return {};
     Tensor tensor = read(object, "Plan", name);
     check_type(tensor.contiguous, "Plan: {} must be C-contiguous", name);
+    place_ = tensor.place;
     owners_.push_back(tensor.owner);
     return tensor;
   }
 
+  template <class... Lists>
+  std::shared_ptr<OptimTensors> take_tensors(const char* op, Lists... lists) {
+    auto tensors = std::make_shared<OptimTensors>(op, lists...);
+    place_ = tensors->place();
+    return tensors;
+  }
+
   StepState* take_state(const py::object& state) {
+    CallContext context;
+    context.at(place_);
     owners_.push_back(state);
-    return &state.cast<StepState&>();
+    auto& buffer = state.cast<StepBuffer&>();
+    states_.push_back(&buffer);
+    return buffer.memory();
   }
 
   template <class Make>
@@ -315,6 +338,9 @@ class Plan {
   std::vector<Input> inputs_;
   std::vector<Call> calls_;
   std::vector<py::object> owners_;  // keeps buffers and states alive
+  std::vector<StepBuffer*> states_;
+  Replay replay_;
+  int place_ = 0;
   bool accumulate_ = false;
   bool running_ = false;
 };

@@ -18,10 +18,10 @@ ClassShape class_shape(const Tensor& x, py::handle axis_object, const char* op) 
 
 py::object forward(const char* op, bool log, py::handle input, py::handle dim, py::handle out) {
   CallContext context;
-  const Tensor x = read_float(input, op, "input");
+  const Tensor x = read_float(input, op, "input", Floats::all);
   const ClassShape shape = class_shape(x, dim, op);
   const Tensor y = make_result(out, x.shape, x.dtype, op, {&x}, true);
-  with_float(x.dtype, [&](auto t) {
+  with_any_float(x.dtype, [&](auto t) {
     using T = decltype(t);
     run(elementwise_nanoseconds(x),
         [&] { softmax(*context, y.as<T>(), contiguous<T>(*context, x), shape, log); });
@@ -33,7 +33,7 @@ py::object backward(const char* op, bool log, py::handle grad_output, py::handle
                     py::handle dim, py::handle output, py::handle wrt, py::handle out) {
   CallContext context;
   const Wanted wanted(wrt, {"input"}, 1, op);
-  const Tensor x = read_float(input, op, "input");
+  const Tensor x = read_float(input, op, "input", Floats::all);
   const Tensor dy = read_like(x, grad_output, op, "grad_output");
   check_shape(dy, x.shape, op, "grad_output");
   const ClassShape shape = class_shape(x, dim, op);
@@ -41,7 +41,7 @@ py::object backward(const char* op, bool log, py::handle grad_output, py::handle
   const Tensor y = has_output ? read_like(x, output, op, "output") : x;
   check_shape(y, x.shape, op, "output");
   const Tensor dx = make_result(wanted.out(out, 0, op), x.shape, x.dtype, op, {&dy, &x, &y}, true);
-  with_float(x.dtype, [&](auto t) {
+  with_any_float(x.dtype, [&](auto t) {
     using T = decltype(t);
     run(elementwise_nanoseconds(x), [&] {
       const T* grad = contiguous<T>(*context, dy);

@@ -21,7 +21,7 @@ struct CrossEntropyProblem {
   CrossEntropyProblem(const char* op, py::handle input, py::handle target_object,
                       py::handle weight_object, py::handle ignored, py::handle reduction_name,
                       py::handle smoothing)
-      : logits(read_float(input, op, "input")),
+      : logits(read_float(input, op, "input", Floats::all)),
         target(read(target_object, op, "target")),
         has_weight(!weight_object.is_none()),
         by_index(is_integer(target.dtype)),
@@ -93,9 +93,10 @@ inline std::string index_text(const IndexView& view, int64_t row) {
 // Runs the op; a class index out of range becomes a ValueError and nothing is written.
 template <class T>
 void compute_cross_entropy(const char* op, Context& context, T* loss, T* dlogits,
-                           const T* grad_output, const CrossEntropy<T>& problem) {
+                           const T* grad_output, const CrossEntropy<T>& problem,
+                           std::string_view variant = {}) {
   int64_t bad_row = -1;
-  cross_entropy(context, loss, dlogits, grad_output, problem, &bad_row);
+  cross_entropy(context, loss, dlogits, grad_output, problem, &bad_row, variant);
   if (bad_row < 0) return;
   throw std::invalid_argument(format("{}: target must be in [0, {}) or ignore_index ({}); got {}",
                                      op, problem.shape.classes, problem.ignore_index,

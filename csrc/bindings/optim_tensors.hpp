@@ -23,6 +23,7 @@ class OptimTensors {
     for (size_t i = 0; i < count; ++i) {
       const Tensor grad = read_float(gradients[i], op, "a gradient");
       if (i == 0) dtype_ = grad.dtype;
+      place_ = grad.place;
       check_type(grad.dtype == dtype_ && grad.contiguous,
                  "{}: gradients must be C-contiguous and share one dtype, {}; got {}", op,
                  dtype_name(dtype_), dtype_name(grad.dtype));
@@ -48,6 +49,7 @@ class OptimTensors {
   }
 
   DType dtype() const { return dtype_; }
+  int place() const { return place_; }
   int64_t elements() const { return elements_; }
   template <class T>
   std::vector<OptimTensor<T>>& list() {
@@ -60,6 +62,7 @@ class OptimTensors {
 
  private:
   DType dtype_ = DType::float32;
+  int place_ = 0;
   int64_t elements_ = 0;
   std::vector<OptimTensor<float>> of_float_;
   std::vector<OptimTensor<double>> of_double_;

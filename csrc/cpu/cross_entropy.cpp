@@ -12,6 +12,7 @@
 #include "isa.hpp"
 #include "parallel.hpp"
 #include "reduce.hpp"
+#include "variant.hpp"
 
 namespace tilegrad::cpu {
 namespace {
@@ -136,7 +137,8 @@ class ChunkTargets {
 
 template <class T>
 void cross_entropy(Context& context, T* loss, T* dlogits, const T* grad_output,
-                   const CrossEntropy<T>& problem, int64_t* bad_row) {
+                   const CrossEntropy<T>& problem, int64_t* bad_row, std::string_view variant) {
+  check_no_variant("cross_entropy", variant);
   const auto& kernel = kernels<CrossEntropyKernels<T>>();
   const auto [outer, classes, inner] = problem.shape;
   const int64_t rows = outer * inner;
@@ -187,8 +189,8 @@ void cross_entropy(Context& context, T* loss, T* dlogits, const T* grad_output,
 }
 
 template void cross_entropy(Context&, float*, float*, const float*, const CrossEntropy<float>&,
-                            int64_t*);
+                            int64_t*, std::string_view);
 template void cross_entropy(Context&, double*, double*, const double*, const CrossEntropy<double>&,
-                            int64_t*);
+                            int64_t*, std::string_view);
 
 }  // namespace tilegrad::cpu

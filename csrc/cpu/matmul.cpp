@@ -16,6 +16,7 @@
 #include "matmul_path.hpp"
 #include "parallel.hpp"
 #include "simd/activation.hpp"
+#include "variant.hpp"
 
 namespace tilegrad::cpu {
 namespace {
@@ -199,7 +200,8 @@ void run_blocks(Context& context, const Product<T>& x, int64_t batch) {
 
 template <class T>
 void matmul(Context& context, Matrix<T> c, Matrix<const T> a, Matrix<const T> b, MatmulSize size,
-            double alpha, double beta, const Epilogue<T>& epilogue) {
+            double alpha, double beta, const Epilogue<T>& epilogue, std::string_view variant) {
+  check_no_variant("matmul", variant);
   if (size.batch <= 0 || size.m <= 0 || size.n <= 0) return;
   if (size.n == 1 && size.m > 1 && c.row_stride == 1 && epilogue.bias == nullptr) {
     // A column of C as a row: c^T = b^T a^T fills whole vectors, with the same bits.
@@ -236,8 +238,8 @@ void matmul(Context& context, Matrix<T> c, Matrix<const T> a, Matrix<const T> b,
 }
 
 template void matmul(Context&, Matrix<float>, Matrix<const float>, Matrix<const float>, MatmulSize,
-                     double, double, const Epilogue<float>&);
+                     double, double, const Epilogue<float>&, std::string_view);
 template void matmul(Context&, Matrix<double>, Matrix<const double>, Matrix<const double>,
-                     MatmulSize, double, double, const Epilogue<double>&);
+                     MatmulSize, double, double, const Epilogue<double>&, std::string_view);
 
 }  // namespace tilegrad::cpu

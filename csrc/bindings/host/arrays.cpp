@@ -3,6 +3,7 @@
 #include <pybind11/numpy.h>
 
 #include <bit>
+#include <cstring>
 #include <vector>
 
 #include "../../cpu/parallel.hpp"
@@ -43,6 +44,10 @@ py::dtype numpy_dtype(DType dtype) {
   return dtype == DType::float64 ? py::dtype::of<double>() : py::dtype::of<float>();
 }
 
+std::string device_text(py::handle array) {
+  return py::hasattr(array, "device") ? py::str(array.attr("device")).cast<std::string>() : "";
+}
+
 // Anything that is no ndarray: a NumPy scalar, or memory behind DLPack.
 py::object to_ndarray(py::handle object, const char* op, const char* name) {
   const py::module_ numpy = py::module_::import("numpy");
@@ -50,6 +55,10 @@ py::object to_ndarray(py::handle object, const char* op, const char* name) {
   check_type(!py::isinstance<py::list>(object) && !py::isinstance<py::tuple>(object),
              "{}: {} must be an array; got a {} (call np.asarray on it, with a dtype)", op, name,
              type_name(object));
+  check_type(!py::hasattr(object, "_storage"),
+             "{}: {} is on {}, the call is on cpu; call .numpy() on it, or put every operand on "
+             "one device with tilegrad.asarray(x, device=...)",
+             op, name, device_text(object));
   if (!py::hasattr(object, "__dlpack__")) {
     const bool is_parameter = py::hasattr(object, "grad_buffer");
     throw TypeError(format("{}: {} must be a numpy.ndarray or have __dlpack__; got {} ({})", op,
@@ -127,7 +136,7 @@ void check_overlap(const Tensor& out, const Tensor& operand, bool may_be_input, 
 
 }  // namespace
 
-Tensor read(py::handle object, const char* op, const char* name) {
+Tensor read(py::handle object, const char* op, const char* name, bool) {
   const auto& api = npy_api::get();
   const bool exact = Py_TYPE(object.ptr()) == api.PyArray_Type_;
   py::array array = py::reinterpret_borrow<py::array>(object);
@@ -144,6 +153,14 @@ Tensor read(py::handle object, const char* op, const char* name) {
              "astype with the native dtype",
              op, name);
   return view(array, op, name);
+}
+
+bool is_scalar(py::handle object) {
+  return PyFloat_CheckExact(object.ptr()) || PyLong_CheckExact(object.ptr());
+}
+
+void copy_bytes(Context&, void* out, const void* from, size_t bytes) {
+  if (bytes > 0) std::memcpy(out, from, bytes);
 }
 
 Tensor empty(const Dims& shape, DType dtype, const char* op) {

@@ -1,0 +1,48 @@
+# The CUDA backend, where nvcc is: TILEGRAD_CUDA = AUTO (if it is found), ON (an error if not), OFF.
+set(TILEGRAD_CUDA AUTO CACHE STRING "Build the CUDA backend: AUTO, ON or OFF")
+set(TILEGRAD_CUDA_ARCHITECTURES
+  "75-real;80-real;86-real;89-real;90a-real;100-real;120-real;80-virtual;120-virtual"
+  CACHE STRING "What the CUDA kernels are compiled for")
+if(TILEGRAD_CUDA STREQUAL OFF)
+  return()
+endif()
+
+set(CMAKE_CUDA_ARCHITECTURES ${TILEGRAD_CUDA_ARCHITECTURES})
+include(CheckLanguage)
+check_language(CUDA)
+if(NOT CMAKE_CUDA_COMPILER)
+  if(TILEGRAD_CUDA STREQUAL ON)
+    message(FATAL_ERROR "TILEGRAD_CUDA=ON, but there is no nvcc (set CUDACXX to it)")
+  endif()
+  message(STATUS "No nvcc: building without the CUDA backend")
+  return()
+endif()
+enable_language(CUDA)
+set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+# Some releases of CMake do not know that nvcc has C++20.
+foreach(kind STANDARD EXTENSION)
+  if(NOT CMAKE_CUDA20_${kind}_COMPILE_OPTION)
+    set(CMAKE_CUDA20_${kind}_COMPILE_OPTION "-std=c++20")
+  endif()
+endforeach()
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+
+# A spill, a register request that is ignored or any other advice of ptxas is an error.
+add_library(tilegrad_cuda STATIC ${cuda_sources})
+target_compile_definitions(tilegrad_cuda PUBLIC TILEGRAD_BACKEND=cuda TILEGRAD_HALF=1)
+target_compile_options(tilegrad_cuda PRIVATE
+  -O3 --expt-relaxed-constexpr -Xcompiler=-Wall,-Wextra,-fno-gnu-unique,-Wno-psabi
+  -Xptxas=-v,-warn-spills $<$<BOOL:${TILEGRAD_WERROR}>:-Werror=all-warnings>)
+set_target_properties(tilegrad_cuda PROPERTIES CUDA_VISIBILITY_PRESET hidden)
+
+# Registers, stack and shared memory of every kernel, for tests/test_cuda_build.py.
+set_target_properties(tilegrad_cuda PROPERTIES CUDA_COMPILER_LAUNCHER
+  "${Python_EXECUTABLE};${CMAKE_SOURCE_DIR}/cmake/ptxas_log.py")
+
+add_module(_cuda ${binding_sources} ${device_sources})
+target_include_directories(_cuda PRIVATE
+  csrc/bindings/device ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+string(REPLACE ";" "," built "${TILEGRAD_CUDA_ARCHITECTURES}")  # a list would be split
+target_compile_definitions(_cuda PRIVATE TILEGRAD_CUDA_ARCHITECTURES="${built}")
+target_link_libraries(_cuda PRIVATE tilegrad_cuda tilegrad_flags)

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: MIT
+// What a device backend offers besides its ops: memory and copies for tilegrad.Array, streams,
+// properties. python/tilegrad/array.py and cuda.py are the public face.
+#include "../families.hpp"
+#include "architecture.hpp"
+#include "storage.hpp"
+#ifdef TILEGRAD_SIM
+#include "../../sim/launch.hpp"
+#endif
+
+namespace tilegrad::TILEGRAD_BACKEND {
+namespace {
+
+size_t bytes_of(const Tensor& tensor) {
+  return static_cast<size_t>(tensor.size() * item_size(tensor.dtype));
+}
+
+cudaStream_t stream_at(intptr_t address) { return reinterpret_cast<cudaStream_t>(address); }
+
+// The host's side of a copy: as many contiguous bytes as the Array has.
+void check_host(const py::array& host, const Tensor& tensor, const char* op) {
+  check(static_cast<size_t>(host.nbytes()) == bytes_of(tensor) &&
+            (host.flags() & py::array::c_style) != 0,
+        "{}: the NumPy array must hold {} contiguous bytes; got {}", op, bytes_of(tensor),
+        host.nbytes());
+}
+
+py::object new_array(py::handle shape, int dtype, int place) {
+  CallContext call;
+  call.at(place);
+  Dims sizes;
+  for (py::handle size : shape) sizes.push(size.cast<int64_t>());
+  check(dtype >= 0 && dtype < static_cast<int>(DType::other), "empty: unknown dtype {}", dtype);
+  return empty(sizes, static_cast<DType>(dtype), "empty").owner;
+}
+
+void copy_from_host(py::handle array, const py::array& host) {
+  CallContext call;
+  const Tensor out = read(array, "asarray", "the array");
+  check_host(host, out, "asarray");
+  const auto stream = static_cast<cudaStream_t>((*call).stream);
+  py::gil_scoped_release released;
+  staging(out.place).upload(out.data, host.data(), bytes_of(out), stream);
+}
+
+void copy_to_host(py::array host, py::handle array) {
+  CallContext call;
+  const Tensor from = read(array, "numpy", "the array");
+  check_host(host, from, "numpy");
+  const auto stream = static_cast<cudaStream_t>((*call).stream);
+  void* out = host.mutable_data();
+  py::gil_scoped_release released;
+  staging(from.place).download(out, from.data, bytes_of(from), stream);
+}
+
+// Within a device, or from one to another.
+void copy_array(py::handle out_array, py::handle from_array) {
+  CallContext call;
+  const Tensor out = array_view(out_array, "copy", "the result");
+  const Tensor from = array_view(from_array, "copy", "the array");
+  check(out.shape == from.shape && out.dtype == from.dtype,
+        "copy: shapes and dtypes differ; got {} of {} and {} of {}", out.shape,
+        dtype_name(out.dtype), from.shape, dtype_name(from.dtype));
+  call.at(out.place);
+  if (out.place == from.place) return copy_bytes(*call, out.data, from.data, bytes_of(out));
+  synchronize(from.place);  // the source's stream does not order this device's
+  enter(out.place);
+  CUDA_CHECK(cudaMemcpyAsync(out.data, from.data, bytes_of(out), cudaMemcpyDefault,
+                             static_cast<cudaStream_t>((*call).stream)));
+}
+
+void fill_array(py::handle array, double value) {
+  CallContext call;
+  const Tensor out = read_float(array, "full", "the array", Floats::all);
+  with_any_float(out.dtype, [&](auto t) { fill(*call, out.as<decltype(t)>(), out.size(), value); });
+}
+
+py::object from_dlpack(py::handle object) {
+  CallContext call;
+  bool read_only = false;
+  const Tensor tensor = import_dlpack(object, "from_dlpack", "the tensor", &read_only);
+  check_type(tensor.contiguous,
+             "from_dlpack: a tensor must be C-contiguous; got shape {} with strides {} (call "
+             ".contiguous() on it)",
+             tensor.shape, tensor.strides);
+  check_type(!read_only, "from_dlpack: the tensor's memory is read-only; copy it first");
+  auto storage = std::make_unique<Storage>(tensor.owner, tensor.place);
+  return make_array(py::cast(std::move(storage)), tensor.data, tensor.dtype, tensor.place,
+                    tensor.shape);
+}
+
+// `stream` as the array API has it: 1 and 2 are the legacy and the per-thread default stream, None
+// leaves the order to the consumer... which must then see finished work, -1 asks for nothing.
+py::capsule to_dlpack(py::handle array, py::handle stream, bool versioned) {
+  const Tensor tensor = array_view(array, "__dlpack__", "the array");
+  enter(tensor.place);
+  const cudaStream_t own = current_stream(tensor.place);
+  const intptr_t consumer = stream.is_none() ? 1 : stream.cast<intptr_t>();
+  if (consumer != -1 && stream_at(consumer) != own) {
+    cudaEvent_t event = nullptr;
+    CUDA_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    CUDA_CHECK(cudaEventRecord(event, own));
+    CUDA_CHECK(cudaStreamWaitEvent(stream_at(consumer), event, 0));
+    CUDA_CHECK(cudaEventDestroy(event));
+  }
+  return export_dlpack(tensor, versioned);
+}
+
+py::dict properties(int place) {
+  enter(place);
+  const DeviceInfo& info = device_info();
+  size_t free = 0, total = 0;
+  CUDA_CHECK(cudaMemGetInfo(&free, &total));
+  py::dict result;
+  result["compute_capability"] =
+      py::make_tuple(info.compute_capability / 10, info.compute_capability % 10);
+  result["multiprocessors"] = info.multiprocessors;
+  result["shared_memory_per_block"] = info.shared_bytes;
+  result["free_memory"] = free;
+  result["total_memory"] = total;
+  return result;
+}
+
+}  // namespace
+
+DType numpy_dtype(const py::array& array) {
+  const auto name = py::str(array.dtype().attr("name")).cast<std::string>();
+  for (int i = 0; i < static_cast<int>(DType::other); ++i) {
+    if (name == dtype_name(static_cast<DType>(i))) return static_cast<DType>(i);
+  }
+  return DType::other;
+}
+
+void bind_runtime(py::module_& m) {
+  py::class_<Storage>(m, "Storage", py::module_local());
+  m.def("dtype_names", [] {
+    py::list names;
+    for (int i = 0; i < static_cast<int>(DType::other); ++i) {
+      names.append(dtype_name(static_cast<DType>(i)));
+    }
+    return names;
+  });
+  m.def("empty", &new_array, py::arg("shape"), py::arg("dtype"), py::arg("place"));
+  m.def("copy_from_host", &copy_from_host, py::arg("array"), py::arg("host"));
+  m.def("copy_to_host", &copy_to_host, py::arg("host"), py::arg("array"));
+  m.def("copy", &copy_array, py::arg("out"), py::arg("array"));
+  m.def("fill", &fill_array, py::arg("array"), py::arg("value"));
+  m.def("from_dlpack", &from_dlpack, py::arg("tensor"));
+  m.def("to_dlpack", &to_dlpack, py::arg("array"), py::arg("stream"), py::arg("versioned"));
+
+#ifdef TILEGRAD_SIM
+  m.def("schedule", &simulator::schedule);
+  m.def("_set_schedule", &simulator::set_schedule, py::arg("text"));
+  m.def("_set_compute_capability", &simulator::set_compute_capability,
+        py::arg("compute_capability"));
+#endif
+  m.def("_missing_code", &missing_code, py::arg("built"), py::arg("compute_capability"),
+        py::arg("device"));
+  m.def("device_count", [] { return device_count(); });
+  m.def("reason_unavailable", [] {
+    std::string reason;
+    device_count(&reason);
+    return reason;
+  });
+  m.def("properties", &properties, py::arg("place"));
+  m.def("release_memory", &release_pool);
+  m.def("memory_in_use", [] { return Allocator::instance().in_use(); });
+  m.def(
+      "synchronize",
+      [](int place) {
+        py::gil_scoped_release released;
+        synchronize(place);
+      },
+      py::arg("place"));
+  m.def(
+      "new_stream",
+      [](int place) {
+        enter(place);
+        cudaStream_t stream = nullptr;
+        CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+        return reinterpret_cast<intptr_t>(stream);
+      },
+      py::arg("place"));
+  m.def(
+      "delete_stream",
+      [](int place, intptr_t stream) {
+        enter(place);
+        CUDA_CHECK(cudaStreamDestroy(stream_at(stream)));
+      },
+      py::arg("place"), py::arg("stream"));
+  m.def(
+      "current_stream",
+      [](int place) {
+        enter(place);
+        return reinterpret_cast<intptr_t>(current_stream(place));
+      },
+      py::arg("place"));
+  m.def(
+      "set_stream", [](int place, intptr_t stream) { set_stream(place, stream_at(stream)); },
+      py::arg("place"), py::arg("stream"));
+  m.def(
+      "synchronize_stream",
+      [](int place, intptr_t stream) {
+        enter(place);
+        py::gil_scoped_release released;
+        CUDA_CHECK(cudaStreamSynchronize(stream_at(stream)));
+      },
+      py::arg("place"), py::arg("stream"));
+}
+
+}  // namespace tilegrad::TILEGRAD_BACKEND

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+// The memory behind a tilegrad.Array, and the Array as C++ sees it: a Python object with the slots
+// _storage, _pointer, _dtype, _place and shape.
+#pragma once
+
+#include <pybind11/numpy.h>
+
+#include <vector>
+
+#include "../arrays.hpp"
+#include "runtime.hpp"
+
+namespace tilegrad::TILEGRAD_BACKEND {
+
+// Device memory of this backend's allocator, or a foreign owner's that is kept alive.
+class Storage {
+ public:
+  Storage(size_t bytes, int place);
+  Storage(py::object foreign, int place) : place_(place), foreign_(std::move(foreign)) {}
+  ~Storage();
+  Storage(const Storage&) = delete;
+  Storage& operator=(const Storage&) = delete;
+
+  void* data() const { return data_; }
+  // Work on this stream may use the memory: it is not handed out again before that work is done.
+  void used_on(cudaStream_t stream);
+
+ private:
+  void* data_ = nullptr;
+  size_t bytes_ = 0;
+  int place_;
+  cudaStream_t stream_ = nullptr;
+  std::vector<cudaStream_t> others_;
+  py::object foreign_;
+};
+
+inline constexpr int kOnHost = -2;  // the place of memory that only the host reaches
+
+DType numpy_dtype(const py::array& array);  // ml_dtypes' bfloat16 too
+
+bool is_array(py::handle object);
+// The view of an Array; TypeError if it is another backend's.
+Tensor array_view(py::handle array, const char* op, const char* name);
+// A new Array over memory that `storage` owns.
+py::object make_array(py::object storage, void* data, DType dtype, int place, const Dims& shape);
+
+// A tensor behind __dlpack__ on this backend's devices; TypeError for any other. Its producer makes
+// the current stream wait for what it did.
+Tensor import_dlpack(py::handle object, const char* op, const char* name, bool* read_only);
+// A capsule for a consumer; versioned (DLPack 1) or not.
+py::capsule export_dlpack(const Tensor& tensor, bool versioned);
+
+}  // namespace tilegrad::TILEGRAD_BACKEND
