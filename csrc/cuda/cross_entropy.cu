@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: MIT
+// cross_entropy: for a mean the weights of the targets are added up first, then a rung of the
+// ladder (cross_entropy/) gives every row's loss and gradient, then the losses are added.
+//
+// Math:        ops.hpp; of a row: cross_entropy/row.cuh.
+// Shapes:      targets and losses (rows), rows = outer * inner.
+// Parallelism: a sum is that of a fixed number of threads, which depends on the number of rows
+//              only: one block, or for many rows up to 1024 blocks and then one over their sums.
+// Memory:      a target is read once more for the mean; a row's loss is written and read once.
+#include "../check.hpp"
+#include "cross_entropy/row.cuh"
+#include "cross_entropy_choice.hpp"
+
+namespace tilegrad::TILEGRAD_BACKEND {
+namespace {
+
+constexpr int kThreads = 512;
+constexpr int64_t kRowsPerBlock = 16 * kThreads;
+constexpr int64_t kMostBlocks = 1024;
+
+template <class T>
+struct TargetWeight {
+  CrossEntropyArguments<T> a;
+
+  __device__ double operator()(int64_t row) const {
+    const int64_t target = class_of(a, row);
+    if (target < 0) return 0;
+    return a.weight == nullptr ? 1.0 : static_cast<double>(widen(a.weight[target]));
+  }
+};
+
+template <class V>
+struct Element {
+  const V* values;
+
+  __device__ double operator()(int64_t i) const { return static_cast<double>(values[i]); }
+};
+
+// What a mean divides by, and with it the factor of all gradients.
+template <class T>
+struct StoreScale {
+  double* denominator;
+  Accumulate<T>* scale;
+  const T* grad_output;
+  double known;  // the sum without the terms
+
+  __device__ void operator()(double sum) const {
+    sum += known;
+    const double gradient = grad_output == nullptr ? 1.0 : static_cast<double>(widen(*grad_output));
+    *denominator = sum;
+    *scale = static_cast<Accumulate<T>>(gradient / sum);
+  }
+};
+
+template <class T>
+struct StoreLoss {
+  T* loss;
+  const double* denominator;
+
+  __device__ void operator()(double sum) const {
+    if (denominator != nullptr) sum /= *denominator;
+    *loss = narrow<T>(static_cast<Accumulate<T>>(sum));
+  }
+};
+
+// store(sum of term(i)) where there is one block, else that of the block in partial[block].
+template <class Term, class Store>
+__global__ void __launch_bounds__(kThreads, 1)
+    cross_entropy_sum_kernel(Term term, Store store, double* partial, int64_t n) {
+  double sum = 0;
+  for (int64_t i = grid_thread(); i < n; i += grid_threads()) sum += term(i);
+  sum = block_sum<kThreads>(sum);
+  if (threadIdx.x != 0) return;
+  if (gridDim.x == 1) {
+    store(sum);
+  } else {
+    partial[blockIdx.x] = sum;
+  }
+}
+
+template <class Term, class Store>
+void sum_rows(Context& context, const Term& term, const Store& store, int64_t n) {
+  const int64_t blocks =
+      std::clamp<int64_t>((n + kRowsPerBlock - 1) / kRowsPerBlock, 1, kMostBlocks);
+  WorkspaceScope scope(context);
+  double* partial = blocks == 1 ? nullptr : context.workspace->take<double>(blocks);
+  launch(cross_entropy_sum_kernel<Term, Store>, static_cast<unsigned>(blocks), kThreads, 0,
+         stream_of(context), term, store, partial, n);
+  if (blocks == 1) return;
+  launch(cross_entropy_sum_kernel<Element<double>, Store>, 1, kThreads, 0, stream_of(context),
+         Element<double>{partial}, store, nullptr, blocks);
+}
+
+template <class T>
+struct Rung {
+  std::string_view name;
+  bool (*start)(Context&, const CrossEntropyArguments<T>&);
+};
+
+// In the order of CrossEntropyRung.
+template <class T>
+constexpr Rung<T> kRungs[] = {{"three_pass", cross_entropy_three_pass<T>},
+                              {"online_warp", cross_entropy_online_warp<T>},
+                              {"block_row", cross_entropy_block_row<T>},
+                              {"one_pass", cross_entropy_one_pass<T>}};
+constexpr std::string_view kRungNames = "'three_pass', 'online_warp', 'block_row', 'one_pass'";
+
+template <class T>
+void check_variant(std::string_view variant, ClassShape shape) {
+  if (variant.empty()) return;
+  const auto* found = std::find_if(std::begin(kRungs<T>), std::end(kRungs<T>),
+                                   [&](const Rung<T>& rung) { return rung.name == variant; });
+  check(found != std::end(kRungs<T>), "cross_entropy: variant must be one of {}; got '{}'",
+        kRungNames, variant);
+  if (variant != "one_pass" || shape.inner != 1) return;
+  const int64_t most = longest_held_row(sizeof(T), device_info().shared_bytes);
+  check(shape.classes <= most,
+        "cross_entropy: variant 'one_pass' holds at most {} classes of this dtype on this device "
+        "('block_row' holds any number); got {}",
+        most, shape.classes);
+}
+
+template <class T>
+void run_rung(Context& context, const CrossEntropyArguments<T>& a, std::string_view variant) {
+  const CrossEntropyRung choice =
+      choose_cross_entropy(a.shape.classes, a.shape.inner, sizeof(T), device_info().shared_bytes);
+  if (choice == CrossEntropyRung::columns) {
+    cross_entropy_columns(context, a);
+    return;
+  }
+  if (variant.empty()) variant = kRungs<T>[static_cast<int>(choice)].name;
+  for (const Rung<T>& rung : kRungs<T>) {
+    if (rung.name == variant) rung.start(context, a);
+  }
+}
+
+}  // namespace
+
+template <class T>
+void cross_entropy(Context& context, T* loss, T* dlogits, const T* grad_output,
+                   const CrossEntropy<T>& problem, int64_t* bad_row, std::string_view variant) {
+  using A = Accumulate<T>;
+  const ClassShape shape = problem.shape;
+  check_variant<T>(variant, shape);
+  *bad_row = -1;
+  const bool by_index = problem.indices.data != nullptr;
+  const bool by_row = problem.reduction == Reduction::none;
+  const bool is_mean = problem.reduction == Reduction::mean;
+  const double smoothing = problem.label_smoothing;
+
+  WorkspaceScope scope(context);
+  CrossEntropyArguments<T> a{};
+  a.loss = by_row ? loss : nullptr;
+  a.dlogits = dlogits;
+  a.logits = problem.logits;
+  a.probabilities = by_index ? nullptr : problem.probabilities;
+  a.weight = problem.weight;
+  a.indices = problem.indices;
+  a.shape = shape;
+  a.rows = shape.outer * shape.inner;
+  a.ignore_index = problem.ignore_index;
+  a.grad_output = grad_output;
+  a.grad_step = by_row ? 1 : 0;
+  a.keep = static_cast<A>(1 - smoothing);
+  a.floor = static_cast<A>(smoothing / static_cast<double>(std::max<int64_t>(shape.classes, 1)));
+  a.soft = !by_index || smoothing != 0;
+  a.aligned = packet_aligned(a.logits, a.dlogits, a.probabilities, a.weight);
+  if (loss != nullptr && !by_row) a.row_loss = context.workspace->take<A>(a.rows);
+
+  double* denominator = nullptr;
+  if (is_mean) {
+    denominator = context.workspace->take<double>(1);
+    A* scale = context.workspace->take<A>(1);
+    a.scale = scale;
+    // Each row of probabilities counts one; without classes a mean is over nothing.
+    const double known = by_index || shape.classes == 0 ? 0 : static_cast<double>(a.rows);
+    sum_rows(context, TargetWeight<T>{a}, StoreScale<T>{denominator, scale, grad_output, known},
+             by_index ? a.rows : 0);
+  }
+  if (a.loss != nullptr || a.row_loss != nullptr || dlogits != nullptr) {
+    run_rung(context, a, variant);
+  }
+  if (a.row_loss != nullptr) {
+    sum_rows(context, Element<A>{a.row_loss}, StoreLoss<T>{loss, denominator}, a.rows);
+  }
+}
+
+template void cross_entropy(Context&, float*, float*, const float*, const CrossEntropy<float>&,
+                            int64_t*, std::string_view);
+template void cross_entropy(Context&, double*, double*, const double*, const CrossEntropy<double>&,
+                            int64_t*, std::string_view);
+template void cross_entropy(Context&, bfloat16*, bfloat16*, const bfloat16*,
+                            const CrossEntropy<bfloat16>&, int64_t*, std::string_view);
+template void cross_entropy(Context&, float16*, float16*, const float16*,
+                            const CrossEntropy<float16>&, int64_t*, std::string_view);
+
+}  // namespace tilegrad::TILEGRAD_BACKEND

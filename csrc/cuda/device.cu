@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT
+#include "device.hpp"
+
+#include <array>
+#include <cstdlib>
+#include <mutex>
+#include <string>
+
+#include "../check.hpp"
+
+namespace tilegrad::TILEGRAD_BACKEND {
+namespace {
+
+constexpr int kMaxDevices = 64;
+constexpr size_t kDefaultSharedBytes = 48 * 1024;
+
+int attribute(cudaDeviceAttr which, int device) {
+  int value = 0;
+  CUDA_CHECK(cudaDeviceGetAttribute(&value, which, device));
+  return value;
+}
+
+bool synchronous_launches() {
+  static const bool value = [] {
+    const char* text = std::getenv("TILEGRAD_SYNC");
+    return text != nullptr && std::string(text) != "0" && *text != '\0';
+  }();
+  return value;
+}
+
+}  // namespace
+
+void check_cuda(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return;
+  cudaGetLastError();  // an error of one call is not left for the next to find
+  throw std::runtime_error(format("cuda: {} failed; got {}: {}", what, cudaGetErrorName(error),
+                                  cudaGetErrorString(error)));
+}
+
+const DeviceInfo& device_info() {
+  static std::array<DeviceInfo, kMaxDevices> known;
+  [[maybe_unused]] static std::array<std::once_flag, kMaxDevices> asked;
+  int device = 0;
+  CUDA_CHECK(cudaGetDevice(&device));
+  check(device < kMaxDevices, "cuda: device numbers must be below {}; got {}", kMaxDevices, device);
+  const auto i = static_cast<size_t>(device);
+  const auto ask = [&] {
+    known[i] = {device,
+                10 * attribute(cudaDevAttrComputeCapabilityMajor, device) +
+                    attribute(cudaDevAttrComputeCapabilityMinor, device),
+                attribute(cudaDevAttrMultiProcessorCount, device),
+                static_cast<size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device))};
+  };
+#ifdef TILEGRAD_SIM
+  ask();
+#else
+  std::call_once(asked[i], ask);
+#endif
+  return known[i];
+}
+
+void check_launch(size_t dynamic_bytes, const void* kernel) {
+  if (dynamic_bytes <= kDefaultSharedBytes) return;
+  const size_t limit = device_info().shared_bytes;
+  if (dynamic_bytes > limit) {
+    throw std::runtime_error(
+        format("cuda: a block may have {} bytes of dynamic shared memory on this device; the "
+               "kernel asks for {}",
+               limit, dynamic_bytes));
+  }
+  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  static_cast<int>(dynamic_bytes)));
+}
+
+void after_launch(cudaStream_t stream) {
+  CUDA_CHECK(cudaGetLastError());
+  if (synchronous_launches()) CUDA_CHECK(cudaStreamSynchronize(stream));
+}
+
+}  // namespace tilegrad::TILEGRAD_BACKEND

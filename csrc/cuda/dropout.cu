@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT
+// Math:        y_i = x_i m_i, m_i = 1/(1-p) where word_i >= round(p 2^32), else 0 (as torch: a
+//              dropped NaN or inf is NaN). word_i is word i mod 4 of Philox counter c + i/4.
+// Shapes:      flat runs of n elements.
+// Parallelism: a packet of 16 bytes a thread, grid-stride. Four floats use up one counter; of two
+//              doubles each draws the counter again, which costs less than a split access.
+// Memory:      coalesced (an unaligned sector: up to 4 requests); one element read, one written.
+// The
+//              mask is never stored: the backward pass draws it again.
+// Source:      Salmon et al. (SC11); see philox.hpp.
+#include "../ops.hpp"
+#include "../philox.hpp"
+#include "vector_io.cuh"
+
+namespace tilegrad::TILEGRAD_BACKEND {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWords = 4;  // that a counter gives
+
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    dropout_kernel(T* y, const T* x, int64_t n, bool aligned, DropoutRule<T> rule, uint64_t offset,
+                   const StepState* state) {
+  static_assert(kWords % kPacket<T> == 0, "a packet lies within a counter");
+  const uint64_t seed = state->seed;
+  const uint64_t counter = state->offset + offset;
+  for_slots<T, true>(grid_thread(), grid_threads(), n, aligned, [&](Slot<T> slot) {
+    Packet<T> packet = slot.load(x);
+    const PhiloxWords words = philox(seed, counter + static_cast<uint64_t>(slot.index(0) / kWords));
+    const bool upper = slot.index(0) % kWords != 0;
+#pragma unroll
+    for (int j = 0; j < kPacket<T>; ++j) {
+      const uint32_t word = upper ? words.word[(j + kPacket<T>) % kWords] : words.word[j];
+      packet.at[j] *= word >= rule.threshold ? rule.scale : T(0);
+    }
+    slot.store(y, packet);
+  });
+}
+
+}  // namespace
+
+template <class T>
+void dropout(Context& context, T* y, const T* x, int64_t n, double p, uint64_t offset,
+             const StepState* state) {
+  launch(dropout_kernel<T>, blocks_for(n, kThreads, kPacket<T>), kThreads, 0, stream_of(context), y,
+         x, n, packet_aligned(y, x), dropout_rule<T>(p), offset, state);
+}
+
+template void dropout(Context&, float*, const float*, int64_t, double, uint64_t, const StepState*);
+template void dropout(Context&, double*, const double*, int64_t, double, uint64_t,
+                      const StepState*);
+
+}  // namespace tilegrad::TILEGRAD_BACKEND

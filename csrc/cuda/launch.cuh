@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT
+// launch(): the only place where a kernel starts, so that the same source runs on a GPU (nvcc) and
+// in the simulator (a C++ compiler, TILEGRAD_SIM; there <cuda_runtime.h> is csrc/sim/include's).
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <utility>
+
+#include "../context.hpp"
+#include "device.hpp"
+#ifdef TILEGRAD_SIM
+#include "../sim/launch.hpp"
+#endif
+
+namespace tilegrad::TILEGRAD_BACKEND {
+
+inline cudaStream_t stream_of(const Context& context) {
+  return static_cast<cudaStream_t>(context.stream);
+}
+
+inline constexpr int kWarpSize = 32;
+inline constexpr unsigned kFullMask = 0xffffffffu;
+
+// The block's dynamic shared memory: launch's dynamic_bytes of it, aligned to 1024 bytes (what a
+// swizzled tile of the tensor memory accelerator needs).
+template <class T>
+__device__ inline T* dynamic_smem() {
+#ifdef TILEGRAD_SIM
+  return static_cast<T*>(tilegrad::simulator::dynamic_shared_memory());
+#else
+  extern __shared__ __align__(1024) unsigned char tilegrad_dynamic_smem[];
+  return reinterpret_cast<T*>(tilegrad_dynamic_smem);
+#endif
+}
+
+// Starts kernel(arguments...) on a grid. An empty grid starts nothing. More than 48 KB of dynamic
+// shared memory is asked of the driver here; more than the device has is a RuntimeError.
+template <class... Parameters, class... Arguments>
+void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t dynamic_bytes,
+            cudaStream_t stream, Arguments&&... arguments) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  check_launch(dynamic_bytes, reinterpret_cast<const void*>(kernel));
+#ifdef TILEGRAD_SIM
+  tilegrad::simulator::launch(kernel, grid, block, dynamic_bytes, stream,
+                              std::forward<Arguments>(arguments)...);
+#else
+  // clang-format off: it would split the closing bracket
+  kernel<<<grid, block, dynamic_bytes, stream>>>(std::forward<Arguments>(arguments)...);
+  // clang-format on
+#endif
+  after_launch(stream);
+}
+
+// Blocks of `block` threads that cover n elements, `each` a thread, in a grid-stride loop: enough
+// to fill the device several times over, never more than a grid may have.
+inline unsigned blocks_for(int64_t n, int block, int each = 1) {
+  const int64_t per_block = int64_t{block} * each;
+  const int64_t wanted = (n + per_block - 1) / per_block;
+  const int64_t most = int64_t{device_info().multiprocessors} * 32;
+  return static_cast<unsigned>(wanted < most ? wanted : most);
+}
+
+}  // namespace tilegrad::TILEGRAD_BACKEND

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: MIT
+// Math:        y = f(x W^T + b);  dz = dy f'(z), dx = dz W, dW = dz^T x, db = sum over rows of dz.
+// Shapes:      x (rows, in), W (out, in), y and dz (rows, out).
+// Parallelism: products are matmul's; W is transposed by its strides alone. dz and db leave one
+//              pass: a block's threads are rows x columns of packets, a thread walks down its
+//              columns; a tree in shared memory adds the block's rows, the sums of pieces of the
+//              rows are added by a second pass. The cuts depend on the shape only.
+// Memory:      coalesced; the pass reads dy and what was saved, writes dz. Bias, f and the
+//              preactivation are in the epilogue of the product. dz is kept in workspace.
+#include <algorithm>
+#include <bit>
+
+#include "../ops.hpp"
+#include "activation_gradient.cuh"
+#include "reduce.cuh"
+#include "vector_io.cuh"
+
+namespace tilegrad::TILEGRAD_BACKEND {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int64_t kFewBlocks = 1024;  // rows are cut into pieces up to about as many blocks
+constexpr int64_t kPieceRows = 8;     // that a thread adds, at least
+
+// How the threads of a block and the blocks of a grid cover (rows, out).
+struct Cover {
+  int width, depth;        // of a block in threads: powers of two whose product is kThreads
+  unsigned tiles;          // of `width` packets along out
+  int64_t pieces, length;  // of the rows
+};
+
+template <class T>
+Cover cover(int64_t rows, int64_t out) {
+  const int64_t packets = (out + kPacket<T> - 1) / kPacket<T>;
+  const auto width = static_cast<int>(
+      std::min<uint64_t>(kWarpSize, std::bit_ceil(static_cast<uint64_t>(packets))));
+  const int depth = kThreads / width;
+  const int64_t tiles = (packets + width - 1) / width;
+  const int64_t most = std::max<int64_t>(1, kFewBlocks / tiles);
+  const int64_t pieces = std::clamp<int64_t>(rows / (depth * kPieceRows), 1, most);
+  return {width, depth, static_cast<unsigned>(tiles), pieces, (rows + pieces - 1) / pieces};
+}
+
+// dz = dy f', and sums[piece, col] = the sum of dz over a piece of the rows. dz may be null.
+template <class T, class Gradient>
+__global__ void __launch_bounds__(kThreads, 2)
+    bias_gradient_kernel(T* dz, Sum<T>* sums, const T* dy, const T* saved, int64_t rows,
+                         int64_t out, Cover c, bool aligned, Gradient gradient) {
+  __shared__ Sum<T> partial[kPacket<T>][kThreads];  // (column of a packet, (depth, width))
+  const int tid = static_cast<int>(threadIdx.x);
+  const int lane = tid % c.width;
+  const int row = tid / c.width;
+  // Unaligned columns go round the lanes of a whole warp: coalesced, and the same sums.
+  const bool spread = !aligned && c.width == kWarpSize;
+  const int64_t tile_first = int64_t{blockIdx.x} * c.width * kPacket<T>;
+  const Slot<T> slot(tile_first + (spread ? lane : lane * kPacket<T>), out, aligned, spread);
+  const int64_t begin = int64_t{blockIdx.y} * c.length;
+  const int64_t end = min(rows, begin + c.length);
+  Sum<T> total[kPacket<T>] = {};
+  for (int64_t r = begin + row; r < end; r += c.depth) {
+    Packet<T> packet = slot.load(dy + r * out);
+    const Packet<T> basis = slot.load(saved + r * out);
+#pragma unroll
+    for (int j = 0; j < kPacket<T>; ++j) {
+      const Accumulate<T> value = gradient(widen(packet.at[j]), widen(basis.at[j]));
+      packet.at[j] = narrow<T>(value);
+      total[j] += static_cast<Sum<T>>(value);
+    }
+    if (dz != nullptr) slot.store(dz + r * out, packet);
+  }
+#pragma unroll
+  for (int j = 0; j < kPacket<T>; ++j) partial[j][tid] = total[j];
+  for (int half = c.depth / 2; half > 0; half /= 2) {
+    // The sums of 2 * half rows of threads are written.
+    __syncthreads();
+    if (row < half) {
+#pragma unroll
+      for (int j = 0; j < kPacket<T>; ++j) partial[j][tid] += partial[j][tid + half * c.width];
+    }
+  }
+  if (row == 0) {
+#pragma unroll
+    for (int j = 0; j < kPacket<T>; ++j) {
+      const int64_t col = slot.index(j);
+      if (col < out) sums[blockIdx.y * out + col] = partial[j][tid];
+    }
+  }
+}
+
+// dz, where it is not null, and dbias from one pass over dy.
+template <class T>
+void bias_gradient(Context& context, T* dz, T* dbias, const T* dy, const T* saved,
+                   bool saved_is_output, int64_t rows, int64_t out, Activation activation,
+                   bool accumulate) {
+  if (rows == 0 || out == 0) {
+    sum_axis<T>(context, dbias, dy, 1, rows, out, accumulate);
+    return;
+  }
+  const Cover c = cover<T>(rows, out);
+  WorkspaceScope scope(context);
+  Sum<T>* sums = context.workspace->take<Sum<T>>(c.pieces * out);
+  const bool aligned = packet_aligned(dz, dy, saved) && out % kPacket<T> == 0;
+  visit_gradient(activation, saved_is_output, [&](auto gradient) {
+    launch(bias_gradient_kernel<T, decltype(gradient)>,
+           dim3(c.tiles, static_cast<unsigned>(c.pieces)), kThreads, 0, stream_of(context), dz,
+           sums, dy, saved, rows, out, c, aligned, gradient);
+  });
+  sum_pieces<T>(context, dbias, sums, c.pieces, out, accumulate);
+}
+
+}  // namespace
+
+template <class T>
+void linear(Context& context, T* y, T* preactivation, const T* x, const T* weight, const T* bias,
+            LinearSize size, Activation activation) {
+  const auto [rows, in, out] = size;
+  matmul<T>(context, {y, out, 1}, {x, in, 1}, {weight, 1, in}, {1, rows, out, in}, 1, 0,
+            {bias, activation, preactivation});
+}
+
+template <class T>
+void linear_backward(Context& context, T* dx, T* dweight, T* dbias, const T* dy, const T* x,
+                     const T* weight, const T* saved, bool saved_is_output, LinearSize size,
+                     Activation activation, bool accumulate) {
+  const auto [rows, in, out] = size;
+  const bool has_activation = activation.kind != ActivationKind::identity;
+  const bool has_product = dx != nullptr || dweight != nullptr;
+  WorkspaceScope scope(context);
+  T* product = has_activation && has_product ? context.workspace->take<T>(rows * out) : nullptr;
+  if (dbias != nullptr && has_activation) {
+    bias_gradient<T>(context, product, dbias, dy, saved, saved_is_output, rows, out, activation,
+                     accumulate);
+  } else if (dbias != nullptr) {
+    sum_axis<T>(context, dbias, dy, 1, rows, out, accumulate);
+  } else if (product != nullptr) {
+    activation_backward<T>(context, product, dy, saved, saved_is_output, rows * out, activation);
+  }
+  const T* dz = product == nullptr ? dy : product;
+  if (dx != nullptr) {
+    matmul<T>(context, {dx, in, 1}, {dz, out, 1}, {weight, in, 1}, {1, rows, in, out});
+  }
+  if (dweight != nullptr) {
+    matmul<T>(context, {dweight, in, 1}, {dz, 1, out}, {x, in, 1}, {1, out, in, rows}, 1,
+              accumulate ? 1 : 0);
+  }
+}
+
+#define TILEGRAD_INSTANTIATE(T)                                                                 \
+  template void linear(Context&, T*, T*, const T*, const T*, const T*, LinearSize, Activation); \
+  template void linear_backward(Context&, T*, T*, T*, const T*, const T*, const T*, const T*,   \
+                                bool, LinearSize, Activation, bool);
+TILEGRAD_INSTANTIATE(float)
+TILEGRAD_INSTANTIATE(double)
+TILEGRAD_INSTANTIATE(bfloat16)
+TILEGRAD_INSTANTIATE(float16)
+#undef TILEGRAD_INSTANTIATE
+
+}  // namespace tilegrad::TILEGRAD_BACKEND

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT
+// matmul: the table of rungs, and the way from the contract (ops.hpp) to one of them. The kernels
+// are in matmul/, one file a rung; matmul_choice.hpp says which one the public call takes.
+#include "matmul_choice.hpp"
+
+#include <array>
+#include <string>
+#include <type_traits>
+
+#include "../check.hpp"
+#include "device.hpp"
+#include "matmul/problem.hpp"
+
+namespace tilegrad::TILEGRAD_BACKEND {
+namespace {
+
+template <class T>
+constexpr std::array<MatmulRung<T>, 10> rungs() {
+  constexpr std::string_view kAny = "any dtype";
+  return {{
+      {"naive", 0, kAny, matmul_naive<T>},
+      {"coalesced", 0, kAny, matmul_coalesced<T>},
+      {"shared", 0, kAny, matmul_shared<T>},
+      {"tile_1d", 0, kAny, matmul_tile_1d<T>},
+      {"tile_2d", 0, kAny, matmul_tile_2d<T>},
+      {"vectorized", 0, kAny, matmul_vectorized<T>},
+      {"double_buffered", 0, kAny, matmul_double_buffered<T>},
+      {"warp_tile", 0, kAny, matmul_warp_tile<T>},
+      {"tensor_core", 80, "float32, bfloat16 or float16", matmul_tensor_core<T>},
+      {"hopper", 90, "bfloat16 or float16, operands at multiples of 16 bytes", matmul_hopper<T>},
+  }};
+}
+
+template <class T>
+constexpr std::string_view dtype_name() {
+  if constexpr (std::is_same_v<T, float>) return "float32";
+  if constexpr (std::is_same_v<T, double>) return "float64";
+  if constexpr (std::is_same_v<T, bfloat16>) return "bfloat16";
+  return "float16";
+}
+
+template <class T>
+const MatmulRung<T>* find_rung(const std::array<MatmulRung<T>, 10>& table, std::string_view name) {
+  for (const MatmulRung<T>& rung : table) {
+    if (rung.name == name) return &rung;
+  }
+  return nullptr;
+}
+
+template <class T>
+std::string names(const std::array<MatmulRung<T>, 10>& table) {
+  std::string text;
+  for (const MatmulRung<T>& rung : table) {
+    if (!text.empty()) text += ", ";
+    text += rung.name;
+  }
+  return text;
+}
+
+// The same matrix where the workspace starts a line of memory.
+template <class T>
+Matrix<const T> aligned_copy(Context& context, const Matrix<const T>& x, int64_t batch,
+                             int64_t rows, int64_t cols) {
+  const int64_t count = x.batch_stride == 0 ? 1 : batch;
+  const bool by_row = x.col_stride == 1;
+  const int64_t sizes[] = {count, by_row ? rows : cols, by_row ? cols : rows};
+  const int64_t strides[] = {x.batch_stride, by_row ? x.row_stride : x.col_stride, 1};
+  T* const copy = context.workspace->take<T>(count * rows * cols);
+  pack(context, copy, x.data, {3, sizes, strides});
+  return {copy, by_row ? cols : 1, by_row ? 1 : rows, count == 1 ? 0 : rows * cols};
+}
+
+// The public choice. Where the copy engine cannot read an operand only because of its address, it
+// reads a copy: the bits of a product do not depend on where its operands lie.
+template <class T>
+void matmul_chosen(Context& context, MatmulProblem<T> problem, int device) {
+  static constexpr auto kRungs = rungs<T>();
+  const auto& [batch, m, n, k] = problem.size;
+  MatmulTraits traits = {static_cast<int>(sizeof(T)), device,
+                         problem.b.row_stride == 1 && problem.b.col_stride != 1,
+                         whole_chunks(problem.a, m, k) && whole_chunks(problem.b, k, n)};
+  std::string_view name = choose_matmul(problem.size, traits);
+  if (name == "hopper") {
+    if constexpr (sizeof(T) == 2) {
+      if (matmul_hopper(context, problem)) return;
+      WorkspaceScope scope(context);
+      MatmulProblem<T> copied = problem;
+      copied.a = aligned_copy(context, problem.a, batch, m, k);
+      copied.b = aligned_copy(context, problem.b, batch, k, n);
+      if (matmul_hopper(context, copied)) return;
+    }
+    traits.whole_chunks = false;  // beyond the engine's coordinates
+    name = choose_matmul(problem.size, traits);
+  }
+  find_rung(kRungs, name)->launch(context, problem);
+}
+
+}  // namespace
+
+template <class T>
+void matmul(Context& context, Matrix<T> c, Matrix<const T> a, Matrix<const T> b, MatmulSize size,
+            double alpha, double beta, const Epilogue<T>& epilogue, std::string_view variant) {
+  static constexpr auto kRungs = rungs<T>();
+  const MatmulRung<T>* rung = nullptr;
+  if (!variant.empty()) {
+    rung = find_rung(kRungs, variant);
+    if (rung == nullptr) {
+      throw std::invalid_argument(
+          format("matmul: variant must be one of {}; got '{}'", names(kRungs), variant));
+    }
+  }
+  const int device = device_info().compute_capability;
+  if (size.batch > 0 && size.m > 0 && size.n > 0) {
+    if (size.k == 0) {  // nothing is read: a and b may be null
+      a.row_stride = a.col_stride = a.batch_stride = 0;
+      b = a;
+    }
+    const MatmulProblem<T> problem = {
+        c,       a, b, size, static_cast<Accumulate<T>>(alpha), static_cast<Accumulate<T>>(beta),
+        epilogue};
+    if (rung == nullptr) return matmul_chosen(context, problem, device);
+    if (device >= rung->compute_capability && rung->launch(context, problem)) return;
+  } else if (rung == nullptr || device >= rung->compute_capability) {
+    return;
+  }
+  throw std::invalid_argument(
+      format("matmul: variant '{}' needs {} and compute capability {}.{}; got {} on {}.{}. "
+             "Without a variant the device's own is taken",
+             rung->name, rung->needs, rung->compute_capability / 10, rung->compute_capability % 10,
+             dtype_name<T>(), device / 10, device % 10));
+}
+
+template void matmul(Context&, Matrix<float>, Matrix<const float>, Matrix<const float>, MatmulSize,
+                     double, double, const Epilogue<float>&, std::string_view);
+template void matmul(Context&, Matrix<double>, Matrix<const double>, Matrix<const double>,
+                     MatmulSize, double, double, const Epilogue<double>&, std::string_view);
+template void matmul(Context&, Matrix<bfloat16>, Matrix<const bfloat16>, Matrix<const bfloat16>,
+                     MatmulSize, double, double, const Epilogue<bfloat16>&, std::string_view);
+template void matmul(Context&, Matrix<float16>, Matrix<const float16>, Matrix<const float16>,
+                     MatmulSize, double, double, const Epilogue<float16>&, std::string_view);
+
+}  // namespace tilegrad::TILEGRAD_BACKEND

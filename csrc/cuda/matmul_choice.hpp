@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT
+// Which rung of the matmul ladder the public call takes: a pure function of shape, type, layout and
+// device, apart from the algorithms. Alignment and addresses have no say, so that the same product
+// has the same bits wherever its operands lie.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "../ops.hpp"
+
+namespace tilegrad::TILEGRAD_BACKEND {
+
+struct MatmulTraits {
+  int element_bytes;         // 2, 4 or 8
+  int compute_capability;    // 80 for 8.0
+  bool b_along_k = false;    // b is contiguous down its columns: "NT"
+  bool whole_chunks = true;  // both operands are made of runs of whole 16 bytes
+};
+
+// Whether a matrix of that layout is made of runs of whole chunks of 16 bytes, wherever it lies:
+// the copy engine of Hopper can read it, or a copy of it.
+template <class T>
+bool whole_chunks(const Matrix<const T>& x, int64_t rows, int64_t cols) {
+  constexpr int64_t kChunk = 16 / sizeof(T);
+  const bool by_row = x.col_stride == 1;
+  const int64_t length = by_row ? cols : rows;
+  const int64_t other = by_row ? x.row_stride : x.col_stride;
+  return (by_row || x.row_stride == 1) && length % kChunk == 0 && other % kChunk == 0 &&
+         other >= length && x.batch_stride % kChunk == 0 && x.batch_stride >= 0;
+}
+
+namespace matmul_choice {
+
+// Tiles of c that give every multiprocessor of a large GPU something to do.
+inline constexpr int64_t kFewTiles = 96;
+
+inline int64_t tiles(const MatmulSize& size, int64_t tile_m, int64_t tile_n) {
+  return size.batch * ((size.m + tile_m - 1) / tile_m) * ((size.n + tile_n - 1) / tile_n);
+}
+
+// The rungs without tensor cores. They all sum in one chain over k: which one is taken shows in
+// the time, not in the bits.
+inline std::string_view simt(const MatmulSize& size, const MatmulTraits& traits) {
+  // A tile would be mostly empty. With few rows and b along n, every element of b is read once, by
+  // neighbouring threads; otherwise b has to be turned in shared memory.
+  if (size.m <= 8 && !traits.b_along_k) return "coalesced";
+  if (size.m <= 32 || size.n <= 32) return "shared";
+  const int64_t edge = traits.element_bytes == 8 ? 64 : 128;
+  if (tiles(size, edge, edge) >= kFewTiles) return "warp_tile";
+  // Smaller tiles, more of them: the device is full before a thread's work is.
+  if (tiles(size, 64, 64) >= kFewTiles / 2) return "tile_1d";
+  return "shared";
+}
+
+}  // namespace matmul_choice
+
+inline std::string_view choose_matmul(const MatmulSize& size, const MatmulTraits& traits) {
+  // float32 stays float32: tf32 has 10 bits of significand. Few rows are bound by reading b, not by
+  // arithmetic.
+  const bool tensor = traits.element_bytes == 2 && size.k >= 16 && size.m > 8 && size.n > 8;
+  if (tensor && traits.compute_capability == 90 && traits.whole_chunks && size.k >= 64 &&
+      matmul_choice::tiles(size, 128, 128) >= matmul_choice::kFewTiles) {
+    return "hopper";
+  }
+  if (tensor && traits.compute_capability >= 80) return "tensor_core";
+  return matmul_choice::simt(size, traits);
+}
+
+}  // namespace tilegrad::TILEGRAD_BACKEND

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+// A list of tensors as the argument of one kernel, cut into chunks that its blocks share.
+#pragma once
+
+#include "../ops.hpp"
+#include "vector_io.cuh"
+
+namespace tilegrad::TILEGRAD_BACKEND {
+
+inline constexpr int kListThreads = 256;  // of a block that works on a list
+inline constexpr int kListSize = 32;
+inline constexpr int64_t kChunk = 4096;  // elements; part of the result of a norm
+static_assert(kChunk % kPacketBytes == 0, "a chunk begins where a packet may");
+
+// first_chunk[t] .. first_chunk[t + 1] are the chunks of tensor t.
+template <class T>
+struct TensorList {
+  int count;
+  int64_t first_chunk[kListSize + 1];
+  OptimTensor<T> tensors[kListSize];
+};
+static_assert(sizeof(TensorList<float>) <= 2048, "kernel arguments have 4 KB");
+
+// The part of a tensor that is one chunk.
+template <class T>
+__device__ inline OptimTensor<T> chunk_of(const TensorList<T>& list, int64_t chunk) {
+  int t = 0;
+  while (chunk >= list.first_chunk[t + 1]) ++t;
+  const OptimTensor<T>& tensor = list.tensors[t];
+  const int64_t begin = (chunk - list.first_chunk[t]) * kChunk;
+  const auto at = [begin](auto* p) { return p == nullptr ? nullptr : p + begin; };
+  const int64_t left = tensor.size - begin;
+  return {at(tensor.data),   at(tensor.grad),  at(tensor.first),
+          at(tensor.second), at(tensor.third), left < kChunk ? left : kChunk};
+}
+
+// f(slot) for what the thread has of a chunk.
+template <class T, class F>
+__device__ inline void for_chunk_slots(const OptimTensor<T>& chunk, F f) {
+  const bool aligned =
+      packet_aligned(chunk.data, chunk.grad, chunk.first, chunk.second, chunk.third);
+  for_slots<T, true>(threadIdx.x, kListThreads, chunk.size, aligned, f);
+}
+
+// Calls f(list) for the tensors in lists of up to kListSize.
+template <class T, class F>
+inline void for_lists(const OptimTensor<T>* tensors, int64_t count, F f) {
+  TensorList<T> list;
+  list.count = 0;
+  int64_t chunks = 0;
+  for (int64_t t = 0; t < count; ++t) {
+    if (tensors[t].size == 0) continue;
+    list.first_chunk[list.count] = chunks;
+    list.tensors[list.count] = tensors[t];
+    chunks += (tensors[t].size + kChunk - 1) / kChunk;
+    list.first_chunk[++list.count] = chunks;
+    if (list.count < kListSize) continue;
+    f(list, chunks);
+    list.count = 0;
+    chunks = 0;
+  }
+  if (list.count > 0) f(list, chunks);
+}
+
+}  // namespace tilegrad::TILEGRAD_BACKEND
