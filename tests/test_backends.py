@@ -18,14 +18,16 @@ def test_info_tells_what_is_there_and_why_the_rest_is_not() -> None:
     assert set(info["backends"]) == {"cpu", "sim", "cuda"}
     for name, reason in info["backends"].items():
         if reason is None:
-            backends.check_device(name)
+            assert backends.place_name(backends.place_of(name)).split(":")[0] == name
         else:
             with pytest.raises(RuntimeError, match=f"device: '{name}' cannot be used: {reason}"):
-                backends.check_device(name)
+                backends.place_of(name)
     assert info["backends"]["cpu"] is None
-    for bad in ("gpu", "cpu:1", ""):
+    for bad in ("gpu", "cpu:1", "sim:0", "cuda:", "cuda:x", "cuda:-1", ""):
         with pytest.raises(ValueError, match="device: must be cpu, sim, cuda or cuda:N"):
-            backends.check_device(bad)
+            backends.place_of(bad)
+    with pytest.raises(TypeError, match="device: must be a string, such as 'cpu'; got 0"):
+        backends.place_of(0)  # type: ignore[arg-type]
 
 
 def test_threads_are_set_and_results_do_not_depend_on_them() -> None:

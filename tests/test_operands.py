@@ -171,8 +171,11 @@ def test_any_object_with_dlpack_is_taken() -> None:
     np.testing.assert_array_equal(tg.matmul(Foreign(x), Foreign(x)), 5)
     with error(TypeError, "relu", "DLPack", "no memory here"):
         tg.relu(Broken(x))
-    with error(TypeError, "relu"):
-        tg.relu(Elsewhere(x))
+    if not tg.cuda.is_available():  # memory of a GPU belongs to the cuda backend
+        with error(RuntimeError, "device", "'cuda' cannot be used"):
+            tg.relu(Elsewhere(x))
+    with error(TypeError, "matmul", "another device"):
+        tg.matmul(x, Elsewhere(x))
 
 
 def test_references_are_given_back() -> None:

@@ -44,6 +44,7 @@ def _same_stream_afterwards() -> Iterator[None]:
 LEFT_OUT = {"size_average", "reduce", "_stacklevel", ("dropout", "inplace")}
 KEYWORD_ONLY_HERE = {("softmax", "dtype"), ("log_softmax", "dtype")}  # they follow _stacklevel
 REQUIRED_HERE = {("softmax", "dim"), ("log_softmax", "dim")}  # torch's default is deprecated
+WITH_VARIANTS = {"cross_entropy_value_and_grad"}  # ladders on cuda and sim
 OWN_POSITIONAL = {"linear": ["activation"]}  # what torch does not have
 NO_PYTHON_SIGNATURE = {  # builtins of torch: their documentation
     "gelu": [("input", inspect.Parameter.empty), ("approximate", "none")],
@@ -80,6 +81,7 @@ def test_functions_without_a_model_in_torch_functional() -> None:
         "b",
         "transpose_a",
         "transpose_b",
+        "variant",
         "out",
     ]
     assert [p.name for p in parameters(tg.identity)] == ["input", "out"]
@@ -98,7 +100,7 @@ def test_backward_takes_what_forward_takes(name: str) -> None:
     forward = parameters(getattr(tg, name.removesuffix("_backward")))
     backward = parameters(getattr(tg, name))
     assert backward[0].name == "grad_output"
-    dropped = {"out", "inplace", "save_preactivation"}
+    dropped = {"out", "inplace", "save_preactivation", "variant"}
     kept = [(p.name, p.kind) for p in forward if p.name not in dropped]
     assert [(p.name, p.kind) for p in backward[1 : 1 + len(kept)]] == kept
     added = backward[1 + len(kept) :]
@@ -112,7 +114,8 @@ def test_value_and_grad_takes_what_forward_takes(name: str) -> None:
     forward = parameters(getattr(tg, name.removesuffix("_value_and_grad")))
     wanted = [(p.name, p.kind, p.default) for p in forward if p.name != "out"]
     mine = [(p.name, p.kind, p.default) for p in parameters(getattr(tg, name))]
-    assert mine == [*wanted, ("wrt", inspect.Parameter.KEYWORD_ONLY, None)]
+    added = ["wrt", "variant"] if name in WITH_VARIANTS else ["wrt"]
+    assert mine == [*wanted, *((name, inspect.Parameter.KEYWORD_ONLY, None) for name in added)]
 
 
 # ---- every op is complete ----------------------------------------------------------------------
@@ -160,7 +163,7 @@ def test_every_op_has_tests(name: str) -> None:
 MODULES = [
     m.name
     for m in pkgutil.walk_packages(tg.__path__, "tilegrad.")
-    if not m.name.rsplit(".", 1)[1].startswith(("_cpu", "__main__"))
+    if not m.name.rsplit(".", 1)[1].startswith(("_cpu", "_sim", "_cuda", "__main__"))
 ]
 
 

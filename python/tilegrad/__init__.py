@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Hand-written kernels, forward and backward, for dense networks.
 
-NumPy arrays in, NumPy arrays out. Functions have the names of torch.nn.functional, each with its
+NumPy arrays in, NumPy arrays out; on ``cuda`` and ``sim`` arrays are ``tilegrad.Array``. Functions have the names of torch.nn.functional, each with its
 ``X_backward``; layers are in ``tilegrad.nn``, optimisers in ``tilegrad.optim``, data sets in
 ``tilegrad.data``.
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tilegrad import nn, optim
 from tilegrad._random import manual_seed
 from tilegrad._train import TrainStep
+from tilegrad.array import Array, asarray, empty, from_dlpack, full, ones, zeros
 from tilegrad.backends import info, num_threads, release_memory, set_num_threads
 from tilegrad.ops import *  # noqa: F403  the names are listed in ops.__all__
 from tilegrad.ops import __all__ as _op_names
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Array",
     "Callback",
     "EarlyStopping",
     "GradcheckError",
@@ -32,17 +34,23 @@ __all__ = [
     "History",
     "TrainStep",
     "Training",
+    "asarray",
+    "empty",
     "fit",
+    "from_dlpack",
+    "full",
     "gradcheck",
     "info",
     "load",
     "manual_seed",
     "nn",
     "num_threads",
+    "ones",
     "optim",
     "release_memory",
     "save",
     "set_num_threads",
+    "zeros",
     *_op_names,
 ]
 
@@ -59,7 +67,7 @@ _LAZY = {
     "load": "_save",
     "save": "_save",
 }
-_SUBMODULES = ("bench", "data", "plot", "reference")
+_SUBMODULES = ("bench", "cuda", "data", "plot", "reference", "sim")
 
 
 def __getattr__(name: str) -> Any:

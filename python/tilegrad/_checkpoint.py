@@ -21,6 +21,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tilegrad.array import Array as DeviceArray
+
 Array: TypeAlias = NDArray[Any]
 Path: TypeAlias = "str | os.PathLike[str]"
 
@@ -54,6 +56,8 @@ def encode(value: Any, name: str, tensors: dict[str, Array]) -> Any:
     """Return a value as JSON has it; arrays go to ``tensors`` under their dotted names."""
     if value is None or type(value) in (bool, int, float, str):
         return value
+    if isinstance(value, DeviceArray):
+        value = value.numpy()
     if isinstance(value, np.ndarray):
         if value.dtype.name not in _DTYPES:
             raise TypeError(f"save: {name} has a dtype that no file holds; got {value.dtype}")

@@ -19,6 +19,7 @@ from tilegrad._callbacks import Callback, History, Progress, Training, say
 from tilegrad._checkpoint import Path, import_safetensors
 from tilegrad._save import load, save
 from tilegrad._train import TrainStep
+from tilegrad.array import asarray
 from tilegrad.data import DataLoader
 from tilegrad.nn.loss import Loss
 from tilegrad.nn.module import Module
@@ -230,7 +231,8 @@ def _train_epoch(
             run.loss = step(x, target)
         run.batch += 1
         samples += len(x)
-        total += run.loss if is_sum else run.loss * len(x)
+        loss = float(run.loss)
+        total += loss if is_sum else loss * len(x)
         for call in calls:
             call.on_batch_end(run)
     seconds = time.perf_counter() - started
@@ -251,12 +253,15 @@ def _evaluate(
     total, samples, right, counted = 0.0, 0, 0, 0
     is_sum = _is_sum(loss_fn)
     ignored = getattr(loss_fn, "ignore_index", None)
+    device = next((parameter.device for parameter in model.parameters()), "cpu")
     for x, target in loader:
-        output = model(np.ascontiguousarray(x))
+        output = model(asarray(np.ascontiguousarray(x), device=device))
         samples += len(x)
         if with_loss:
-            loss = float(loss_fn(output, target))
+            on_device = asarray(np.ascontiguousarray(target), device=device)
+            loss = float(loss_fn(output, on_device))
             total += loss if is_sum else loss * len(x)
+        output = asarray(output, device="cpu")
         if _are_classes(output, target):
             counts = np.ones(target.shape, bool) if ignored is None else target != ignored
             right += int(np.count_nonzero((output.argmax(axis=1) == target) & counts))

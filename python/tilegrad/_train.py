@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tilegrad import _cpu, _random
+from tilegrad import _random, backends
+from tilegrad import array as arrays
 from tilegrad.nn.loss import Loss
 from tilegrad.nn.module import Module, Parameter
 from tilegrad.optim.optimizer import Batch, Optimizer
@@ -22,15 +23,25 @@ Signature: TypeAlias = tuple[Any, ...]
 class Recorder:
     """What modules record into: the native plan and the buffers that belong to it."""
 
-    def __init__(self) -> None:
-        self.plan = _cpu.Plan()
-        self.state = _cpu.StepState()  # seed and offset of the random stream at the step's start
+    def __init__(self, place: int | None = None) -> None:
+        module = backends.at(place)
+        self.device = backends.place_name(place)
+        self.plan = module.Plan()
+        self.state = module.StepState()  # seed and offset of the random stream at the step's start
         self.counters = 0  # random counters that a step consumes
         self.gradients: list[Parameter] = []  # in the order in which backward completes them
 
     def empty(self, shape: Sequence[int], dtype: Any) -> Array:
         """Return a new buffer; the plan keeps it alive once it is used in a call."""
-        return np.empty(tuple(shape), dtype)
+        buffer: Array = arrays.empty(tuple(shape), dtype, device=self.device)
+        return buffer
+
+    def constant(self, values: Array) -> Array:
+        """Return values that never change, C-contiguous on the plan's device."""
+        if isinstance(values, np.ndarray):
+            values = np.ascontiguousarray(values)
+        result: Array = arrays.asarray(values, device=self.device)
+        return result
 
     def take_random(self, words: int) -> int:
         """Return the counter, from the start of the step, of the next so many random words."""
@@ -69,7 +80,8 @@ class TrainStep:
     """Run zero_grad, forward, loss, backward, clipping and update as one native call.
 
     The first batch of a shape and dtype is recorded; later ones replay the plan over the same
-    buffers without Python in between. On the CPU the result equals the long form bit for bit::
+    buffers without Python in between; on a GPU the plan is one CUDA graph, into whose buffers the
+    batch is copied. On the CPU the result equals the long form bit for bit::
 
         optimizer.zero_grad(); loss = loss_fn(model(x), target)
         model.backward(loss_fn.backward(), input_grad=False)
@@ -130,7 +142,8 @@ class TrainStep:
         self.max_norm = max_norm
         self.accumulate = accumulate
         self._parameters = list(model.parameters())
-        self._trained: list[bool] = []  # requires_grad of each when the plans were recorded
+        # requires_grad and buffer of each when the plans were recorded
+        self._trained: list[tuple[bool, int]] = []
         self._plans: dict[Signature, _Plan] = {}
         self._gradients: list[Parameter] = []  # those that a recorded backward pass fills
         self._update: _Update | None = None
@@ -144,7 +157,8 @@ class TrainStep:
             target: Targets, as the loss takes them.
 
         Returns:
-            The loss before the update, a NumPy scalar.
+            The loss before the update: a NumPy scalar; on a device an Array without axes, which
+            has not been waited for.
         """
         loss = self.forward_backward(x, target)
         if self._accumulated >= self.accumulate:
@@ -157,7 +171,7 @@ class TrainStep:
         Called again before ``update``, it adds to the gradients that are there.
         """
         x, target = _as_array(x, "x"), _as_array(target, "target")
-        trained = [p.requires_grad for p in self._parameters]
+        trained = [(p.requires_grad, id(p.data)) for p in self._parameters]
         if trained != self._trained:
             self._plans.clear()
             self._update = None
@@ -170,7 +184,7 @@ class TrainStep:
         recorder.state.seed, recorder.state.offset = _random.take(4 * recorder.counters)
         recorder.plan.run((x, target), self._accumulated > 0)
         self._accumulated += 1
-        return recorded.loss[()]
+        return recorded.loss[()]  # a copy: the next step writes here again
 
     def update(self) -> None:
         """Clip and update with the gradients of the batches since the last update.
@@ -200,8 +214,9 @@ class TrainStep:
             )
         self.model.train()
         self.loss_fn.train()
-        recorder = Recorder()
-        x_input, target_input = np.empty(x.shape, x.dtype), np.empty(target.shape, target.dtype)
+        recorder = Recorder(self._place())
+        x_input = recorder.empty(x.shape, x.dtype)
+        target_input = recorder.empty(target.shape, target.dtype)
         recorder.plan.input(x_input)
         recorder.plan.input(target_input)
         output, backward = self.model._record(recorder, x_input)
@@ -210,8 +225,15 @@ class TrainStep:
         self._gradients = recorder.gradients
         return _Plan(recorder, loss)
 
+    def _place(self) -> int | None:
+        places = {backends.place_of_array(p.data) for p in self._parameters}
+        if len(places) > 1:
+            names = sorted(backends.place_name(place) for place in places)
+            raise TypeError(f"TrainStep: parameters must be on one device; got {names}")
+        return places.pop() if places else None
+
     def _record_update(self, fingerprint: tuple[Any, ...]) -> _Update:
-        plan = _cpu.Plan()
+        plan = backends.at(self._place()).Plan()
         filled = {id(p) for p in self._gradients}
         batches = self.optimizer._batches(filled)
         clipped = [p.grad_buffer() for p in self._parameters if id(p) in filled]
@@ -223,12 +245,12 @@ class TrainStep:
 
 
 def _as_array(value: Any, name: str) -> Array:
-    if isinstance(value, np.ndarray):
-        return value
+    if isinstance(value, (np.ndarray, arrays.Array)):
+        return value  # type: ignore[return-value]
     if not hasattr(value, "__dlpack__"):
         raise TypeError(
             f"TrainStep: {name} must be a numpy.ndarray or have __dlpack__; got "
             f"{type(value).__name__} (call np.asarray on it, with a dtype)"
         )
-    array: Array = np.from_dlpack(value)
+    array: Array = arrays.asarray(value)
     return array

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The compiled backends: which one an operand belongs to, their threads, memory and state.
 
-`_cpu` loads with the package. A backend that is not part of a build is absent: `info()` says why.
+`_cpu` loads with the package, the others at first use. A backend that is not part of a build is
+absent: `info()` says why.
+
+Inside the package a device is a *place*: None is the CPU, -1 is sim, 0, 1, ... are cuda:0, cuda:1.
 """
 
 from __future__ import annotations
@@ -10,17 +13,28 @@ import importlib
 import importlib.util
 from typing import Any
 
+from numpy import ndarray
+
 from . import _cpu
 
 _NAMES = ("cpu", "sim", "cuda")
+SIM = -1
+
+
+class _Loaded:
+    """The modules of the device backends, once they are loaded."""
+
+    sim: Any = None  # `_sim`, or `_sim_trace` inside `tilegrad.sim.trace()`
+    cuda: Any = None
+    array: Any = None  # the class Array
 
 
 def of(x: object) -> Any:
     """Return the backend module that computes on an operand.
 
     Every public function calls it once, on its first operand, so it must stay a few instructions.
-    A NumPy array, and whatever else lies in the memory of the CPU, belongs to `_cpu`, which also
-    refuses what it cannot read.
+    Whatever lies in the memory of the CPU belongs to `_cpu`, which also refuses what it cannot
+    read.
 
     Args:
         x: The first operand of a call.
@@ -33,7 +47,91 @@ def of(x: object) -> Any:
         >>> of(np.zeros(3)).__name__
         'tilegrad._cpu'
     """
+    kind = type(x)
+    if kind is ndarray:
+        return _cpu
+    if kind is _Loaded.array:
+        return at(x._place)  # type: ignore[attr-defined]
+    if hasattr(x, "__dlpack_device__") and not isinstance(x, ndarray):
+        device = x.__dlpack_device__()
+        if int(device[0]) == 2:
+            return at(int(device[1]))
     return _cpu
+
+
+def at(place: int | None) -> Any:
+    """Return the module of a place, loaded at the first call.
+
+    Raises:
+        RuntimeError: If the backend is missing or has no such device; the text says why.
+    """
+    if place is None:
+        return _cpu
+    loaded = _Loaded.sim if place == SIM else _Loaded.cuda
+    return _load(place) if loaded is None else loaded
+
+
+def _load(place: int) -> Any:
+    name = "sim" if place == SIM else "cuda"
+    reason = _reason_missing(name)
+    if reason is not None:
+        raise RuntimeError(f"device: {name!r} cannot be used: {reason}")
+    from .array import Array
+
+    _Loaded.array = Array
+    module = importlib.import_module(f"{__package__}._{name}")
+    setattr(_Loaded, name, module)
+    return module
+
+
+def place_of(device: str) -> int | None:
+    """Return the place of a device by its name.
+
+    Args:
+        device: "cpu", "sim", "cuda" (the first one) or "cuda:N".
+
+    Raises:
+        TypeError: If device is no string.
+        ValueError: If there is no device of that name.
+        RuntimeError: If its backend is missing; the text says why.
+
+    Example:
+        >>> place_of("cpu"), place_of("sim")
+        (None, -1)
+    """
+    if not isinstance(device, str):
+        raise TypeError(f"device: must be a string, such as 'cpu'; got {device!r}")
+    if device == "cpu":
+        return None
+    name, _, number = device.partition(":")
+    known = device == "sim" or (name == "cuda" and (device == name or number.isdecimal()))
+    if not known:
+        raise ValueError(f"device: must be cpu, sim, cuda or cuda:N; got {device!r}")
+    place = SIM if name == "sim" else int(number or 0)
+    module = at(place)
+    if place >= 0 and place >= module.device_count():
+        raise RuntimeError(
+            f"device: {device!r} cannot be used: there are {module.device_count()} CUDA devices"
+            + (f" ({module.reason_unavailable()})" if module.device_count() == 0 else "")
+        )
+    return place
+
+
+def place_name(place: int | None) -> str:
+    """Return a place's name.
+
+    Example:
+        >>> place_name(None), place_name(-1), place_name(1)
+        ('cpu', 'sim', 'cuda:1')
+    """
+    if place is None:
+        return "cpu"
+    return "sim" if place == SIM else f"cuda:{place}"
+
+
+def place_of_array(x: object) -> int | None:
+    """Return the place of an operand; None for whatever lies in the memory of the CPU."""
+    return x._place if type(x) is _Loaded.array else None  # type: ignore[attr-defined]
 
 
 def num_threads() -> int:
@@ -72,7 +170,7 @@ def set_num_threads(n: int) -> None:
 
 
 def release_memory() -> int:
-    """Give the memory that tilegrad keeps for later results back to the system.
+    """Give the memory that tilegrad keeps for later results back: the CPU's and every device's.
 
     Arrays in use are untouched. The workspace of other threads stays with them.
 
@@ -83,7 +181,8 @@ def release_memory() -> int:
         >>> release_memory() >= 0
         True
     """
-    return int(_cpu.release_memory())
+    modules = (_cpu, _Loaded.sim, _Loaded.cuda)
+    return sum(int(module.release_memory()) for module in modules if module is not None)
 
 
 def _reason_missing(name: str) -> str | None:
@@ -92,31 +191,12 @@ def _reason_missing(name: str) -> str | None:
     if importlib.util.find_spec(module) is None:
         return f"this build of tilegrad has no {module}"
     try:
-        importlib.import_module(module)
+        loaded = importlib.import_module(module)
     except ImportError as error:
         return str(error)
+    if name == "cuda" and loaded.device_count() == 0:
+        return str(loaded.reason_unavailable())
     return None
-
-
-def check_device(device: str) -> None:
-    """Check that arrays can live on a device.
-
-    Args:
-        device: "cpu", "sim", "cuda" or "cuda:N".
-
-    Raises:
-        ValueError: If there is no device of that name.
-        RuntimeError: If its backend is missing; the text says why.
-
-    Example:
-        >>> check_device("cpu")
-    """
-    name = device.partition(":")[0] if device.startswith("cuda:") else device
-    if name not in _NAMES:
-        raise ValueError(f"device: must be cpu, sim, cuda or cuda:N; got {device!r}")
-    reason = _reason_missing(name)
-    if reason is not None:
-        raise RuntimeError(f"device: {device!r} cannot be used: {reason}")
 
 
 def info() -> dict[str, Any]:

@@ -3,18 +3,27 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``tilegrad bench``; replaces this process to set the environment of the libraries.
+    """Run ``tilegrad bench``; for the CPU it replaces this process to set the environment.
 
     Args:
         argv: Arguments after ``tilegrad bench``. Default: those of this process.
 
     Returns:
         The exit status.
-    """
-    from .cpu import main
 
-    return main(argv)
+    Raises:
+        RuntimeError: cuda is asked for and there is none; the text says why.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given[:1] == ["cuda"]:
+        from . import cuda
+
+        return cuda.main(given[1:])
+    from . import cpu
+
+    return cpu.main(given)

@@ -36,7 +36,8 @@ def parser() -> argparse.ArgumentParser:
         "fastest peer's time over ours: above 1, tilegrad is faster.",
     )
     add = result.add_argument
-    add("device", nargs="?", choices=("cpu",), default="cpu", help="what to measure (default: cpu)")
+    add("device", nargs="?", choices=("cpu",), default="cpu",
+        help="what to measure (default: cpu); for GPUs see tilegrad bench cuda --help")  # fmt: skip
     add("--quick", action="store_true",
         help="a selection, in under a minute; its figures are rough")  # fmt: skip
     add("--threads", type=int, default=1, metavar="N",

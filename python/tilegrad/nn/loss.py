@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tilegrad import ops
+from tilegrad.array import asarray
 from tilegrad.nn.module import Array, Module
 
 if TYPE_CHECKING:
@@ -91,6 +90,7 @@ class CrossEntropyLoss(Loss):
         label_smoothing: Share of the target spread evenly over the classes, in [0, 1].
 
     Example:
+        >>> import numpy as np
         >>> loss_fn = CrossEntropyLoss()
         >>> print(loss_fn(np.zeros((1, 4)), np.array([2])))  # log 4
         1.3862943611198906
@@ -118,6 +118,10 @@ class CrossEntropyLoss(Loss):
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
 
+    def _move(self, device: str) -> None:
+        if self.weight is not None:
+            self.weight = asarray(self.weight, device=device)
+
     def _options(self) -> dict[str, Any]:
         return {
             "weight": self.weight,
@@ -131,7 +135,7 @@ class CrossEntropyLoss(Loss):
             return super()._record_loss(recorder, input, target)
         loss = recorder.empty((), input.dtype)
         gradient = recorder.empty(input.shape, input.dtype)
-        weight = None if self.weight is None else np.ascontiguousarray(self.weight)
+        weight = None if self.weight is None else recorder.constant(self.weight)
         recorder.plan.cross_entropy(
             loss, gradient, input, target, weight, self.ignore_index, self.reduction,
             self.label_smoothing,
@@ -148,6 +152,7 @@ class MSELoss(Loss):
         reduction: "none", "mean" or "sum".
 
     Example:
+        >>> import numpy as np
         >>> loss_fn = MSELoss()
         >>> print(loss_fn(np.array([1.0, 2.0]), np.array([1.0, 4.0])))
         2.0

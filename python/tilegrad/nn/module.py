@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tilegrad import backends
+from tilegrad.array import Array as DeviceArray
+from tilegrad.array import asarray, zeros_like
 
 if TYPE_CHECKING:
     from tilegrad._train import Recorder
@@ -44,13 +46,17 @@ class Parameter:
     __slots__ = ("__weakref__", "_data", "_filled", "_grad", "grad_ready", "requires_grad")
 
     def __init__(self, data: Array, requires_grad: bool = True) -> None:
-        values = np.array(data, order="C", copy=True)
-        if values.dtype not in (np.float32, np.float64) or not isinstance(data, np.ndarray):
+        if isinstance(data, DeviceArray):
+            values: Any = data.copy()
+        else:
+            values = np.array(data, order="C", copy=True)
+        is_array = isinstance(data, (np.ndarray, DeviceArray))
+        if values.dtype not in (np.float32, np.float64) or not is_array:
             raise TypeError(
                 f"Parameter: data must be a float32 or float64 array; got {type(data).__name__} "
                 f"of {values.dtype} (call np.asarray with a dtype)"
             )
-        self._data = values
+        self._data: Array = values
         self._grad: Array | None = None  # the buffer, once there was a gradient
         self._filled = False
         self.requires_grad = requires_grad
@@ -83,8 +89,24 @@ class Parameter:
     def grad_buffer(self) -> Array:
         """Return the gradient's memory whether or not it holds a gradient now."""
         if self._grad is None:
-            self._grad = np.zeros_like(self._data)
+            self._grad = zeros_like(self._data)
         return self._grad
+
+    def to(self, device: str) -> Parameter:
+        """Move the values and the gradient to a device; return self.
+
+        On another device they have new buffers; recorded training steps notice that.
+        """
+        if backends.place_of(device) != backends.place_of_array(self._data):
+            self._data = asarray(self._data, device=device)
+            if self._grad is not None:
+                self._grad = asarray(self._grad, device=device)
+        return self
+
+    @property
+    def device(self) -> str:
+        """Name of the device that the values are on."""
+        return backends.place_name(backends.place_of_array(self._data))
 
     def mark_grad(self) -> None:
         """Say that the buffer now holds a complete gradient; call the ``grad_ready`` hook."""
@@ -300,11 +322,25 @@ class Module:
     def to(self, device: str) -> Module:
         """Move every parameter to a device, in place; return self.
 
+        Each Parameter stays the object that it is; an optimiser's buffers follow at its next step.
+
+        Args:
+            device: "cpu", "sim", "cuda" or "cuda:N".
+
         Raises:
-            RuntimeError: The device's backend is not in this build.
+            TypeError: device is no string.
+            RuntimeError: The device cannot be used; the text says why.
         """
-        backends.check_device(device)
+        backends.place_of(device)
+        for parameter in self.parameters():
+            parameter.to(device)
+        for module in self.modules():
+            module.__dict__["_saved"] = None
+            module._move(device)
         return self
+
+    def _move(self, device: str) -> None:
+        """Move what a module keeps besides its parameters."""
 
     # ---- state ------------------------------------------------------------------------------
 
@@ -344,17 +380,28 @@ class Module:
             batch_size: Samples at a time; None runs them all at once.
 
         Returns:
-            The outputs of all samples.
+            The outputs of all samples: a NumPy array if x is one, whatever device the model is on.
         """
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"predict: batch_size must be at least 1; got {batch_size}")
+        place = backends.place_of_array(next((p.data for p in self.parameters()), None))
+        moved = place is not None and isinstance(x, np.ndarray)
+
+        def run(part: Any) -> Any:
+            if not moved:
+                return self(part)
+            return self(asarray(part, device=backends.place_name(place))).numpy()
+
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
             if batch_size is None or len(x) <= batch_size:
-                result: Array = self(x)
+                result: Array = run(x)
                 return result
-            pieces = [self(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
+            pieces = [run(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
+            if not isinstance(pieces[0], np.ndarray):
+                host = np.concatenate([piece.numpy() for piece in pieces])
+                return asarray(host, device=pieces[0].device)  # type: ignore[no-any-return]
             return np.concatenate(pieces)
         finally:
             for module, mode in modes:
@@ -380,7 +427,7 @@ _forward_pass = _ForwardPass()
 
 
 def _check_like(buffer: Array, value: ArrayLike, what: str) -> None:
-    array = np.asarray(value)
+    array: Any = value if isinstance(value, DeviceArray) else np.asarray(value)
     if array.shape != buffer.shape:
         raise ValueError(f"{what}: shape must be {buffer.shape}; got {array.shape}")
     if array.dtype != buffer.dtype:
@@ -389,4 +436,9 @@ def _check_like(buffer: Array, value: ArrayLike, what: str) -> None:
 
 def _copy_into(buffer: Array, value: Array, what: str) -> None:
     _check_like(buffer, value, what)
-    np.copyto(buffer, value)
+    if isinstance(buffer, DeviceArray):
+        buffer._assign(value)
+    elif isinstance(value, DeviceArray):
+        np.copyto(buffer, value.numpy())
+    else:
+        np.copyto(buffer, value)

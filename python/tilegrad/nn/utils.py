@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
-from tilegrad import _cpu
+from tilegrad import backends
 from tilegrad.nn.module import Parameter
 
 
@@ -29,13 +28,14 @@ def clip_grad_norm_(
         error_if_nonfinite: Raise when the norm is NaN or infinite; the gradients are untouched.
 
     Returns:
-        The norm before clipping, a NumPy scalar.
+        The norm before clipping: a NumPy scalar, on a device an Array without axes.
 
     Raises:
         ValueError: max_norm is negative or NaN, or norm_type is another number.
         RuntimeError: The norm is not finite and error_if_nonfinite is set.
 
     Example:
+        >>> import numpy as np
         >>> p = Parameter(np.zeros(2))
         >>> p.grad = np.array([3.0, 4.0])
         >>> print(clip_grad_norm_(p, 1.0), p.grad.round(3))
@@ -46,11 +46,12 @@ def clip_grad_norm_(
     if isinstance(parameters, Parameter):
         parameters = [parameters]
     gradients = [p.grad for p in parameters if p.grad is not None]
-    state = _cpu.StepState()
-    norm = _cpu.clip_scale(gradients, max_norm, norm_type, state)
-    if error_if_nonfinite and not np.isfinite(norm):
+    module = backends.of(gradients[0]) if gradients else backends.at(None)
+    state = module.StepState()
+    norm = module.clip_scale(gradients, max_norm, norm_type, state)
+    if error_if_nonfinite and not math.isfinite(norm):
         raise RuntimeError(
             f"clip_grad_norm_: the norm of the gradients is {norm}; nothing was changed"
         )
-    _cpu.scale(gradients, state)
+    module.scale(gradients, state)
     return norm

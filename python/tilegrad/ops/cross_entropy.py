@@ -114,6 +114,7 @@ def cross_entropy_value_and_grad(
     label_smoothing: float = 0.0,
     *,
     wrt: Wrt | None = None,
+    variant: str | None = None,
 ) -> tuple[Any, Array]:
     """Return the loss of `cross_entropy` and its gradient, each row read once for both.
 
@@ -127,13 +128,16 @@ def cross_entropy_value_and_grad(
         reduction: As in `cross_entropy`; for "none" grad_output is an array of ones.
         label_smoothing: As in `cross_entropy`.
         wrt: "input", the only choice; a tuple of it returns a tuple.
+        variant: On cuda and sim, the rung of the cross-entropy ladder to run, such as
+            "online_warp" or "one_pass"; None lets shape, dtype and device choose.
 
     Returns:
         `(loss, gradient of input)`.
 
     Raises:
         TypeError: If an operand is no array of a supported dtype, or dtypes differ.
-        ValueError: If shapes do not fit, an option is out of range, or a class index is.
+        ValueError: If shapes do not fit, an option is out of range, a class index is, or
+            there is no such variant.
 
     Example:
         >>> import numpy as np
@@ -143,6 +147,6 @@ def cross_entropy_value_and_grad(
         (1.386294, [[0.25, -0.75, 0.25, 0.25]])
     """
     pair: tuple[Any, Array] = of(input).cross_entropy_value_and_grad(
-        input, target, weight, ignore_index, reduction, label_smoothing, wrt
+        input, target, weight, ignore_index, reduction, label_smoothing, wrt, variant
     )
     return pair

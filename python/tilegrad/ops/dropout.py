@@ -9,6 +9,7 @@ import numbers
 import numpy as np
 
 from .. import _random
+from ..array import Array as DeviceArray
 from ..backends import of
 from ._operands import Array, Operand, Wrt
 
@@ -72,7 +73,7 @@ def dropout(
     elif offset is not None:
         raise ValueError(f"dropout: offset needs a seed; got offset={offset} without one")
     backend = of(input)
-    known = isinstance(input, np.ndarray) and input.dtype in (np.float32, np.float64)
+    known = isinstance(input, (np.ndarray, DeviceArray)) and input.dtype in (np.float32, np.float64)
     if not training or p == 0:
         if known and out is None:
             return input  # type: ignore[return-value]

@@ -15,6 +15,7 @@ def matmul(
     *,
     transpose_a: bool = False,
     transpose_b: bool = False,
+    variant: str | None = None,
     out: Array | None = None,
 ) -> Array | Scalar:
     """Multiply matrices, or batches of them, by NumPy's rules.
@@ -30,6 +31,8 @@ def matmul(
         b: `(..., k, n)`, with `transpose_b` `(..., n, k)`, or `(k,)`; dtype of `a`.
         transpose_a: Swap the last two axes of `a` first.
         transpose_b: Swap the last two axes of `b` first.
+        variant: On cuda and sim, the rung of the matmul ladder to run, such as "shared" or
+            "tensor_core"; None lets shape, dtype and device choose.
         out: C-contiguous array for the result; it must not overlap an operand.
 
     Returns:
@@ -37,7 +40,7 @@ def matmul(
 
     Raises:
         TypeError: If an operand is no array of a supported dtype, or dtypes differ.
-        ValueError: If sizes do not fit, or a vector is to be transposed.
+        ValueError: If sizes do not fit, a vector is to be transposed, or there is no such variant.
 
     Example:
         >>> import numpy as np
@@ -50,7 +53,7 @@ def matmul(
 
     Source: numpy.matmul, torch.matmul
     """
-    result: Array | Scalar = of(a).matmul(a, b, transpose_a, transpose_b, out)
+    result: Array | Scalar = of(a).matmul(a, b, transpose_a, transpose_b, variant, out)
     return result
 
 

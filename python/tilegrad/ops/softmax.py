@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from ..array import Array as DeviceArray
 from ..backends import of
 from ._operands import Array, Operand, Wrt
 
@@ -17,6 +18,10 @@ def _cast(op: str, input: Any, dtype: DTypeLike) -> Any:
     wanted = np.dtype(dtype)
     if wanted not in (np.float32, np.float64):
         raise TypeError(f"{op}: dtype must be float32 or float64; got {wanted}")
+    if isinstance(input, DeviceArray):
+        if input.dtype != wanted:
+            raise TypeError(f"{op}: an Array is not cast on its device; got dtype={wanted}")
+        return input
     if not isinstance(input, (np.ndarray, np.generic)):
         if not hasattr(input, "__dlpack__"):
             raise TypeError(f"{op}: input must be an array; got {type(input).__name__}")
@@ -35,7 +40,8 @@ def _backward_in_dtype(
     out: Any,
 ) -> Any:
     """Differentiate a softmax that cast its input first: compute in dtype, cast the result back."""
-    backward, own = getattr(of(input), op), np.asarray(input).dtype
+    backward = getattr(of(input), op)
+    own = input.dtype if isinstance(input, DeviceArray) else np.asarray(input).dtype
     if own == dtype:
         return backward(grad_output, input, dim, output, wrt, out)
     if own not in (np.float32, np.float64):

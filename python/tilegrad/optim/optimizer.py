@@ -13,20 +13,24 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tilegrad import _cpu
+from tilegrad import backends
+from tilegrad.array import Array, asarray, zeros_like
 from tilegrad.nn.module import Parameter
 
 Group: TypeAlias = dict[str, Any]
 Params: TypeAlias = "Iterable[Parameter] | Iterable[Mapping[str, Any]]"
 Buffers: TypeAlias = "list[NDArray[Any]] | None"
 
+_place = backends.place_of_array
+
 
 @dataclass
 class Batch:
-    """Parameters that one native call updates: one group, dtype and step count."""
+    """Parameters that one native call updates: one group, device, dtype and step count."""
 
     group: Group
     params: list[Parameter]
+    module: Any  # the backend
     state: Any  # the native StepState that the kernels read
     operands: list[Buffers]  # values, gradients, then each buffer's list, or None where unused
 
@@ -101,7 +105,7 @@ class Optimizer:
         self._version += 1
         for batch in self._batches():
             self._prepare(batch)
-            self._update(_cpu, batch)
+            self._update(batch.module, batch)
             self._count(batch)
 
     # ---- to be defined by a subclass --------------------------------------------------------
@@ -122,17 +126,19 @@ class Optimizer:
 
     def _batches(self, filled: Container[int] | None = None) -> list[Batch]:
         """Group the parameters that have a gradient, or whose id is in ``filled``."""
-        batches: dict[tuple[int, Any, int], list[Parameter]] = {}
+        batches: dict[tuple[int, int | None, Any, int], list[Parameter]] = {}
         for i, group in enumerate(self.param_groups):
             for parameter in group["params"]:
                 has_grad = parameter.grad is not None if filled is None else id(parameter) in filled
                 if has_grad:
                     step = self.state.get(parameter, {}).get("step", 0)
-                    batches.setdefault((i, parameter.dtype, step), []).append(parameter)
+                    place = _place(parameter.data)
+                    key = (i, place, parameter.dtype, step)
+                    batches.setdefault(key, []).append(parameter)
         return [
-            Batch(group, params, _cpu.StepState(), self._operands(group, params))
-            for (i, _, _), params in batches.items()
-            for group in [self.param_groups[i]]
+            Batch(group, params, module, module.StepState(), self._operands(group, params))
+            for (i, place, _, _), params in batches.items()
+            for group, module in [(self.param_groups[i], backends.at(place))]
         ]
 
     def _operands(self, group: Group, params: list[Parameter]) -> list[Buffers]:
@@ -141,7 +147,9 @@ class Optimizer:
             state = self.state.setdefault(parameter, {"step": 0})
             for name in used:
                 if name not in state:
-                    state[name] = np.zeros_like(parameter.data)
+                    state[name] = zeros_like(parameter.data)
+                elif _place(state[name]) != _place(parameter.data):  # the parameter has moved
+                    state[name] = asarray(state[name], device=parameter.device)
         operands: list[Buffers] = [[p.data for p in params], [p.grad_buffer() for p in params]]
         return operands + [
             [self.state[p][name] for p in params] if name in used else None
@@ -235,14 +243,16 @@ class Optimizer:
         checked: dict[str, Any] = {"step": step}
         for key in (name for name in self._buffer_names if name in buffers):  # in a fixed order
             value = values[key]
-            if not isinstance(value, np.ndarray):
+            if not isinstance(value, (np.ndarray, Array)):
                 raise ValueError(f"{what}: {key} must be an array; got {type(value).__name__}")
             if value.shape != parameter.shape or value.dtype != parameter.dtype:
                 raise ValueError(
                     f"{what}: {key} must be {parameter.shape} {parameter.dtype}; got "
                     f"{value.shape} {value.dtype}"
                 )
-            checked[key] = np.array(value, order="C", copy=True)
+            checked[key] = asarray(value, device=parameter.device)
+            if checked[key] is value or isinstance(checked[key], np.ndarray):
+                checked[key] = np.array(value, order="C") if _place(value) is None else value.copy()
         return checked
 
     def __repr__(self) -> str:

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""One training step of a multilayer perceptron: a graph of ours; torch eager, graph, compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import tilegrad as tg
+from tilegrad.bench.device import Workbench, host, tensor
+from tilegrad.bench.environment import torch
+from tilegrad.bench.harness import OURS, Call, Case, Contest, agree
+from tilegrad.bench.workloads._common import FLOAT
+from tilegrad.bench.workloads.train_step import _expected
+
+from ._common import size
+
+SIZES = (784, 512, 512, 10)
+_BATCHES = (32, 128, 1024, 65536)
+_RATES = {"SGD": 0.1, "Adam": 1e-3}
+_STATE = {"SGD": 0, "Adam": 2}  # arrays beside the parameters that are read and written
+_STEPS_CHECKED = 3
+_LARGEST_CHECKED = 2048  # rows; a larger batch is compared between the sides only
+
+
+def cases(bench: Workbench) -> list[Case]:
+    """Return the cases: the same batch, which lies on the device, in every step."""
+    result = []
+    widths = tuple(size(bench, width) for width in SIZES)
+    layers = [a * b for a, b in pairwise(widths)]
+    parameters = sum(layers) + sum(widths[1:])
+    for optimizer in _RATES:
+        for rows in _BATCHES:
+            batch = size(bench, rows)
+            flops = batch * (6.0 * sum(layers) - 2 * layers[0])  # nobody needs the first dx
+            moved = FLOAT * (parameters * (2 + 2 * _STATE[optimizer]) + batch * widths[0])
+            build = partial(_build, bench, widths, batch, optimizer)
+            name = f"{optimizer} batch {batch} f32"
+            quick = (optimizer, rows) == ("SGD", 128)
+            result.append(Case("train_step", name, moved, flops, build, quick, False))
+    return result
+
+
+def _build(bench: Workbench, widths: tuple[int, ...], batch: int, optimizer: str) -> Contest:
+    x, target = bench.normal("float32", batch, widths[0]), bench.classes(batch, widths[-1])
+    start = [
+        part
+        for i, o in pairwise(widths)
+        for part in (
+            bench.normal("float32", o, i, scale=i**-0.5), bench.normal("float32", o, scale=1 / i)
+        )
+    ]  # fmt: skip
+    layers = [
+        tg.nn.Linear(i, o, activation="relu" if k < len(widths) - 2 else None)
+        for k, (i, o) in enumerate(pairwise(widths))
+    ]
+    model = tg.nn.Sequential(*layers).to(bench.device)
+    for parameter, values in zip(model.parameters(), start, strict=True):
+        parameter.data = values
+    update = getattr(tg.optim, optimizer)(model.parameters(), _RATES[optimizer])
+    step = tg.TrainStep(model, tg.nn.CrossEntropyLoss(), update)
+    sides: dict[str, Call] = {OURS: lambda: step(x, target)}
+    slow_down: dict[str, Callable[[float], None]] = {OURS: partial(_rate, update)}
+    if torch() is not None:
+        for label in ("torch", "torch graph", "torch compile") if bench.cuda else ("torch",):
+            how = partial(_torch, bench, label, start, tensor(x), tensor(target), optimizer)
+            if (made := bench.attempt(label, how)) is not None:
+                sides[label], slow_down[label] = made
+
+    def check() -> None:
+        losses = {}
+        for side, call in sides.items():
+            slow_down[side](_RATES[optimizer])
+            losses[side] = [float(host(call())) for _ in range(_STEPS_CHECKED)]
+        if batch <= _LARGEST_CHECKED:
+            arrays = [host(part) for part in start]
+            rows = host(x), host(target).astype(int)
+            wanted = [float(part) for part in _expected(arrays, *rows, optimizer)]
+        else:
+            wanted = losses.get("torch", losses[OURS])
+        for side, got in losses.items():
+            # what was run to build a graph or compile has been undone, so all start alike
+            agree({side: got}, wanted, 1e-3)
+            # a rate this small keeps weights, gradients and means from becoming denormal numbers
+            slow_down[side](1e-7)
+
+    return Contest(sides[OURS], {k: v for k, v in sides.items() if k != OURS}, check)
+
+
+def _rate(optimizer: Any, rate: float) -> None:
+    for group in optimizer.param_groups:
+        if hasattr(group["lr"], "fill_"):  # of a captured graph: a tensor that it reads
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def _torch(
+    bench: Workbench, label: str, start: list[Any], x: Any, target: Any, optimizer: str
+) -> tuple[Call, Callable[[float], None]]:
+    """Return a step of torch, fresh from the start values, and what sets its learning rate."""
+    pt = torch()
+    modules: list[Any] = []
+    for weight, bias in zip(start[::2], start[1::2], strict=True):
+        layer = pt.nn.Linear(*weight.shape[::-1], device=x.device)
+        layer.weight.data.copy_(tensor(weight))
+        layer.bias.data.copy_(tensor(bias))
+        modules += [layer, pt.nn.ReLU()]
+    model, loss_of = pt.nn.Sequential(*modules[:-1]), pt.nn.CrossEntropyLoss()
+    graphed = label == "torch graph"
+    rate = pt.tensor(0.0, device=x.device) if graphed else 0.0  # building must not move the weights
+    options: dict[str, Any] = {"fused": True}
+    if graphed and optimizer == "Adam":
+        options["capturable"] = True
+    update = getattr(pt.optim, optimizer)(model.parameters(), rate, **options)
+
+    def forward() -> Any:
+        return loss_of(model(x), target)
+
+    if label == "torch compile":
+        forward = pt.compile(forward, dynamic=False)
+
+    def step() -> Any:
+        update.zero_grad(set_to_none=True)
+        loss = forward()
+        loss.backward()
+        update.step()
+        return loss.detach()
+
+    if not graphed:
+        step()
+        update.state.clear()
+        return step, partial(_rate, update)
+    for _ in range(3):
+        step()
+    bench.synchronize()
+    graph = pt.cuda.CUDAGraph()
+    stream = pt.cuda.current_stream()
+    with pt.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        loss = step()
+    for state in update.state.values():  # in place: the graph holds the addresses
+        for value in state.values():
+            if hasattr(value, "zero_"):
+                value.zero_()
+
+    def replay() -> Any:
+        graph.replay()
+        return loss
+
+    return replay, partial(_rate, update)

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""The CUDA build on a machine that need not have a GPU: resources, import, missing code."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import check_ptxas
+import tilegrad as tg
+from tilegrad import backends
+
+HAS_CUDA_BUILD = importlib.util.find_spec("tilegrad._cuda") is not None
+LIST = "75-real,80-real,90a-real,80-virtual"
+
+
+def test_kernels_keep_to_their_budget_and_never_spill() -> None:
+    build = check_ptxas.latest_build()
+    if build is None:
+        assert shutil.which("nvcc") is None or not HAS_CUDA_BUILD
+        pytest.skip("this build has no CUDA kernels: there is no nvcc")
+    usage = check_ptxas.read(build)
+    assert len(usage) > 20, f"only {sorted(usage)}"
+    budget = json.loads(check_ptxas.BUDGET.read_text())
+    assert check_ptxas.complaints(usage, budget) == []
+    spilled = [
+        (kernel, architecture)
+        for kernel, architectures in usage.items()
+        for architecture, used in architectures.items()
+        if used["spills"] > 0
+    ]
+    assert spilled == []
+
+
+def test_complaints_name_what_is_over_budget_new_or_gone() -> None:
+    allowed = {"stack": 0, "spills": 0, "registers": 32, "shared": 0}
+    budget = {"a_kernel": {"sm_80": allowed}, "gone_kernel": {"sm_80": allowed}}
+    usage = {
+        "a_kernel": {"sm_80": {**allowed, "registers": 33}},
+        "new_kernel": {"sm_80": allowed},
+    }
+    found = check_ptxas.complaints(usage, budget)
+    assert len(found) == 3
+    assert "a_kernel on sm_80: registers 33, allowed 32" in found
+    assert any(text.startswith("new_kernel has no budget for sm_80") for text in found)
+    assert "gone_kernel is in the budget but not in the build" in found
+
+
+def test_the_name_of_a_kernel_is_read_from_its_mangled_name() -> None:
+    mangled = (
+        "_ZN8tilegrad4cuda52_GLOBAL__N__c283e578_13_activation_cu_9937ea71_2087226"
+        "activation_backward_kernelINS0_7float16EEEvPT_"
+    )
+    assert check_ptxas.kernel_name(mangled) == "activation_backward_kernel"
+
+
+@pytest.mark.skipif(not HAS_CUDA_BUILD, reason="this build has no CUDA backend: there is no nvcc")
+def test_the_cuda_module_imports_without_a_driver_and_says_what_is_missing() -> None:
+    code = (
+        "import sys; before = set(sys.modules); import tilegrad as tg;"
+        "assert 'tilegrad._cuda' not in sys.modules, 'loaded before it is needed';"
+        "import tilegrad._cuda as m; print(m.device_count(), '|', m.reason_unavailable())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    count, reason = done.stdout.strip().split(" | ")
+    if int(count) > 0:
+        return
+    assert reason
+    assert not tg.cuda.is_available()
+    assert tg.cuda.device_count() == 0
+    with pytest.raises(RuntimeError, match="device: 'cuda' cannot be used: "):
+        tg.zeros(3, device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("built", "capability", "runs"),
+    [
+        ("80-real", 80, True),
+        ("80-real", 86, True),  # machine code of a major version runs on its later minors
+        ("80-real", 90, False),
+        ("86-real", 80, False),
+        ("80-virtual", 90, True),  # PTX is compiled by the driver for what came later
+        ("80-virtual", 75, False),
+        ("80", 75, False),
+        ("80", 120, True),
+        ("90a-real", 90, True),
+        ("90a-real", 91, False),  # the letter: this device and no other
+        ("90a-virtual", 100, False),
+        (LIST, 75, True),
+        (LIST, 70, False),
+        (LIST, 120, True),
+        ("", 80, False),
+    ],
+)
+def test_a_device_without_code_in_the_build_is_named(
+    built: str, capability: int, runs: bool
+) -> None:
+    module: Any = backends.at(backends.SIM)  # the same source as _cuda's
+    text = module._missing_code(built, capability, "Some GPU")
+    if runs:
+        assert text == ""
+        return
+    major, minor = divmod(capability, 10)
+    suffix = "a" if capability == 90 else ""
+    assert text.startswith(f"cuda: this build has no code for Some GPU (compute capability {major}")
+    assert f"{major}.{minor}" in text
+    assert f"it has {built}." in text
+    assert f"TILEGRAD_CUDA_ARCHITECTURES={capability}{suffix}-real" in text
