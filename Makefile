@@ -8,7 +8,7 @@ CUDA_ARCHITECTURES ?= 75-real;80-real;90a-real
 SOURCES := $(shell find csrc python cmake CMakeLists.txt pyproject.toml -type f \
              -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: help demo test test-full test-oldest lint sanitize bench clean
+.PHONY: help demo test test-full test-oldest lint sanitize bench gpu-check clean
 help:
 	@echo "make demo       train a network on real images (Fashion-MNIST if installed, else digits)"
 	@echo "make test       lint, type-check and run every test that this machine can run"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint       formatting, types, generated stubs"
 	@echo "make sanitize   the core of the suite under ASan and UBSan, the pool under TSan"
 	@echo "make bench      measure every kernel beside NumPy and PyTorch"
+	@echo "make gpu-check  on a CUDA machine, offline: build, tests, sanitizers, benchmarks"
 	@echo "make clean      remove what the above made"
 
 $(BIN)/python:
@@ -52,7 +53,7 @@ test: lint .venv/.test
 
 test-full: lint .venv/.test
 	$(BIN)/python -m pytest --full
-	$(MAKE) sanitize
+	$(BIN)/python tests/run_sanitized.py --sim
 
 lint: .venv/.test
 	$(BIN)/ruff check
@@ -75,6 +76,13 @@ test-oldest:
 
 bench: .venv/.test
 	$(BIN)/tilegrad bench cpu
+
+# On a CUDA machine, without a registry: build, test, watch and time the kernels; benchmarks/gpu_check.py
+# says what else it takes. WHEELS names a folder of wheels for packages that are not installed.
+WHEELS ?=
+GPU_CHECK ?=
+gpu-check:
+	$(PYTHON) benchmarks/gpu_check.py $(if $(WHEELS),--wheels "$(WHEELS)") $(GPU_CHECK)
 
 clean:
 	rm -rf .venv build dist

@@ -33,7 +33,7 @@ add_library(tilegrad_cuda STATIC ${cuda_sources})
 target_compile_definitions(tilegrad_cuda PUBLIC TILEGRAD_BACKEND=cuda TILEGRAD_HALF=1)
 target_compile_options(tilegrad_cuda PRIVATE
   -O3 --expt-relaxed-constexpr -Xcompiler=-Wall,-Wextra,-fno-gnu-unique,-Wno-psabi
-  -Xptxas=-v,-warn-spills $<$<BOOL:${TILEGRAD_WERROR}>:-Werror=all-warnings>)
+  --compress-mode=size -Xptxas=-v,-warn-spills $<$<BOOL:${TILEGRAD_WERROR}>:-Werror=all-warnings>)
 set_target_properties(tilegrad_cuda PROPERTIES CUDA_VISIBILITY_PRESET hidden)
 
 # Registers, stack and shared memory of every kernel, for tests/test_cuda_build.py.

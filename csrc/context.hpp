@@ -37,6 +37,9 @@ class Workspace {
 #endif
   static constexpr size_t kAlignment = 256;
 
+  // With `fixed`, chunks stay where they are until the end: a captured graph holds their addresses.
+  explicit Workspace(bool fixed = false) : fixed_(fixed) {}
+
   template <class T>
   T* take(int64_t count) {
     return static_cast<T*>(take_bytes(static_cast<size_t>(count) * sizeof(T)));
@@ -76,7 +79,7 @@ class Workspace {
     const bool was_idle = idle();
     while (here_.chunk < chunks_.size() && !fits(bytes)) here_ = {here_.chunk + 1, 0};
     if (here_.chunk == chunks_.size()) {
-      if (was_idle) {  // every chunk is free and none is large enough: start again
+      if (was_idle && !fixed_) {  // every chunk is free and none is large enough: start again
         here_ = {};
         release();
       }
@@ -97,6 +100,7 @@ class Workspace {
   }
 
   static constexpr size_t kChunk = size_t{1} << 16;
+  bool fixed_;
   std::vector<Chunk> chunks_;
   Mark here_;
 };

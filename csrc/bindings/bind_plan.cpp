@@ -235,6 +235,10 @@ class Plan {
       input.data = bind_batch(*context, tensor, input.placeholder);
     }
     for (StepBuffer* state : states_) state->upload(*context);
+    if ((*context).stream != stream_) {  // its buffers are in use there from now on
+      stream_ = (*context).stream;
+      for (const py::object& owner : owners_) note_use(owner);
+    }
     accumulate_ = accumulate;
     py::gil_scoped_release released;
     replay_.run(*context, accumulate, [&](Context& target) {
@@ -310,6 +314,7 @@ class Plan {
   std::shared_ptr<OptimTensors> take_tensors(const char* op, Lists... lists) {
     auto tensors = std::make_shared<OptimTensors>(op, lists...);
     place_ = tensors->place();
+    owners_.insert(owners_.end(), tensors->owners().begin(), tensors->owners().end());
     return tensors;
   }
 
@@ -340,7 +345,8 @@ class Plan {
   std::vector<py::object> owners_;  // keeps buffers and states alive
   std::vector<StepBuffer*> states_;
   Replay replay_;
-  int place_ = 0;
+  int place_ = kFirstPlace;
+  void* stream_ = nullptr;  // of the last run
   bool accumulate_ = false;
   bool running_ = false;
 };

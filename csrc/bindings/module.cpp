@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "../check.hpp"
 #include "families.hpp"
+#ifdef TILEGRAD_TRACE
+#include "../sim/trace_bind.hpp"
+#endif
 
 // Every backend's module is made from this file, so it registers nothing global: exceptions are
 // translated locally and classes are module_local.
@@ -23,4 +26,7 @@ PYBIND11_MODULE(TILEGRAD_MODULE, m) {
   bind_dropout(m);
   bind_optim(m);
   bind_plan(m);
+#ifdef TILEGRAD_TRACE
+  tilegrad::simulator::bind_trace(m);
+#endif
 }

@@ -51,6 +51,7 @@ class OptimTensors {
   DType dtype() const { return dtype_; }
   int place() const { return place_; }
   int64_t elements() const { return elements_; }
+  const std::vector<py::object>& owners() const { return owners_; }  // keeps the arrays alive
   template <class T>
   std::vector<OptimTensor<T>>& list() {
     if constexpr (sizeof(T) == sizeof(double)) {
@@ -62,11 +63,11 @@ class OptimTensors {
 
  private:
   DType dtype_ = DType::float32;
-  int place_ = 0;
+  int place_ = kFirstPlace;
   int64_t elements_ = 0;
   std::vector<OptimTensor<float>> of_float_;
   std::vector<OptimTensor<double>> of_double_;
-  std::vector<py::object> owners_;  // keeps the arrays alive
+  std::vector<py::object> owners_;
 };
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

@@ -14,6 +14,16 @@
 namespace tilegrad::TILEGRAD_BACKEND {
 namespace {
 
+// The choice at its edges: what the lanes hold, what shared memory holds, columns.
+static_assert(held_row(32, 4, 0).hold == Hold::registers_8_lanes);
+static_assert(held_row(33, 4, 0).hold == Hold::registers_warp);
+static_assert(held_row(513, 4, 0).hold == Hold::none);
+static_assert(held_row(513, 4, 48 << 10).hold == Hold::shared_block);
+static_assert(longest_held_row(4, 227 << 10) == 57344 && longest_held_row(2, 64 << 10) == 28672);
+static_assert(choose_cross_entropy(57344, 1, 4, 227 << 10) == CrossEntropyRung::one_pass);
+static_assert(choose_cross_entropy(57345, 1, 4, 227 << 10) == CrossEntropyRung::block_row);
+static_assert(choose_cross_entropy(10, 3, 4, 227 << 10) == CrossEntropyRung::columns);
+
 constexpr int kThreads = 512;
 constexpr int64_t kRowsPerBlock = 16 * kThreads;
 constexpr int64_t kMostBlocks = 1024;

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "../check.hpp"
+#include "synchronous.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
 namespace {
@@ -20,6 +21,8 @@ int attribute(cudaDeviceAttr which, int device) {
   return value;
 }
 
+}  // namespace
+
 bool synchronous_launches() {
   static const bool value = [] {
     const char* text = std::getenv("TILEGRAD_SYNC");
@@ -27,8 +30,6 @@ bool synchronous_launches() {
   }();
   return value;
 }
-
-}  // namespace
 
 void check_cuda(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return;

@@ -12,7 +12,7 @@ namespace {
 struct Names {
   py::object type = py::module_::import("tilegrad.array").attr("Array");
   py::str storage = py::str("_storage"), pointer = py::str("_pointer"), dtype = py::str("_dtype"),
-          place = py::str("_place"), shape = py::str("shape");
+          place = py::str("_place"), shape = py::str("_shape");
   Names() {
     for (py::str* name : {&storage, &pointer, &dtype, &place, &shape}) {
       PyObject* interned = name->release().ptr();
@@ -100,6 +100,11 @@ bool is_array(py::handle object) {
   return Py_TYPE(object.ptr()) == (PyTypeObject*)names().type.ptr();
 }
 
+bool is_immutable(py::handle object) {
+  const auto module = py::str(py::type::handle_of(object).attr("__module__")).cast<std::string>();
+  return module.starts_with("jax");
+}
+
 Tensor array_view(py::handle array, const char* op, const char* name) {
   const Names& n = names();
   Tensor tensor;
@@ -132,10 +137,7 @@ Tensor array_view(py::handle array, const char* op, const char* name) {
     stride *= tensor.shape[axis];
   }
   tensor.owner = py::reinterpret_borrow<py::object>(array);
-#ifndef TILEGRAD_SIM
-  const cudaStream_t stream = current_stream(tensor.place);
-  array.attr(n.storage).cast<Storage&>().used_on(stream);
-#endif
+  array.attr(n.storage).cast<Storage&>().used_on(current_stream(tensor.place));
   return tensor;
 }
 
@@ -208,9 +210,7 @@ Tensor make_result(py::handle out, const Dims& shape, DType dtype, const char* o
     check_type(!py::isinstance<py::array>(out) && py::hasattr(out, "__dlpack__"),
                "{}: out must be a tilegrad.Array on {}; got {}", op, kBackendName, type_name(out));
     result = read_foreign(out, op, "out", &read_only);
-    const auto module = py::str(py::type::handle_of(out).attr("__module__")).cast<std::string>();
-    // Their arrays are immutable by contract, whatever their memory allows.
-    read_only = read_only || module.starts_with("jax");
+    read_only = read_only || is_immutable(out);
   }
   join_call(result, op, "out");
   check_type(result.dtype == dtype, "{}: out must have dtype {}; got {}", op, dtype_name(dtype),

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT
 // What a device backend offers besides its ops: memory and copies for tilegrad.Array, streams,
 // properties. python/tilegrad/array.py and cuda.py are the public face.
+#include "../../cuda/cross_entropy_choice.hpp"
+#include "../../cuda/matmul_choice.hpp"
 #include "../families.hpp"
 #include "architecture.hpp"
 #include "storage.hpp"
 #ifdef TILEGRAD_SIM
 #include "../../sim/launch.hpp"
+#include "../../sim/memory.hpp"
 #endif
 
 namespace tilegrad::TILEGRAD_BACKEND {
@@ -65,8 +68,9 @@ void copy_array(py::handle out_array, py::handle from_array) {
   if (out.place == from.place) return copy_bytes(*call, out.data, from.data, bytes_of(out));
   synchronize(from.place);  // the source's stream does not order this device's
   enter(out.place);
-  CUDA_CHECK(cudaMemcpyAsync(out.data, from.data, bytes_of(out), cudaMemcpyDefault,
-                             static_cast<cudaStream_t>((*call).stream)));
+  const auto stream = static_cast<cudaStream_t>((*call).stream);
+  CUDA_CHECK(cudaMemcpyAsync(out.data, from.data, bytes_of(out), cudaMemcpyDefault, stream));
+  CUDA_CHECK(cudaStreamSynchronize(stream));  // nor does this one order what reuses the source
 }
 
 void fill_array(py::handle array, double value) {
@@ -90,7 +94,7 @@ py::object from_dlpack(py::handle object) {
 }
 
 // `stream` as the array API has it: 1 and 2 are the legacy and the per-thread default stream, None
-// leaves the order to the consumer... which must then see finished work, -1 asks for nothing.
+// means the legacy one, -1 asks for no order.
 py::capsule to_dlpack(py::handle array, py::handle stream, bool versioned) {
   const Tensor tensor = array_view(array, "__dlpack__", "the array");
   enter(tensor.place);
@@ -102,6 +106,7 @@ py::capsule to_dlpack(py::handle array, py::handle stream, bool versioned) {
     CUDA_CHECK(cudaEventRecord(event, own));
     CUDA_CHECK(cudaStreamWaitEvent(stream_at(consumer), event, 0));
     CUDA_CHECK(cudaEventDestroy(event));
+    array.attr("_storage").cast<Storage&>().used_on(stream_at(consumer));
   }
   return export_dlpack(tensor, versioned);
 }
@@ -132,6 +137,7 @@ DType numpy_dtype(const py::array& array) {
 }
 
 void bind_runtime(py::module_& m) {
+  is_array(py::none());  // looks the class up now, while no other thread can be in here
   py::class_<Storage>(m, "Storage", py::module_local());
   m.def("dtype_names", [] {
     py::list names;
@@ -150,12 +156,30 @@ void bind_runtime(py::module_& m) {
 
 #ifdef TILEGRAD_SIM
   m.def("schedule", &simulator::schedule);
+  m.def("_memory_table", [] { return reinterpret_cast<uintptr_t>(&simulator::memory()); });
   m.def("_set_schedule", &simulator::set_schedule, py::arg("text"));
   m.def("_set_compute_capability", &simulator::set_compute_capability,
         py::arg("compute_capability"));
 #endif
+  m.def("_is_immutable", &is_immutable, py::arg("array"));
   m.def("_missing_code", &missing_code, py::arg("built"), py::arg("compute_capability"),
         py::arg("device"));
+  // The choices of kernels, pure functions, for their tests.
+  m.def(
+      "_matmul_choice",
+      [](int64_t batch, int64_t rows, int64_t cols, int64_t k, int element_bytes,
+         int compute_capability, bool b_along_k, bool whole_chunks) {
+        return std::string(choose_matmul(
+            {batch, rows, cols, k}, {element_bytes, compute_capability, b_along_k, whole_chunks}));
+      },
+      py::arg("batch"), py::arg("m"), py::arg("n"), py::arg("k"), py::arg("element_bytes"),
+      py::arg("compute_capability"), py::arg("b_along_k"), py::arg("whole_chunks"));
+  m.def(
+      "_longest_held_row",
+      [](size_t element_bytes, size_t shared_bytes) {
+        return longest_held_row(element_bytes, shared_bytes);
+      },
+      py::arg("element_bytes"), py::arg("shared_bytes"));
   m.def("device_count", [] { return device_count(); });
   m.def("reason_unavailable", [] {
     std::string reason;
@@ -173,20 +197,11 @@ void bind_runtime(py::module_& m) {
       },
       py::arg("place"));
   m.def(
-      "new_stream",
-      [](int place) {
-        enter(place);
-        cudaStream_t stream = nullptr;
-        CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-        return reinterpret_cast<intptr_t>(stream);
-      },
+      "new_stream", [](int place) { return reinterpret_cast<intptr_t>(take_stream(place)); },
       py::arg("place"));
   m.def(
       "delete_stream",
-      [](int place, intptr_t stream) {
-        enter(place);
-        CUDA_CHECK(cudaStreamDestroy(stream_at(stream)));
-      },
+      [](int place, intptr_t stream) { give_stream_back(place, stream_at(stream)); },
       py::arg("place"), py::arg("stream"));
   m.def(
       "current_stream",

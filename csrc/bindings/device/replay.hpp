@@ -6,6 +6,7 @@
 
 #include <exception>
 
+#include "../../cuda/synchronous.hpp"
 #include "storage.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
@@ -22,7 +23,14 @@ inline Tensor read_batch(py::handle object, const char* op) {
   tensor.owner = array;
   tensor.place = kOnHost;
   check_type(array.dtype().byteorder() != '>', "{}: a batch must be in native byte order", op);
+  check_type(!py::hasattr(object, "mask"),
+             "{}: a batch is a masked array; call .filled(value) or .data first", op);
   return tensor;
+}
+
+// The current stream works on a buffer from now on. `object` may be a StepState too.
+inline void note_use(py::handle object) {
+  if (is_array(object)) array_view(object, "Plan", "a buffer");
 }
 
 inline void* bind_batch(Context& context, const Tensor& batch, void* placeholder) {
@@ -47,10 +55,15 @@ class Replay {
   Replay(const Replay&) = delete;
   Replay& operator=(const Replay&) = delete;
   ~Replay() {
+    if (!process_is_usable()) return;
     for (Form& form : forms_) {
       if (form.graph != nullptr) cudaGraphExecDestroy(form.graph);
     }
-    if (capturing_ != nullptr) cudaStreamDestroy(capturing_);
+    give_stream_back(place_, capturing_);
+    if (several_streams_) {  // the workspace goes back in the order of one only
+      cudaSetDevice(place_ - kFirstPlace);
+      cudaDeviceSynchronize();
+    }
   }
 
   // `form` tells apart the two ways in which a plan's calls may run (gradients stored or added).
@@ -58,9 +71,13 @@ class Replay {
   void run(Context& context, int form, Calls&& calls) {
     Form& now = forms_[form];
     const auto stream = static_cast<cudaStream_t>(context.stream);
-    if (now.runs++ == 0) {
+    several_streams_ = several_streams_ || (last_ != nullptr && last_ != stream);
+    last_ = stream;
+    place_ = CallContext::current()->place();
+    if (!now.has_run || synchronous_launches()) {
       Context own{.stream = stream, .workspace = &workspace_};
       calls(own);
+      now.has_run = true;  // not after a failure: the workspace would be too small for a capture
       return;
     }
     if (now.graph == nullptr) now.graph = capture(calls);
@@ -69,16 +86,14 @@ class Replay {
 
  private:
   struct Form {
-    int64_t runs = 0;
+    bool has_run = false;
     cudaGraphExec_t graph = nullptr;
   };
 
   // On a stream of its own: other threads may be using the shared one.
   template <class Calls>
   cudaGraphExec_t capture(Calls&& calls) {
-    if (capturing_ == nullptr) {
-      CUDA_CHECK(cudaStreamCreateWithFlags(&capturing_, cudaStreamNonBlocking));
-    }
+    if (capturing_ == nullptr) capturing_ = take_stream(place_);
     Context own{.stream = capturing_, .workspace = &workspace_};
     CUDA_CHECK(cudaStreamBeginCapture(capturing_, cudaStreamCaptureModeThreadLocal));
     std::exception_ptr failure;
@@ -91,19 +106,23 @@ class Replay {
     const cudaError_t ended = cudaStreamEndCapture(capturing_, &graph);
     if (failure) {
       if (graph != nullptr) cudaGraphDestroy(graph);
+      cudaGetLastError();  // of the capture that was given up
       std::rethrow_exception(failure);
     }
-    CUDA_CHECK(ended);
+    check_cuda(ended, "cudaStreamEndCapture");
     cudaGraphExec_t executable = nullptr;
     const cudaError_t made = cudaGraphInstantiate(&executable, graph, 0);
     cudaGraphDestroy(graph);
-    CUDA_CHECK(made);
+    check_cuda(made, "cudaGraphInstantiate");
     return executable;
   }
 
-  Workspace workspace_;
+  Workspace workspace_{true};
   Form forms_[2];
+  int place_ = kFirstPlace;
   cudaStream_t capturing_ = nullptr;
+  cudaStream_t last_ = nullptr;
+  bool several_streams_ = false;
 };
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

@@ -90,7 +90,24 @@ void begin_range(const char*) {}
 void end_range() {}
 #endif
 
-// What allocate_scratch must know to give a block back, in front of it.
+// Lets a stream wait for what is on another one now; false if it cannot be said, as at exit.
+bool wait_for(int place, cudaStream_t stream, cudaStream_t other) noexcept {
+  int before = 0;
+  cudaEvent_t event = nullptr;
+  bool done = cudaGetDevice(&before) == cudaSuccess &&
+              cudaSetDevice(place - kFirstPlace) == cudaSuccess &&
+              cudaEventCreateWithFlags(&event, cudaEventDisableTiming) == cudaSuccess;
+  if (done) {
+    done = cudaEventRecord(event, other) == cudaSuccess &&
+           cudaStreamWaitEvent(stream, event, 0) == cudaSuccess;
+    cudaEventDestroy(event);
+    cudaSetDevice(before);
+  }
+  if (!done) cudaGetLastError();
+  return done;
+}
+
+// What allocate_scratch must know to give a block back.
 struct ScratchHeader {
   size_t bytes;
   int place;
@@ -120,6 +137,8 @@ void check_process() {
         "start processes with the 'spawn' or 'forkserver' method");
   }
 }
+
+bool process_is_usable() { return !forked; }
 
 int device_count(std::string* reason) {
   int count = 0;
@@ -154,6 +173,39 @@ void set_stream(int place, cudaStream_t stream) {
 void synchronize(int place) {
   enter(place);
   CUDA_CHECK(cudaDeviceSynchronize());
+}
+
+namespace {
+std::mutex idle_streams_mutex;
+std::map<int, std::vector<cudaStream_t>>& idle_streams() {
+  static auto* streams = new std::map<int, std::vector<cudaStream_t>>;
+  return *streams;
+}
+}  // namespace
+
+cudaStream_t take_stream(int place) {
+  enter(place);
+  {
+    std::lock_guard lock(idle_streams_mutex);
+    auto& idle = idle_streams()[place];
+    if (!idle.empty()) {
+      const cudaStream_t stream = idle.back();
+      idle.pop_back();
+      return stream;
+    }
+  }
+  cudaStream_t stream = nullptr;
+  CUDA_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  return stream;
+}
+
+void give_stream_back(int place, cudaStream_t stream) noexcept {
+  if (stream == nullptr) return;
+  try {
+    std::lock_guard lock(idle_streams_mutex);
+    idle_streams()[place].push_back(stream);
+  } catch (...) {  // no room for the entry: the stream is lost, which harms nothing
+  }
 }
 
 // ---- the context of a call ----------------------------------------------------------------------
@@ -249,7 +301,7 @@ void* Allocator::take(size_t bytes, int place, cudaStream_t stream) {
           "workspace (delete arrays, or use a smaller batch)",
           kBackendName, size, free, total, in_use_));
     }
-    CUDA_CHECK(error);
+    check_cuda(error, "cudaMalloc");
   }
   in_use_ += size;
 #ifdef TILEGRAD_SIM
@@ -262,21 +314,20 @@ void Allocator::give(void* p, size_t bytes, int place, cudaStream_t stream,
                      const std::vector<cudaStream_t>& others) noexcept {
   if (forked) return;  // the parent's memory
   const size_t size = rounded(bytes);
+  bool ordered = true;
+  for (const cudaStream_t other : others) ordered = ordered && wait_for(place, stream, other);
+  std::lock_guard lock(mutex_);
+  in_use_ -= size;
   try {
-    for (const cudaStream_t other : others) {  // the block's stream waits for the other one
-      cudaEvent_t event = nullptr;
-      CUDA_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-      CUDA_CHECK(cudaEventRecord(event, other));
-      CUDA_CHECK(cudaStreamWaitEvent(stream, event, 0));
-      CUDA_CHECK(cudaEventDestroy(event));
-    }
-    std::lock_guard lock(mutex_);
-    in_use_ -= size;
-    free_[{place, stream, size}].push_back(p);
-    return;
-  } catch (...) {  // the process is ending, or there is no room for the entry
+    if (ordered) return free_[{place, stream, size}].push_back(p);
+  } catch (...) {  // no room for the entry
   }
-  cudaFree(p);
+  cudaFree(p);  // waits for the device
+}
+
+size_t Allocator::in_use() {
+  std::lock_guard lock(mutex_);
+  return in_use_;
 }
 
 size_t Allocator::release_locked() {

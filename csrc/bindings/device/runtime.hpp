@@ -21,6 +21,7 @@ std::string place_name(int place);  // sim, cuda:0
 
 // RuntimeError after a fork: the driver's state does not survive it.
 void check_process();
+bool process_is_usable();  // for destructors, which then leave the driver alone
 // The number of devices; 0, with the reason, where there is no driver or none can be used.
 int device_count(std::string* reason = nullptr);
 // Makes a place's device the current one of this thread; RuntimeError if it cannot be used.
@@ -31,6 +32,11 @@ void enter(int place);
 cudaStream_t current_stream(int place);
 void set_stream(int place, cudaStream_t stream);  // null: the shared one
 void synchronize(int place);
+
+// A stream of one's own. Streams are kept for the next taker and never destroyed: blocks of memory
+// and workspaces remember theirs, and what one taker left on it is done before the next one's work.
+cudaStream_t take_stream(int place);
+void give_stream_back(int place, cudaStream_t stream) noexcept;
 
 // Memory in the order of a stream: a block given back is handed out again on its own stream without
 // waiting for the device. Sizes are rounded up by at most an eighth.
@@ -43,7 +49,7 @@ class Allocator {
   void give(void* p, size_t bytes, int place, cudaStream_t stream,
             const std::vector<cudaStream_t>& others) noexcept;
   size_t release();  // gives what nobody uses back to the device; the bytes
-  size_t in_use() const { return in_use_; }
+  size_t in_use();
 
  private:
   using Key = std::tuple<int, cudaStream_t, size_t>;

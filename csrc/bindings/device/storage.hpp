@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The memory behind a tilegrad.Array, and the Array as C++ sees it: a Python object with the slots
-// _storage, _pointer, _dtype, _place and shape.
+// _storage, _pointer, _dtype, _place and _shape.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -39,6 +39,7 @@ inline constexpr int kOnHost = -2;  // the place of memory that only the host re
 DType numpy_dtype(const py::array& array);  // ml_dtypes' bfloat16 too
 
 bool is_array(py::handle object);
+bool is_immutable(py::handle object);  // by its library's contract, whatever its memory allows
 // The view of an Array; TypeError if it is another backend's.
 Tensor array_view(py::handle array, const char* op, const char* name);
 // A new Array over memory that `storage` owns.

@@ -10,6 +10,7 @@ namespace tilegrad::TILEGRAD_BACKEND {
 inline void* bind_batch(Context& context, const Tensor& batch, void* /*placeholder*/) {
   return const_cast<void*>(contiguous_bytes(context, batch));
 }
+inline void note_use(py::handle /*array*/) {}
 inline Tensor read_batch(py::handle object, const char* op) { return read(object, op, "a batch"); }
 
 class Replay {

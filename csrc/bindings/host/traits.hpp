@@ -8,6 +8,7 @@ namespace tilegrad::TILEGRAD_BACKEND {
 
 inline constexpr bool kHasHalf = false;   // bfloat16 and float16
 inline constexpr bool kOnDevice = false;  // arrays lie where only kernels reach them
+inline constexpr int kFirstPlace = 0;     // there is one place
 
 // The calling thread's context.
 Context& thread_context();

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: MIT
+// One row of cross_entropy, the same for every rung: its target, its sums, its loss and gradient.
+//
+// Math: with target mass b_c (hit h at class t, soft part s_c), z = x - max, S = sum exp(z),
+//       A = sum b_c:  loss = A log S - sum_c b_c z_c,  dx_c = g (A exp(z_c) / S - b_c).
+//       For b >= 0 both terms of the loss are >= 0: a common offset of x loses nothing. So the
+//       sum of b z is moved to a new maximum m' as the sum of exp is: it gains A (m - m') <= 0.
+#pragma once
+
+#include <algorithm>
+#include <limits>
+
+#include "../online_softmax.cuh"
+#include "problem.hpp"
+
+namespace tilegrad::TILEGRAD_BACKEND {
+
+// Kernels name one block a multiprocessor as the least in __launch_bounds__: without it ptxas
+// aims at more of them on sm_90 and spills.
+
+inline constexpr int64_t kNoClass = -1;       // the target is a distribution
+inline constexpr int64_t kIgnoredClass = -2;  // loss and gradient 0
+inline constexpr int64_t kBadClass = -3;      // loss NaN, gradient 0
+
+template <class Index>
+__device__ inline int64_t index_at(const void* data, int64_t i) {
+  return static_cast<int64_t>(static_cast<const Index*>(data)[i]);
+}
+
+// The class of a row, kIgnoredClass or kBadClass.
+template <class T>
+__device__ inline int64_t class_of(const CrossEntropyArguments<T>& a, int64_t row) {
+  const void* data = a.indices.data;
+  int64_t target = 0;
+  switch (a.indices.is_signed ? -a.indices.bytes : a.indices.bytes) {
+    case -1:
+      target = index_at<int8_t>(data, row);
+      break;
+    case -2:
+      target = index_at<int16_t>(data, row);
+      break;
+    case -4:
+      target = index_at<int32_t>(data, row);
+      break;
+    case -8:
+      target = index_at<int64_t>(data, row);
+      break;
+    case 1:
+      target = index_at<uint8_t>(data, row);
+      break;
+    case 2:
+      target = index_at<uint16_t>(data, row);
+      break;
+    case 4:
+      target = index_at<uint32_t>(data, row);
+      break;
+    default:
+      target = index_at<int64_t>(data, row);
+      // Above int64_t it is no class, and must not turn into a negative ignore_index.
+      if (target < 0) target = INT64_MAX;
+  }
+  if (target == a.ignore_index) return kIgnoredClass;
+  return target >= 0 && target < a.shape.classes ? target : kBadClass;
+}
+
+template <class T>
+struct CrossEntropyRow {
+  const T* x;
+  const T* q;  // probabilities, or null
+  T* dx;       // or null
+  int64_t target;
+  Accumulate<T> at_target, hit, scale;
+
+  __device__ bool counts() const { return target >= kNoClass; }
+};
+
+// The row whose classes are at offset, offset + stride, ...; all of a team's threads call it, and
+// read the target's logit before any of them writes a gradient in place.
+template <class T>
+__device__ inline CrossEntropyRow<T> find_row(const CrossEntropyArguments<T>& a, int64_t row,
+                                              int64_t offset, int64_t stride) {
+  using A = Accumulate<T>;
+  CrossEntropyRow<T> r{};
+  r.x = a.logits + offset;
+  r.q = a.probabilities == nullptr ? nullptr : a.probabilities + offset;
+  r.dx = a.dlogits == nullptr ? nullptr : a.dlogits + offset;
+  r.target = a.indices.data == nullptr ? kNoClass : class_of(a, row);
+  if (r.target >= 0) {
+    r.at_target = widen(r.x[r.target * stride]);
+    r.hit = a.weight == nullptr ? a.keep : a.keep * widen(a.weight[r.target]);
+  }
+  r.scale = a.scale != nullptr         ? *a.scale
+            : a.grad_output != nullptr ? widen(a.grad_output[row * a.grad_step])
+                                       : A(1);
+  return r;
+}
+
+// The soft shares of the classes of a slot.
+template <class T, class Team>
+__device__ inline Numbers<T> soft_mass(const CrossEntropyArguments<T>& a,
+                                       const CrossEntropyRow<T>& r, const RowSlot<T, Team>& slot) {
+  Numbers<T> mass;
+  Packet<T> q, weight;
+  if (r.q != nullptr) q = slot.load(r.q);
+  if (a.weight != nullptr) weight = slot.load(a.weight);
+#pragma unroll
+  for (int j = 0; j < kPacket<T>; ++j) {
+    mass.at[j] = r.q == nullptr ? a.floor : fma(a.keep, widen(q.at[j]), a.floor);
+    if (a.weight != nullptr) mass.at[j] *= widen(weight.at[j]);
+  }
+  return mass;
+}
+
+// sum: S; mass and rest: the soft part of A and of sum b z, where kSoft.
+template <class A, bool kSoft>
+struct RowSums {
+  OnlineSum<A> exponentials;
+  A mass = 0, rest = 0;
+
+  // To a higher maximum. Without a number yet, rest is 0, or infinite for good.
+  __device__ void move(A from, A to) {
+    if (from != to && from != kLowest<A>) rest += mass * (from - to);
+  }
+  // x is -inf where there is no class; get() gives the shares b.
+  template <int n, class Has, class Mass>
+  __device__ void add(const A (&x)[n], Has has, Mass get) {
+    const A before = exponentials.highest;
+    exponentials.add(x);
+    if constexpr (kSoft) {
+      move(before, exponentials.highest);
+      const A base = subtrahend(exponentials.highest);
+      const auto b = get();
+      A part_mass = 0, part_rest = 0;
+#pragma unroll
+      for (int j = 0; j < n; ++j) {
+        if (!has(j)) continue;
+        part_mass += b.at[j];
+        part_rest += b.at[j] * (x[j] - base);
+      }
+      mass += part_mass;
+      rest += part_rest;
+    }
+  }
+};
+
+template <class T, bool kSoft, class Team>
+__device__ inline void add_packet(RowSums<Accumulate<T>, kSoft>& sums,
+                                  const CrossEntropyArguments<T>& a, const CrossEntropyRow<T>& r,
+                                  const RowSlot<T, Team>& slot, const Packet<T>& packet) {
+  const Numbers<T> x = numbers(slot, packet, kLowest<Accumulate<T>>);
+  sums.add(x.at, [&](int j) { return slot.has(j); }, [&] { return soft_mass(a, r, slot); });
+}
+
+template <class A>
+struct RowEnd {
+  A highest, loss;
+  A factor;  // of exp(x - highest) in the gradient
+};
+
+// Of a row that counts; every thread of the team calls it, for any row, and has the same bits.
+template <class Team, class T, bool kSoft>
+__device__ inline RowEnd<Accumulate<T>> end_row(const CrossEntropyRow<T>& r,
+                                                RowSums<Accumulate<T>, kSoft> sums) {
+  using A = Accumulate<T>;
+  const auto all = sums.exponentials.template total<Team>();
+  A mass = r.hit;
+  A rest = r.target >= 0 ? r.hit * (r.at_target - all.highest) : A(0);
+  if constexpr (kSoft) {
+    sums.move(sums.exponentials.highest, all.highest);
+    mass += Team::sum(sums.mass);
+    rest += Team::sum(sums.rest);
+  }
+  return {all.highest, mass * log(all.sum) - rest, r.scale * mass / all.sum};
+}
+
+template <class T>
+__device__ inline void store_loss(const CrossEntropyArguments<T>& a, const CrossEntropyRow<T>& r,
+                                  int64_t row, Accumulate<T> loss) {
+  using A = Accumulate<T>;
+  if (r.target == kIgnoredClass) loss = A(0);
+  if (r.target == kBadClass) loss = static_cast<A>(NAN);
+  // Without classes there is nothing to lose.
+  if (r.target == kNoClass && a.shape.classes == 0) loss = A(0);
+  if (a.loss != nullptr) a.loss[row] = narrow<T>(loss);
+  if (a.row_loss != nullptr) a.row_loss[row] = loss;
+}
+
+template <bool kSoft, class T, class Team>
+__device__ inline void store_gradient(const CrossEntropyArguments<T>& a,
+                                      const CrossEntropyRow<T>& r, const RowEnd<Accumulate<T>>& end,
+                                      const RowSlot<T, Team>& slot, const Packet<T>& packet) {
+  using A = Accumulate<T>;
+  const Numbers<T> x = numbers(slot, packet, A(0));
+  Numbers<T> mass;
+  if constexpr (kSoft) mass = soft_mass(a, r, slot);
+  const int hit = slot.find(r.target);
+  Packet<T> gradient;
+#pragma unroll
+  for (int j = 0; j < kPacket<T>; ++j) {
+    A g = exp(x.at[j] - end.highest) * end.factor;
+    if constexpr (kSoft) g -= mass.at[j] * r.scale;
+    if (slot.step(j) == hit) g -= r.hit * r.scale;
+    gradient.at[j] = narrow<T>(r.counts() ? g : A(0));
+  }
+  slot.store(r.dx, gradient);
+}
+
+// Starts a kernel over all rows, so many to a block at a time.
+template <class T, class Team>
+void launch_rows(void (*kernel)(CrossEntropyArguments<T>, RowSlots<T, Team>), Context& context,
+                 const CrossEntropyArguments<T>& a, int64_t rows_per_block, int threads,
+                 size_t dynamic_bytes) {
+  const int64_t blocks = (a.rows + rows_per_block - 1) / rows_per_block;
+  const int64_t most = std::numeric_limits<int32_t>::max();
+  launch(kernel, static_cast<unsigned>(std::min(blocks, most)), static_cast<unsigned>(threads),
+         dynamic_bytes, stream_of(context), a, row_slots<T, Team>(a.shape.classes, a.aligned));
+}
+
+}  // namespace tilegrad::TILEGRAD_BACKEND

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT
+// What happens to an element of the product before it is stored, for every rung alike.
+//
+// Math:        z = alpha sum + bias[j] + beta c[i,j];  c[i,j] = f(z);  z may be kept.
+// Shapes:      sum is what a thread accumulated: one element, or a register tile of them.
+// Parallelism: each thread finishes its own elements. The activation is a switch on the device: one
+//              uniform branch an element, where a template would multiply every rung by ten.
+// Memory:      c is read only where beta is not 0. A register tile stores 16 bytes of Accumulate<T>
+//              at a time where c's address and row stride allow; the bits are the same.
+// Every step is an explicit fma, so that no compiler may contract one path and not the other.
+#pragma once
+
+#include <cstdint>
+
+#include "../activations.cuh"
+#include "problem.hpp"
+#include "tile.cuh"
+
+namespace tilegrad::TILEGRAD_BACKEND {
+
+template <class V>
+__device__ inline V activate(const Activation& activation, V x) {
+  switch (activation.kind) {
+    case ActivationKind::sigmoid:
+      return Sigmoid{}.value(x);
+    case ActivationKind::tanh:
+      return Tanh{}.value(x);
+    case ActivationKind::relu:
+      return Relu{}.value(x);
+    case ActivationKind::leaky_relu:
+      return LeakyRelu{activation.alpha}.value(x);
+    case ActivationKind::elu:
+      return Elu{activation.alpha}.value(x);
+    case ActivationKind::selu:
+      return Elu{kSeluAlpha, kSeluScale}.value(x);
+    case ActivationKind::gelu:
+      return Gelu{}.value(x);
+    case ActivationKind::gelu_tanh:
+      return GeluTanh{}.value(x);
+    case ActivationKind::silu:
+      return Silu{}.value(x);
+    case ActivationKind::identity:
+      break;
+  }
+  return x;
+}
+
+// Moves every element of an array in registers kStep places down, the first ones to the end. A loop
+// that is not unrolled cannot index such an array, but it can work on the first elements and rotate
+// until all have been there.
+template <int kStep, int kCount, class V>
+__device__ inline void rotate(V (&x)[kCount]) {
+  static_assert(kCount % kStep == 0);
+  V first[kStep];
+#pragma unroll
+  for (int e = 0; e < kStep; ++e) first[e] = x[e];
+#pragma unroll
+  for (int e = 0; e < kCount - kStep; ++e) x[e] = x[e + kStep];
+#pragma unroll
+  for (int e = 0; e < kStep; ++e) x[kCount - kStep + e] = first[e];
+}
+
+// The same for a row in registers, with few copies of the switch in the code.
+template <int kCount, class V>
+__device__ inline void activate_row(const Activation& activation, V (&x)[kCount]) {
+  constexpr int kStep = kCount % 2 == 0 ? 2 : 1;
+  if (activation.kind == ActivationKind::identity) return;
+#pragma unroll 1
+  for (int turn = 0; turn < kCount / kStep; ++turn) {
+#pragma unroll
+    for (int e = 0; e < kStep; ++e) x[e] = activate(activation, x[e]);
+    rotate<kStep>(x);
+  }
+}
+
+// z of one element; keeps it where the epilogue wants it.
+template <class T>
+__device__ inline Accumulate<T> finish_sum(const MatmulProblem<T>& problem, int64_t batch,
+                                           int64_t i, int64_t j, Accumulate<T> sum) {
+  using V = Accumulate<T>;
+  // -0 and not 0: the number that changes nothing when it is added.
+  const V bias = problem.epilogue.bias == nullptr ? V(-0.0) : widen(problem.epilogue.bias[j]);
+  V z = fma(problem.alpha, sum, bias);
+  if (problem.beta != V(0)) {
+    const Matrix<T>& c = problem.c;
+    z = fma(problem.beta, widen(c.data[batch * c.batch_stride + i * c.row_stride + j]), z);
+  }
+  if (problem.epilogue.preactivation != nullptr) {
+    problem.epilogue.preactivation[(batch * problem.size.m + i) * problem.size.n + j] =
+        narrow<T>(z);
+  }
+  return z;
+}
+
+// Finishes and stores element (batch, i, j), which must be inside c.
+template <class T>
+__device__ inline void store_element(const MatmulProblem<T>& problem, int64_t batch, int64_t i,
+                                     int64_t j, Accumulate<T> sum) {
+  const Matrix<T>& c = problem.c;
+  const Accumulate<T> z = finish_sum(problem, batch, i, j, sum);
+  c.data[batch * c.batch_stride + i * c.row_stride + j] =
+      narrow<T>(activate(problem.epilogue.activation, z));
+}
+
+// Finishes and stores the register tile (Rows::kCount, Cols::kCount) whose first element is (i, j);
+// elements outside c are left out. One row a turn: a tile's worth of addresses would not fit in
+// registers beside the tile.
+template <class Rows, class Cols, class T>
+__device__ inline void store_tile(const MatmulProblem<T>& problem, int64_t batch, int64_t i,
+                                  int64_t j, Accumulate<T> (&sum)[Rows::kCount * Cols::kCount]) {
+  constexpr int kVector = Cols::kRun % kGroup<T> == 0 ? kGroup<T> : 1;
+  const auto [unused, m, n, k] = problem.size;
+#pragma unroll 1
+  for (int r = 0; r < Rows::kCount; ++r, rotate<Cols::kCount>(sum)) {
+    const int64_t row = i + Rows::at(r);
+    if (row >= m) continue;
+    Accumulate<T> z[Cols::kCount];
+#pragma unroll
+    for (int s = 0; s < Cols::kCount; ++s) {
+      const int64_t col = j + Cols::at(s);
+      z[s] = col < n ? finish_sum(problem, batch, row, col, sum[s]) : sum[s];
+    }
+    activate_row(problem.epilogue.activation, z);
+    T* const out = problem.c.data + batch * problem.c.batch_stride + row * problem.c.row_stride + j;
+    const bool wide = reinterpret_cast<uintptr_t>(out) % sizeof(GroupBits<T>) == 0;
+#pragma unroll
+    for (int s = 0; s < Cols::kCount; s += kVector) {
+      const int64_t left = n - j - Cols::at(s);
+      T value[kVector];
+#pragma unroll
+      for (int e = 0; e < kVector; ++e) value[e] = narrow<T>(z[s + e]);
+      if constexpr (kVector > 1) {
+        if (wide && left >= kVector) {
+          store_group(out + Cols::at(s), value);
+          continue;
+        }
+      }
+#pragma unroll
+      for (int e = 0; e < kVector; ++e) {
+        if (e < left) out[Cols::at(s) + e] = value[e];
+      }
+    }
+  }
+}
+
+}  // namespace tilegrad::TILEGRAD_BACKEND

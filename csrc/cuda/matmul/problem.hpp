@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MIT
+// What every rung of the matmul ladder is given, and the table of rungs.
+//
+// A rung is a host function  bool matmul_<name>(Context&, const MatmulProblem<T>&)  in its own
+// file. It does any shape with m, n >= 1 (k may be 0), any strides, any alignment, or it starts
+// nothing and returns false: then its type, the device's compute capability or the layout is not
+// served. Elements are finished by store_element or store_tile (epilogue.cuh).
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "../numeric.cuh"
+//
+#include "../../ops.hpp"
+
+namespace tilegrad::TILEGRAD_BACKEND {
+
+template <class T>
+struct MatmulProblem {
+  Matrix<T> c;
+  Matrix<const T> a, b;
+  MatmulSize size;
+  Accumulate<T> alpha, beta;
+  Epilogue<T> epilogue;
+};
+
+template <class T>
+struct MatmulRung {
+  std::string_view name;
+  int compute_capability;  // the least that it runs on: 80 for 8.0
+  std::string_view needs;  // in words, for the error where it returns false
+  bool (*launch)(Context&, const MatmulProblem<T>&);
+};
+
+// Each in <name>.cu, instantiated there for float, double, bfloat16 and float16.
+template <class T>
+bool matmul_naive(Context&, const MatmulProblem<T>&);
+template <class T>
+bool matmul_coalesced(Context&, const MatmulProblem<T>&);
+template <class T>
+bool matmul_shared(Context&, const MatmulProblem<T>&);
+template <class T>
+bool matmul_tile_1d(Context&, const MatmulProblem<T>&);
+template <class T>
+bool matmul_tile_2d(Context&, const MatmulProblem<T>&);
+template <class T>
+bool matmul_vectorized(Context&, const MatmulProblem<T>&);
+template <class T>
+bool matmul_double_buffered(Context&, const MatmulProblem<T>&);
+template <class T>
+bool matmul_warp_tile(Context&, const MatmulProblem<T>&);
+template <class T>
+bool matmul_tensor_core(Context&, const MatmulProblem<T>&);
+template <class T>
+bool matmul_hopper(Context&, const MatmulProblem<T>&);
+
+}  // namespace tilegrad::TILEGRAD_BACKEND

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MIT
+// Rung 9: the tensor cores by mma.sync, fed by a ring of cp.async stages.
+//
+// Math:        c[b,i,j] = f(alpha sum_p a[b,i,p] b[b,p,j] + ..): sums in float, p in blocks of one
+//              mma (16, tf32: 8). float is rounded to tf32 (10 bits of significand, ties away from
+//              zero), so this rung is taken for float only where it is asked for.
+// Shapes:      tile of c (128, 128), of a and b 64 bytes of p: 32 elements (float: 16).
+// Parallelism: a block of 8 warps, (2, 4) of them, a tile; a warp (64, 32) = 4 x 4 mma.
+// Memory:      each operand is read once a tile, 16 bytes a cp.async where base and strides are
+//              multiples of 16 bytes, else element by element into the same shared tile: same bits.
+//              4 stages of 16 KB; 3 are on their way while one is multiplied. Chunks of 16 bytes
+//              are swizzled (SharedTile), so that neither copies nor fragments meet a bank twice.
+// Source:      PTX ISA, mma.sync, ldmatrix; CUTLASS, Efficient GEMM in CUDA.
+#pragma once
+
+#include <type_traits>
+
+#include "epilogue.cuh"
+#include "tensor_core_tile.cuh"
+
+namespace tilegrad::TILEGRAD_BACKEND {
+
+template <class T>
+__device__ inline void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    mma_m16n8k16_bf16(d, a, b);
+  } else if constexpr (std::is_same_v<T, float16>) {
+    mma_m16n8k16_f16(d, a, b);
+  } else {
+    mma_m16n8k8_tf32(d, a, b);
+  }
+}
+
+// Stores what a warp holds in mma fragments: 16 rows from `row` on and 8 kCols columns from `col`
+// on, where value(j, r, e) is this thread's element of row g + 8 r, column 8 j + 2 t + e. They go
+// through `scratch`, (16, fragment_width) floats of the warp's own in shared memory, so that
+// neighbouring lanes store neighbouring groups of c. Its columns are swizzled by 8 (row % 4):
+// neither the pairs written nor the groups read meet a bank twice.
+template <int kCols>
+inline constexpr int fragment_width = 8 * kCols < 64 ? 8 * kCols : 64;
+
+template <int kCols, class T, class Value>
+__device__ inline void store_fragments(const MatmulProblem<T>& problem, float* scratch,
+                                       int64_t batch, int64_t row, int64_t col, Value value) {
+  constexpr int kWidth = fragment_width<kCols>;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const auto at = [](int r, int c) { return r * kWidth + (c ^ r % 4 * 8); };
+#pragma unroll
+  for (int first = 0; first < kCols; first += kWidth / 8) {
+#pragma unroll
+    for (int i = 0; i < kWidth / 4; ++i) {
+      const int j = i / 2, r = i % 2;
+      *reinterpret_cast<float2*>(&scratch[at(lane / 4 + 8 * r, 8 * j + lane % 4 * 2)]) =
+          float2{value(first + j, r, 0), value(first + j, r, 1)};
+    }
+    // The warp's scratch is full.
+    __syncwarp();
+#pragma unroll 1
+    for (int group = lane; group < 16 * kWidth / 4; group += 32) {
+      const int r = group / (kWidth / 4), c = group % (kWidth / 4) * 4;
+      float sum[4];
+      load_group(sum, &scratch[at(r, c)]);
+      store_tile<ThreadAxis<1, 1, 1>, ThreadAxis<4, 4, 4>>(problem, batch, row + r,
+                                                           col + 8 * first + c, sum);
+    }
+    // The scratch has been read.
+    __syncwarp();
+  }
+}
+
+template <class T, bool kAlongPA, bool kAlongPB>
+__global__ __launch_bounds__(
+    TensorCoreTile<T>::kThreads,
+    TensorCoreTile<T>::kBlocks) void matmul_tensor_core_kernel(const MatmulProblem<T> problem,
+                                                               bool wide_a, bool wide_b) {
+  using Tile = TensorCoreTile<T>;
+  using TileA = SharedTile<T, kAlongPA>;
+  using TileB = SharedTile<T, kAlongPB>;
+  unsigned char* const shared = dynamic_smem<unsigned char>();  // (kStages, {a, b}, 8 KB)
+  const int tid = static_cast<int>(threadIdx.x), lane = tid % 32, warp = tid / 32;
+  const int warp_m = warp / Tile::kWarpsN * (Tile::kM / Tile::kWarpsM);
+  const int warp_n = warp % Tile::kWarpsN * (Tile::kN / Tile::kWarpsN);
+  const int64_t steps = (problem.size.k + Tile::kK - 1) / Tile::kK;
+  const typename Tile::Grid grid(problem.size);
+
+  for (int64_t index = blockIdx.x; index < grid.count; index += gridDim.x) {
+    const TilePosition tile = grid.at(index);
+    const auto& [c, a, b, size, alpha, beta, epilogue] = problem;
+    ChunkLoader<T, kAlongPA> load_a(a.data + tile.batch * a.batch_stride + tile.row * a.row_stride,
+                                    a.row_stride, a.col_stride, size.m - tile.row, size.k, wide_a,
+                                    tid);
+    ChunkLoader<T, kAlongPB> load_b(b.data + tile.batch * b.batch_stride + tile.col * b.col_stride,
+                                    b.col_stride, b.row_stride, size.n - tile.col, size.k, wide_b,
+                                    tid);
+    const auto load = [&](int64_t step) {
+      if (step < steps) {
+        unsigned char* const stage = shared + step % Tile::kStages * (2 * Tile::kOperandBytes);
+        load_a.load_next(stage);
+        load_b.load_next(stage + Tile::kOperandBytes);
+      }
+      cp_async_commit();  // an empty group at the end keeps the count
+    };
+    float sum[Tile::kMmaM][Tile::kMmaN][4] = {};  // (16, 8) each
+
+    // The last tile's scratch, where stages begin, has been read by all.
+    __syncthreads();
+    for (int step = 0; step < Tile::kStages - 1; ++step) load(step);
+    for (int64_t step = 0; step < steps; ++step) {
+      cp_async_wait<Tile::kStages - 2>();
+      // The copies of all threads for this step are there, and the stage before it is free.
+      __syncthreads();
+      load(step + Tile::kStages - 1);
+      const unsigned char* const stage = shared + step % Tile::kStages * (2 * Tile::kOperandBytes);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        uint32_t left[Tile::kMmaM][4], right[Tile::kMmaN / 2][4];
+#pragma unroll
+        for (int i = 0; i < Tile::kMmaM; ++i) {
+          TileA::fragment_a(left[i], stage, warp_m + 16 * i, half, lane);
+        }
+#pragma unroll
+        for (int j = 0; j < Tile::kMmaN / 2; ++j) {
+          TileB::fragment_b(right[j], stage + Tile::kOperandBytes, warp_n + 16 * j, half, lane);
+        }
+#pragma unroll
+        for (int i = 0; i < Tile::kMmaM; ++i) {
+#pragma unroll
+          for (int j = 0; j < Tile::kMmaN; ++j) {
+            const uint32_t pair[2] = {right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]};
+            mma<T>(sum[i][j], left[i], pair);
+          }
+        }
+      }
+    }
+    // All stages have been read; their memory is the warps' scratch.
+    __syncthreads();
+    float* const scratch =
+        reinterpret_cast<float*>(shared) + warp * 16 * fragment_width<Tile::kMmaN>;
+#pragma unroll
+    for (int i = 0; i < Tile::kMmaM; ++i) {
+      store_fragments<Tile::kMmaN>(problem, scratch, tile.batch, tile.row + warp_m + 16 * i,
+                                   tile.col + warp_n,
+                                   [&](int j, int r, int e) { return sum[i][j][2 * r + e]; });
+    }
+  }
+}
+
+}  // namespace tilegrad::TILEGRAD_BACKEND

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: MIT
+// cp.async.bulk.tensor: the copy engine (TMA) moves a box of a tensor between global and shared
+// memory. One thread issues it. x, y, z say where the box begins, innermost first, in elements;
+// they may lie outside: what is outside reads as 0 and is not written.
+//
+// A load counts the bytes of the whole box on an mbarrier, which the thread has told to expect
+// them. A store reads what was written before fence_proxy_async; it belongs to bulk groups of the
+// issuing thread. Shared addresses are multiples of 1024 (the 128-byte swizzle's period).
+// Source: PTX ISA, Data Movement and Conversion: cp.async.bulk.tensor, cp.async.bulk.commit_group,
+// cp.async.bulk.wait_group, prefetch.tensormap.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+
+#include "site.cuh"
+#include "tensor_map.cuh"
+
+namespace tilegrad::TILEGRAD_BACKEND {
+
+#ifdef TILEGRAD_SIM
+namespace detail {
+
+// Calls move(shared, global) for each element of the box, with global null outside the tensor.
+template <class Move>
+void for_each_in_box(const TensorMap& map, char* shared, std::array<int64_t, 3> at,
+                     const Move& move) {
+  const TensorShape& s = map.shape;
+  const uint32_t depth = s.rank == 3 ? s.box[2] : 1;
+  uint32_t row = 0;
+  for (uint32_t k = 0; k < depth; ++k) {
+    for (uint32_t j = 0; j < s.box[1]; ++j, ++row) {
+      const int64_t y = at[1] + j, z = at[2] + k;
+      const bool inside = y >= 0 && y < s.size[1] && (s.rank == 2 || (z >= 0 && z < s.size[2]));
+      const int64_t offset = y * s.stride[1] + (s.rank == 3 ? z * s.stride[2] : 0);
+      for (uint32_t i = 0; i < s.box[0]; ++i) {
+        const int64_t x = at[0] + i;
+        const bool real = inside && x >= 0 && x < s.size[0];
+        move(shared + swizzle_128b(row * s.box[0] * 2 + i * 2),
+             real ? map.base + (offset + x) * 2 : nullptr);
+      }
+    }
+  }
+}
+
+inline uint32_t box_bytes(const TensorMap& map) {
+  const TensorShape& s = map.shape;
+  return s.box[0] * s.box[1] * (s.rank == 3 ? s.box[2] : 1) * 2;
+}
+
+inline void check_box(const TensorMap& map, int rank, const void* shared, Site site) {
+  const TensorShape& s = map.shape;
+  check_shared(shared, 1024, "cp.async.bulk.tensor", site);
+  bool good = s.rank == rank && reinterpret_cast<uintptr_t>(map.base) % 16 == 0 && s.box[0] == 64;
+  for (int i = 0; i < s.rank; ++i) {
+    good = good && s.size[i] >= 1 && s.box[i] >= 1 && s.box[i] <= 256;
+    good = good && (i == 0 ? s.stride[0] == 1 : s.stride[i] >= 0 && s.stride[i] % 8 == 0);
+  }
+  if (!good) simulator::fail("cp.async.bulk.tensor: the tensor map breaks a rule of TMA", site);
+}
+
+// Tells the analysis: whole rows of the box in shared memory, and what of each lies in the tensor.
+inline void trace_box(const simulator::AsyncTag& tag, const uint64_t* barrier, const TensorMap& map,
+                      const void* shared, const std::array<int64_t, 3>& at, bool load) {
+  if (simulator::tracer() == nullptr) return;
+  const TensorShape& s = map.shape;
+  trace_async(tag, barrier, shared, box_bytes(map), load);
+  const int64_t first = std::max<int64_t>(at[0], 0);
+  const int64_t last = std::min<int64_t>(at[0] + s.box[0], s.size[0]);
+  for (int64_t z = at[2]; z < at[2] + (s.rank == 3 ? s.box[2] : 1); ++z) {
+    for (int64_t y = at[1]; y < at[1] + s.box[1]; ++y) {
+      if (first >= last || y < 0 || y >= s.size[1]) continue;
+      if (s.rank == 3 && (z < 0 || z >= s.size[2])) continue;
+      const int64_t row = y * s.stride[1] + (s.rank == 3 ? z * s.stride[2] : 0);
+      trace_async(tag, barrier, map.base + (row + first) * 2, static_cast<size_t>(last - first) * 2,
+                  !load);
+    }
+  }
+}
+
+inline void tma_load(int rank, void* shared, const TensorMap& map, std::array<int64_t, 3> at,
+                     uint64_t* barrier, Site site) {
+  check_box(map, rank, shared, site);
+  const simulator::AsyncTag tag{simulator::AsyncKind::kSignal, simulator::current_thread(),
+                                "cp.async.bulk.tensor", site};
+  trace_box(tag, barrier, map, shared, at, true);
+  simulator::issue(tag, [=] {
+    for_each_in_box(map, static_cast<char*>(shared), at, [](char* to, const char* from) {
+      uint16_t value = 0;
+      if (from != nullptr) std::memcpy(&value, from, 2);
+      std::memcpy(to, &value, 2);
+    });
+    simulator::mbarrier_complete_tx(barrier, box_bytes(map), site);
+  });
+}
+
+inline void tma_store(int rank, const void* shared, const TensorMap& map, std::array<int64_t, 3> at,
+                      Site site) {
+  check_box(map, rank, shared, site);
+  const simulator::AsyncTag tag{simulator::AsyncKind::kBulk, simulator::current_thread(),
+                                "cp.async.bulk.tensor", site};
+  trace_box(tag, nullptr, map, shared, at, false);
+  simulator::issue(tag, [=] {
+    for_each_in_box(map, static_cast<char*>(const_cast<void*>(shared)), at,
+                    [](const char* from, const char* to) {
+                      if (to != nullptr) std::memcpy(const_cast<char*>(to), from, 2);
+                    });
+  });
+}
+
+}  // namespace detail
+#endif
+
+// Loads a box of a 2-dimensional tensor.
+__device__ inline void tma_load_2d(void* shared, const TensorMap& map, int x, int y,
+                                   uint64_t* barrier, [[maybe_unused]] Site site = here()) {
+#ifdef TILEGRAD_SIM
+  detail::tma_load(2, shared, map, {x, y, 0}, barrier, site);
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], "
+      "[%1, {%3, %4}], [%2];"
+      :
+      : "r"(shared_address(shared)), "l"(&map), "r"(shared_address(barrier)), "r"(x), "r"(y)
+      : "memory");
+#else
+  __trap();
+#endif
+}
+
+// Loads a box of a 3-dimensional tensor.
+__device__ inline void tma_load_3d(void* shared, const TensorMap& map, int x, int y, int z,
+                                   uint64_t* barrier, [[maybe_unused]] Site site = here()) {
+#ifdef TILEGRAD_SIM
+  detail::tma_load(3, shared, map, {x, y, z}, barrier, site);
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], "
+      "[%1, {%3, %4, %5}], [%2];"
+      :
+      : "r"(shared_address(shared)), "l"(&map), "r"(shared_address(barrier)), "r"(x), "r"(y), "r"(z)
+      : "memory");
+#else
+  __trap();
+#endif
+}
+
+// Stores a box of a 2-dimensional tensor.
+__device__ inline void tma_store_2d(const void* shared, const TensorMap& map, int x, int y,
+                                    [[maybe_unused]] Site site = here()) {
+#ifdef TILEGRAD_SIM
+  detail::tma_store(2, shared, map, {x, y, 0}, site);
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%1, {%2, %3}], [%0];"
+               :
+               : "r"(shared_address(shared)), "l"(&map), "r"(x), "r"(y)
+               : "memory");
+#else
+  __trap();
+#endif
+}
+
+// Closes a bulk group: the stores of this thread since the last one.
+__device__ inline void tma_store_commit([[maybe_unused]] Site site = here()) {
+#ifdef TILEGRAD_SIM
+  simulator::commit_group(simulator::AsyncKind::kBulk, simulator::current_thread());
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+#else
+  __trap();
+#endif
+}
+
+// Waits until at most the newest kPending bulk groups of this thread are unfinished.
+template <int kPending>
+__device__ inline void tma_store_wait([[maybe_unused]] Site site = here()) {
+#ifdef TILEGRAD_SIM
+  simulator::wait_group(simulator::AsyncKind::kBulk, simulator::current_thread(), kPending);
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.wait_group %0;" : : "n"(kPending) : "memory");
+#else
+  __trap();
+#endif
+}
+
+// Fetches the map itself ahead of its first use.
+__device__ inline void tma_prefetch_map([[maybe_unused]] const TensorMap& map) {
+#ifndef TILEGRAD_SIM
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("prefetch.tensormap [%0];" : : "l"(&map) : "memory");
+#else
+  __trap();
+#endif
+#endif
+}
+
+}  // namespace tilegrad::TILEGRAD_BACKEND

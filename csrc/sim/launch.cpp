@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT
+#include "launch.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+#include <vector>
+
+#include "device.hpp"
+#include "memory.hpp"
+#include "scheduler.hpp"
+#include "trace_hooks.hpp"
+
+namespace tilegrad::simulator {
+namespace {
+
+constexpr size_t kMaxStatic = 48 * 1024;
+
+cudaError_t check_configuration(const KernelCall& call) {
+  const dim3 grid = call.grid, block = call.block;
+  const uint64_t threads = uint64_t{block.x} * block.y * block.z;
+  if (threads == 0 || threads > kMaxThreads || block.x > 1024 || block.y > 1024 || block.z > 64) {
+    return cudaErrorInvalidConfiguration;
+  }
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 ||
+      grid.z > 65535) {
+    return cudaErrorInvalidConfiguration;
+  }
+  if (call.dynamic_bytes > allowed_dynamic_bytes(call.kernel)) return cudaErrorInvalidValue;
+  return cudaSuccess;
+}
+
+void check_static(const Worker& worker) {
+  const size_t bytes = worker.statics.bytes(), limit = device_model().shared_per_block_optin;
+  if (bytes > kMaxStatic) {
+    throw std::runtime_error("sim: a kernel may have 49152 bytes of static shared memory; block " +
+                             to_string(worker.block) + " uses " + std::to_string(bytes));
+  }
+  if (bytes + worker.arena.bytes() > limit) {
+    throw std::runtime_error("sim: a block may have " + std::to_string(limit) +
+                             " bytes of shared memory on this device; block " +
+                             to_string(worker.block) + " uses " + std::to_string(bytes) +
+                             " static and " + std::to_string(worker.arena.bytes()) + " dynamic");
+  }
+}
+
+uint3 block_at(uint64_t i, dim3 grid) {
+  return {static_cast<unsigned>(i % grid.x), static_cast<unsigned>(i / grid.x % grid.y),
+          static_cast<unsigned>(i / grid.x / grid.y)};
+}
+
+void run_grid(const KernelCall& call) {
+  Worker& worker = this_worker();
+  if (worker.fiber != nullptr) throw std::logic_error("sim: a kernel cannot launch a kernel");
+  worker.prepare(call);
+  const FaultGuard guard(worker);
+  const TraceLaunch trace(worker);
+  const uint64_t blocks = uint64_t{call.grid.x} * call.grid.y * call.grid.z;
+  std::vector<uint64_t> shuffled;
+  if (worker.schedule.order == Order::kRandom) {
+    shuffled.resize(blocks);
+    for (uint64_t i = 0; i < blocks; ++i) shuffled[i] = i;
+    for (uint64_t i = blocks; i > 1; --i) {
+      std::swap(shuffled[i - 1], shuffled[worker.random.below(i)]);
+    }
+  }
+  for (uint64_t i = 0; i < blocks; ++i) {
+    uint64_t which = i;
+    if (worker.schedule.order == Order::kReverse) which = blocks - 1 - i;
+    if (!shuffled.empty()) which = shuffled[i];
+    worker.run_block(block_at(which, call.grid));
+    if (i == 0) check_static(worker);
+  }
+}
+
+// What was written behind buffers: the first one's text. None is reported twice.
+std::string take_damage() {
+  std::string first = memory().damage();
+  if (!first.empty()) {
+    while (!memory().damage().empty()) {
+    }
+  }
+  return first;
+}
+
+}  // namespace
+
+void launch_call(KernelCall call, cudaStream_t stream) {
+  if (const cudaError_t error = check_configuration(call); error != cudaSuccess) {
+    set_error(error);
+    return;
+  }
+  submit(stream, [call = std::move(call)] {
+    try {
+      run_grid(call);
+    } catch (...) {
+      take_damage();  // not left for the next launch
+      throw;
+    }
+    const std::string damage = take_damage();
+    if (!damage.empty()) {
+      throw std::runtime_error("sim: out of bounds: " + damage +
+                               ", by some thread of the launch (TILEGRAD_SIM_GUARDS=exact names "
+                               "the thread and the line)");
+    }
+    return cudaSuccess;
+  });
+}
+
+void* dynamic_shared_memory() { return running_worker("dynamic_shared_memory").arena.data(); }
+
+size_t dynamic_shared_bytes() { return running_worker("dynamic_shared_bytes").arena.bytes(); }
+
+bool is_shared(const void* address) {
+  const Worker& worker = running_worker("is_shared");
+  return worker.arena.contains(address) || worker.statics.contains(address);
+}
+
+}  // namespace tilegrad::simulator

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: MIT
+// The state of a host thread that runs kernels: one resident block, its threads, what they wait
+// for, and the fibers that waiting threads sleep on. Private to the runtime.
+#pragma once
+
+#include <signal.h>
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "async.hpp"
+#include "fiber.hpp"
+#include "launch.hpp"
+#include "schedule.hpp"
+#include "shared.hpp"
+
+namespace tilegrad::simulator {
+
+inline constexpr unsigned kMaxThreads = 1024, kLanes = 32, kNamedBarriers = 16;
+
+enum class ThreadState : uint8_t { kRunning, kReady, kWaiting, kReturned };
+
+struct Thread {
+  Fiber* fiber = nullptr;  // where it sleeps; nullptr: not started
+  uint3 index{};
+  unsigned linear = 0;
+  ThreadState state = ThreadState::kReturned;
+  unsigned result = 0;         // what the barrier that it waited at has counted
+  const char* what = nullptr;  // what it waits for
+  Site site;                   // and where: its latest blocking call
+  Predicate predicate = nullptr;
+  const void* closure = nullptr;
+};
+
+// A rendezvous in progress of some lanes of a warp.
+struct WarpPoint {
+  unsigned mask = 0;  // 0: not in use
+  unsigned expected = 0, arrived = 0;
+  CollectiveFunction function = nullptr;
+  const char* what = nullptr;
+  Site site;
+  std::array<void*, kLanes> records{};
+};
+struct Warp {
+  unsigned existing = 0, returned = 0;
+  unsigned points_in_use = 0;
+  std::vector<WarpPoint> points;
+};
+
+struct GroupPoint {
+  unsigned first = 0, count = 0, arrived = 0;
+  GroupFunction function = nullptr;
+  const char* what = nullptr;
+  Site site;
+  std::vector<void*> records;
+};
+
+struct Barrier {
+  unsigned expected = 0, arrived = 0, votes = 0;
+  bool whole_block = false;  // __syncthreads: all must come from one line
+  Site site;
+  std::vector<Thread*> waiters;
+};
+
+struct Operation {
+  AsyncTag tag;
+  unsigned thread = 0;  // issuer
+  uint64_t group = 0;
+  bool fence = false;  // issue_after_previous
+  std::function<void()> run;
+};
+// Operations of one kind and owner, oldest first.
+struct OperationQueue {
+  uint64_t closed_groups = 0;
+  std::deque<Operation> pending;
+};
+
+// A memory fault, as the signal handler saw it.
+struct MemoryFault {
+  uintptr_t address = 0;
+  uintptr_t instruction = 0;
+  int access = 0;  // 1 read, 2 write, 0 unknown
+  bool address_known = true;
+};
+
+void fiber_main();  // what every fiber runs
+
+struct Worker {
+  Worker();
+  ~Worker();
+
+  // The launch.
+  const KernelCall* call = nullptr;
+  Schedule schedule;
+  Random random;
+  unsigned thread_count = 0;
+  unsigned warp_count = 0;
+  dim3 indexed_for{0, 0, 0};  // the block size that threads[].index holds
+  uint3 block{};
+
+  // The block.
+  std::vector<Thread> threads;
+  std::vector<Warp> warps;
+  std::array<Barrier, kNamedBarriers> barriers;
+  std::vector<GroupPoint> groups;
+  std::vector<unsigned> start_order;  // used by random schedules
+  unsigned started = 0, returned = 0;
+  std::vector<Thread*> ready;  // a ring
+  uint64_t ready_head = 0, ready_tail = 0;
+  std::vector<Thread*> pollers;
+  std::unordered_map<uint32_t, OperationQueue> queues;  // by kind and owner
+  std::vector<uint32_t> busy_queues;                    // those with pending operations
+  unsigned fences = 0;
+  std::vector<std::pair<const std::type_info*, BlockObject>> objects;
+  Arena arena;
+  StaticShared statics;
+
+  // Fibers.
+  Fiber host;
+  std::vector<std::unique_ptr<Fiber>> fibers;
+  std::vector<Fiber*> free_fibers;
+  Fiber* fiber = nullptr;                // running; nullptr outside a block
+  Thread* current = nullptr;             // running
+  Thread* starting = nullptr;            // for the fiber that is switched to
+  const Operation* operation = nullptr;  // being run
+
+  // Why the launch failed.
+  std::string failure;
+  bool memory_fault = false;
+  MemoryFault fault;
+  std::vector<char> signal_stack;
+
+  void prepare(const KernelCall& kernel_call);
+  void run_block(uint3 index);
+  void suspend();  // the current thread is registered with what it waits for
+  void make_ready(Thread* thread);
+  void make_ready(std::vector<Thread*>& waiters);  // in the schedule's order; empties it
+  [[noreturn]] void stop(std::string why);         // from a fiber: the launch fails
+
+  bool drive_operation();
+  void clear_operations();
+  void finish_operations();
+
+ private:
+  friend void fiber_main();
+  Thread* next_thread();
+  Thread* start_next();
+  void run_thread(Thread* thread);
+  void thread_returned(Thread* thread);
+  bool poll();
+  Fiber* take_fiber();
+  void begin_block(uint3 index);
+  void forget_block();
+  [[noreturn]] void deadlock();
+};
+
+// This host thread's; made at the first call.
+Worker& this_worker();
+// The worker, if a CUDA thread is running on this host thread, else a std::logic_error that says
+// what was called outside a kernel.
+[[noreturn]] void not_in_kernel(const char* what);
+inline Worker& running_worker(const char* what) {
+  Worker* worker = registers.worker;
+  if (worker == nullptr || worker->current == nullptr) not_in_kernel(what);
+  return *worker;
+}
+
+// Text for reports.
+std::string to_string(uint3 index);
+std::string to_string(Site site);
+std::string describe_thread(const Worker& worker, const Thread& thread);
+std::string describe_waiting(const Worker& worker);
+std::string describe_memory_fault(const Worker& worker);
+
+// For the time of a launch, memory faults of CUDA threads end the launch (fault.cpp).
+class FaultGuard {
+ public:
+  explicit FaultGuard(Worker& worker);
+  ~FaultGuard();
+  FaultGuard(const FaultGuard&) = delete;
+  FaultGuard& operator=(const FaultGuard&) = delete;
+
+ private:
+  stack_t old_stack_{};
+  bool own_stack_ = false;
+};
+
+}  // namespace tilegrad::simulator
