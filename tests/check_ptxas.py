@@ -27,15 +27,19 @@ Usage = dict[str, dict[str, dict[str, int]]]  # kernel -> architecture -> resour
 def kernel_name(mangled: str) -> str:
     """Return the name that ends in _kernel: in a mangled name each part follows its length.
 
-    Parts may begin with a digit (of an anonymous namespace's file), so every split is tried.
+    Digits before the length may belong to the part before, so every split is tried; the shortest
+    name is the kernel's own.
     """
+    found = []
     for match in re.finditer(r"\d+", mangled):
         for start in range(match.start(), match.end()):
             begin, length = match.end(), int(mangled[start : match.end()])
             part = mangled[begin : begin + length]
             if len(part) == length and part.endswith("_kernel"):
-                return part
-    raise ValueError(f"no kernel in {mangled}")
+                found.append(part)
+    if not found:
+        raise ValueError(f"no kernel in {mangled}")
+    return min(found, key=len)
 
 
 def read(build: Path) -> Usage:

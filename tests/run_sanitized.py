@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Run the thread pool under ThreadSanitizer, and the core of the suite under ASan and UBSan.
 
+With --sim the simulator, and with it every CUDA kernel, is built and run under them too.
+
 The extension is built a second time with the sanitizers into build/sanitize and put beside a copy
 of the Python sources; pytest then runs with the sanitizer's runtime loaded first.
 """
@@ -49,23 +51,24 @@ def thread_pool() -> None:
     run(*fixed, program)
 
 
-def core_of_the_suite() -> None:
-    print("AddressSanitizer and UBSan: building (about two minutes on two cores)", flush=True)
+def core_of_the_suite(modules: list[str]) -> None:
+    print(f"AddressSanitizer and UBSan: building {', '.join(modules)} (minutes)", flush=True)
     run(
         CMAKE, "-S", ROOT, "-B", BUILD / "cmake", "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Debug",
         f"-DCMAKE_MAKE_PROGRAM={CMAKE.parent / 'ninja'}",
-        "-DTILEGRAD_SANITIZE=address,undefined", "-DTILEGRAD_WERROR=ON",
+        "-DTILEGRAD_SANITIZE=address,undefined", "-DTILEGRAD_WERROR=ON", "-DTILEGRAD_CUDA=OFF",
         f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DPython_EXECUTABLE={sys.executable}",
         stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    run(CMAKE, "--build", BUILD / "cmake", "-j2", stdout=subprocess.DEVNULL)
+    run(CMAKE, "--build", BUILD / "cmake", "-j2", "--target", *modules, stdout=subprocess.DEVNULL)
     package = BUILD / "python" / "tilegrad"
     shutil.rmtree(package, ignore_errors=True)
     shutil.copytree(
         ROOT / "python" / "tilegrad", package, ignore=shutil.ignore_patterns("*.so", "__pycache__")
     )
-    for module in (BUILD / "cmake").glob("_cpu*.so"):
-        shutil.copy(module, package)
+    for name in modules:
+        for module in (BUILD / "cmake").glob(f"{name}.*.so"):
+            shutil.copy(module, package)
     libraries = [
         subprocess.run(
             [compiler(), f"-print-file-name={name}"], check=True, capture_output=True, text=True
@@ -109,5 +112,5 @@ def instruction_sets_do_not_leak() -> None:
 if __name__ == "__main__":
     BUILD.mkdir(parents=True, exist_ok=True)
     thread_pool()
-    core_of_the_suite()
+    core_of_the_suite(["_cpu", "_sim"] if "--sim" in sys.argv else ["_cpu"])
     instruction_sets_do_not_leak()

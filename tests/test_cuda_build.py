@@ -58,6 +58,8 @@ def test_the_name_of_a_kernel_is_read_from_its_mangled_name() -> None:
         "activation_backward_kernelINS0_7float16EEEvPT_"
     )
     assert check_ptxas.kernel_name(mangled) == "activation_backward_kernel"
+    mangled = mangled.replace("26activation_backward", "15sgd_step")
+    assert check_ptxas.kernel_name(mangled) == "sgd_step_kernel"
 
 
 @pytest.mark.skipif(not HAS_CUDA_BUILD, reason="this build has no CUDA backend: there is no nvcc")
