@@ -41,5 +41,14 @@ def tensors(*arrays: Any) -> list[Any]:
 
 
 def compiled(function: Any) -> Any:
-    """Return a function compiled by torch for one shape."""
-    return torch().compile(function, dynamic=False)
+    """Return a function compiled by torch for one shape.
+
+    What was compiled before is forgotten: after some variants of one function torch would run the
+    next one uncompiled, without a word.
+    """
+    torch().compiler.reset()
+
+    def plain(*args: Any) -> Any:
+        return function(*args)
+
+    return torch().compile(plain, dynamic=False)

@@ -74,7 +74,7 @@ def _build(bench: Workbench, label: str, way: str, dtype: str, n: int, moved: fl
         usual = _torch(name, options, backward)
         arguments = [[tensor(a) for a in ((dy[i], x[i]) if backward else (x[i],))] for i in sets]
         bench.peer(sides, "torch", lambda: Rotation([partial(usual, *a) for a in arguments]))
-        if bench.cuda and not backward:
+        if bench.cuda and not backward and n >= _SIZES[-1]:  # each takes seconds to compile
             fast = compiled(usual)
             bench.peer(
                 sides, "torch compile", lambda: Rotation([partial(fast, *a) for a in arguments])

@@ -88,7 +88,7 @@ def _build(
             ])  # fmt: skip
 
         bench.peer(sides, "torch", lambda: theirs(value_and_grad))
-        if bench.cuda:
+        if bench.cuda and rung is None:
             loss_of = compiled(pt.nn.functional.cross_entropy)
 
             def fast(leaf: Any, classes_of: Any) -> Any:

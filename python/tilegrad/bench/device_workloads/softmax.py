@@ -31,6 +31,7 @@ SHAPES = (
     (1024, 1000, "float32"), (128, 10, "float32"), (1_000_000, 10, "float32"),
 )  # fmt: skip
 _QUICK = SHAPES[0]
+_COMPILED = 1_000_000  # elements; a smaller one is launch cost, and each takes seconds to compile
 _FLOPS = {"forward": 5, "backward": 4}  # an element: maximum, subtract, exp, add, divide
 
 
@@ -75,7 +76,7 @@ def _build(
 
         arguments = [[tensor(a) for a in ((dy[i], y[i]) if backward else (x[i],))] for i in sets]
         bench.peer(sides, "torch", lambda: Rotation([partial(usual, *a) for a in arguments]))
-        if bench.cuda:
+        if bench.cuda and x[0].size >= _COMPILED:
             fast = compiled(usual)
             bench.peer(
                 sides, "torch compile", lambda: Rotation([partial(fast, *a) for a in arguments])

@@ -15,7 +15,7 @@ from tilegrad.bench.harness import OURS, Call, Case, Contest, agree
 from tilegrad.bench.workloads._common import FLOAT
 from tilegrad.bench.workloads.train_step import _expected
 
-from ._common import size
+from ._common import compiled, size
 
 SIZES = (784, 512, 512, 10)
 _BATCHES = (32, 128, 1024, 65536)
@@ -120,7 +120,7 @@ def _torch(
         return loss_of(model(x), target)
 
     if label == "torch compile":
-        forward = pt.compile(forward, dynamic=False)
+        forward = compiled(forward)
 
     def step() -> Any:
         update.zero_grad(set_to_none=True)

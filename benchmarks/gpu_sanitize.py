@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: MIT
+"""The calls that compute-sanitizer watches: every family of kernels at small shapes.
+
+    compute-sanitizer --tool racecheck python benchmarks/gpu_sanitize.py
+
+Shapes cross each tile's edge and wrap each ring of buffers once, no more: a watched kernel is a
+hundred times as slow. Every result is compared too. Arguments choose families; --device another
+device, to try the script out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+import tilegrad as tg
+from tilegrad import reference
+
+_RUNGS = (
+    "naive", "coalesced", "shared", "tile_1d", "tile_2d", "vectorized", "double_buffered",
+    "warp_tile", "tensor_core", "hopper",
+)  # fmt: skip
+_LADDER = ("three_pass", "online_warp", "block_row", "one_pass")
+_16_BITS = ("float16",)  # NumPy has no bfloat16; the kernels are the same template
+
+
+class Checker:
+    """Makes operands on a device, compares what comes back, remembers what was refused."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.refused: list[str] = []
+        self._rng = np.random.default_rng(0)
+
+    def normal(self, *shape: int, dtype: str = "float32") -> tuple[Any, Any]:
+        """Return an operand on the device and the same numbers in float64."""
+        values = self._rng.standard_normal(shape).astype(dtype)
+        return tg.asarray(values, device=self.device), values.astype(np.float64)
+
+    def close(self, name: str, got: Any, wanted: Any, tolerance: float = 2e-5) -> None:
+        """Raise AssertionError unless a result is right."""
+        got = got.numpy().astype(np.float64) if hasattr(got, "numpy") else np.asarray(got)
+        scale = float(np.max(np.abs(wanted), initial=0)) or 1.0
+        error = float(np.max(np.abs(got - wanted), initial=0)) / scale
+        assert error <= tolerance, f"{name}: off by {error:.2g} of its range"
+
+
+def matmul(check: Checker) -> None:
+    for m, n, k in ((1, 1, 1), (65, 129, 71), (136, 264, 200)):
+        for turn_a, turn_b in ((False, False), (False, True), (True, False)):
+            for dtype in ("float32", *_16_BITS):
+                a, wide_a = check.normal(*((k, m) if turn_a else (m, k)), dtype=dtype)
+                b, wide_b = check.normal(*((n, k) if turn_b else (k, n)), dtype=dtype)
+                wanted = (wide_a.T if turn_a else wide_a) @ (wide_b.T if turn_b else wide_b)
+                for rung in (None, *_RUNGS):
+                    name = f"matmul {rung} {m}x{n}x{k} {dtype}"
+                    try:
+                        got = tg.matmul(a, b, transpose_a=turn_a, transpose_b=turn_b, variant=rung)
+                    except (TypeError, ValueError) as error:
+                        check.refused.append(f"{name}: {error}")
+                        continue
+                    check.close(name, got, wanted, 5e-3)
+
+
+def linear(check: Checker) -> None:
+    for rows, i, o in ((3, 5, 7), (65, 72, 136)):
+        for activation in (None, "relu", "gelu"):
+            operands = [check.normal(*shape) for shape in ((rows, i), (o, i), (o,), (rows, o))]
+            (x, w, b, dy), wide = (list(part) for part in zip(*operands, strict=True))
+            y, z = tg.linear(x, w, b, activation, save_preactivation=True)
+            check.close("linear", y, reference.linear(*wide[:3], activation))
+            got = tg.linear_backward(dy, x, w, b, activation, preactivation=z)
+            wanted = reference.linear_backward(wide[3], *wide[:3], activation)
+            for part, right in zip(got, wanted, strict=True):
+                check.close("linear_backward", part, right)
+
+
+def elementwise(check: Checker) -> None:
+    for n in (1, 1027):
+        x, wide = check.normal(n)
+        dy, wide_dy = check.normal(n)
+        for name in ("relu", "gelu", "silu", "tanh", "sigmoid", "elu"):
+            check.close(name, getattr(tg, name)(x), getattr(reference, name)(wide))
+            slope = getattr(reference, f"{name}_backward")(wide_dy, wide)
+            check.close(name, getattr(tg, f"{name}_backward")(dy, x), slope)
+        check.close("mse_loss", tg.mse_loss(x, dy), reference.mse_loss(wide, wide_dy), 1e-4)
+        kept = tg.dropout(x, 0.5, seed=1, offset=0)
+        again = tg.dropout(tg.asarray(wide.astype(np.float32)), 0.5, seed=1, offset=0)
+        check.close("dropout", kept, np.asarray(again, np.float64), 1e-6)
+
+
+def classes(check: Checker) -> None:
+    for rows, count in ((1, 3), (33, 10), (5, 1027), (2, 20_001)):
+        x, wide = check.normal(rows, count)
+        target = np.arange(rows) % count
+        on_device = tg.asarray(target, device=check.device)
+        y = tg.softmax(x, 1)
+        check.close("softmax", y, reference.softmax(wide, 1))
+        dy, wide_dy = check.normal(rows, count)
+        slope = reference.softmax_backward(wide_dy, wide, 1)
+        check.close("softmax_backward", tg.softmax_backward(dy, x, 1, output=y), slope)
+        loss, gradient = reference.cross_entropy_value_and_grad(wide, target)
+        for rung in (None, *_LADDER):
+            name = f"cross_entropy {rung} {rows}x{count}"
+            try:
+                got = tg.cross_entropy_value_and_grad(x, on_device, variant=rung)
+            except (TypeError, ValueError) as error:
+                check.refused.append(f"{name}: {error}")
+                continue
+            check.close(name, got[0], loss)
+            check.close(name, got[1], gradient)
+
+
+def training(check: Checker) -> None:
+    """Train a network as one recorded step; two kinds of optimiser."""
+    values = np.random.default_rng(1).standard_normal((33, 20)).astype(np.float32)
+    x = tg.asarray(values, device=check.device)
+    target = tg.asarray(np.arange(33) % 10, device=check.device)
+    for kind, rate in ((tg.optim.SGD, 0.1), (tg.optim.AdamW, 1e-2)):
+        tg.manual_seed(0)
+        first = tg.nn.Linear(20, 17, activation="relu")
+        model = tg.nn.Sequential(first, tg.nn.Linear(17, 10)).to(check.device)
+        step = tg.TrainStep(
+            model, tg.nn.CrossEntropyLoss(), kind(model.parameters(), rate), max_norm=1.0
+        )
+        losses = [float(step(x, target)) for _ in range(3)]
+        assert losses[-1] < losses[0], f"training: the loss did not fall: {losses}"
+
+
+FAMILIES: dict[str, Callable[[Checker], None]] = {
+    "matmul": matmul,
+    "linear": linear,
+    "elementwise": elementwise,
+    "classes": classes,
+    "training": training,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("families", nargs="*", metavar="FAMILY", help=", ".join(FAMILIES))
+    parser.add_argument("--device", default="cuda")
+    args = parser.parse_args(argv)
+    unknown = [name for name in args.families if name not in FAMILIES]
+    if unknown:
+        parser.error(f"no such family: {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
+    check = Checker(args.device)
+    for name in args.families or FAMILIES:
+        FAMILIES[name](check)
+        print(f"{name}: right", flush=True)
+    for line in check.refused:
+        print(f"refused: {line}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
