@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 import tilegrad as tg
 from tilegrad import _random, nn, ops, reference
-from tilegrad._gradcheck import GradcheckError, GradcheckResult, gradcheck
+from tilegrad._gradcheck import gradcheck
+from tilegrad._gradcheck_result import GradcheckError, GradcheckResult
 
 Array = NDArray[Any]
 REDUCTIONS = ("none", "mean", "sum")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import tilegrad as tg
-from helpers import Array, assert_close, assert_same_bits, tolerance
+from helpers import Array, Device, assert_close, assert_same_bits, host, tolerance
 from tilegrad import nn
 from tilegrad import reference as ref
 
@@ -49,7 +49,7 @@ ELEMENTWISE: dict[str, tuple[Callable[[], nn.Module], Callable[[], T.Module]]] =
 @pytest.mark.parametrize("layer", ELEMENTWISE)
 @pytest.mark.parametrize("shape", [(5, 6), (3, 4, 7), (2, 3, 4, 5)], ids=str)
 def test_layer_follows_torch(
-    layer: str, shape: tuple[int, ...], dtype: str, rng: np.random.Generator
+    layer: str, shape: tuple[int, ...], dtype: str, rng: np.random.Generator, device: Device
 ) -> None:
     if layer == "flatten-middle" and len(shape) == 2:
         shape = (*shape, 2)
@@ -57,15 +57,16 @@ def test_layer_follows_torch(
     x = (rng.standard_normal(shape) * 3).astype(dtype)
     leaf = torch.tensor(x, dtype=torch.float64, requires_grad=True)
     want = theirs(leaf)
-    y = ours(x)
+    there = device.put(x)
+    y = ours(there)
     dy = rng.standard_normal(y.shape).astype(dtype)
     want.backward(torch.tensor(dy, dtype=torch.float64))
-    dx = ours.backward(dy)
+    dx = ours.backward(device.put(dy))
     assert y.dtype == dx.dtype == dtype
     eps = tolerance(dtype, 16)
     assert_close(y, want.detach().numpy(), eps * (1 + np.abs(want.detach().numpy())), what="y")
     assert_close(dx, leaf.grad.numpy(), eps * (np.abs(dy).max() + 1), what="dx")
-    assert_same_bits(ours.eval()(x), y, what="eval")
+    assert_same_bits(ours.eval()(there), y, what="eval")
 
 
 ACTIVATIONS: dict[str | None, tuple[dict[str, float], Callable[[], T.Module]]] = {
@@ -89,7 +90,7 @@ ACTIVATIONS: dict[str | None, tuple[dict[str, float], Callable[[], T.Module]]] =
 @pytest.mark.parametrize("sizes", [((7,), 5, 3), ((1,), 33, 10), ((2, 3), 12, 40), ((), 4, 2)])
 def test_linear_follows_torch(
     sizes: tuple[tuple[int, ...], int, int], activation: str | None, bias: bool, dtype: str,
-    rng: np.random.Generator,
+    rng: np.random.Generator, device: Device,
 ) -> None:  # fmt: skip
     rows, i, o = sizes
     args, make = ACTIVATIONS[activation]
@@ -97,13 +98,14 @@ def test_linear_follows_torch(
     twin = T.Linear(i, o, bias, dtype=torch.float64)
     for p, q in zip(layer.parameters(), twin.parameters(), strict=True):
         q.data = torch.tensor(p.data, dtype=torch.float64)
+    layer.to(device.name)
     x = rng.standard_normal((*rows, i)).astype(dtype)
     dy = rng.standard_normal((*rows, o)).astype(dtype)
     leaf = torch.tensor(x, dtype=torch.float64, requires_grad=True)
     want = make()(twin(leaf))
     want.backward(torch.tensor(dy, dtype=torch.float64))
-    y = layer(x)
-    dx = layer.backward(dy)
+    y = layer(device.put(x))
+    dx = layer.backward(device.put(dy))
     eps = 4 * tolerance(dtype, max(i, o, int(np.prod(rows))))
     assert_close(y, want.detach().numpy(), eps * (1 + np.abs(x).max()), what="y")
     scale = eps * np.abs(dy).max() * (1 + np.abs(x).max())
@@ -111,7 +113,7 @@ def test_linear_follows_torch(
     for (name, p), q in zip(layer.named_parameters(), twin.parameters(), strict=True):
         assert p.grad.dtype == dtype
         assert_close(p.grad, q.grad.numpy(), scale, what=name)
-    assert_same_bits(layer.eval()(x), y)
+    assert_same_bits(layer.eval()(device.put(x)), y)
 
 
 LOSSES: dict[str, tuple[Callable[[str], Any], Callable[[str], Any], bool]] = {
@@ -134,7 +136,9 @@ LOSSES: dict[str, tuple[Callable[[str], Any], Callable[[str], Any], bool]] = {
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
-def test_loss_module_follows_torch(loss: str, reduction: str, rng: np.random.Generator) -> None:
+def test_loss_module_follows_torch(
+    loss: str, reduction: str, rng: np.random.Generator, device: Device
+) -> None:
     ours, theirs, classes = LOSSES[loss]
     x = rng.standard_normal((8, 3))
     t: Any = rng.integers(0, 3, 8) if classes else rng.standard_normal((8, 3))
@@ -143,18 +147,19 @@ def test_loss_module_follows_torch(loss: str, reduction: str, rng: np.random.Gen
         want = theirs(reduction)(leaf, torch.tensor(t))
         g = rng.standard_normal(want.shape) if given else np.ones(want.shape)
         want.backward(torch.tensor(g))
-        value = loss_fn(x, t)
+        here, target = device.put(x), device.put(np.asarray(t))
+        value = loss_fn(here, target)
         assert_close(value, want.detach().numpy(), 1e-13)
-        dx = loss_fn.backward(g if given else None)
+        dx = loss_fn.backward(device.put(np.asarray(g)) if given else None)
         assert_close(dx, leaf.grad.numpy(), 1e-13)
         with pytest.raises(RuntimeError, match="second backward"):
             loss_fn.backward()
         loss_fn.eval()
-        assert_same_bits(loss_fn(x, t), np.asarray(value)[()])
+        assert_same_bits(loss_fn(here, target), host(value)[()])
         with pytest.raises(RuntimeError, match="eval mode"):
             loss_fn.backward()
         loss_fn.train()
-        loss_fn(x, t)
+        loss_fn(here, target)
         assert loss_fn.backward(input_grad=False) is None
 
 

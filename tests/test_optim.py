@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 import tilegrad as tg
+from helpers import Device, host
 from tilegrad import reference as ref
 
 Array = NDArray[Any]
@@ -46,12 +47,13 @@ CASES = [
 
 
 class Pair:
-    """The same weights under both libraries, fed the same gradients."""
+    """The same weights under both libraries, ours on a device, fed the same gradients."""
 
-    def __init__(self, rng: np.random.Generator, shapes: Sequence[tuple[int, ...]], dtype: str):
+    def __init__(self, shapes: Sequence[tuple[int, ...]], dtype: str, device: Device):
+        rng = np.random.default_rng(7)
         values = [np.asarray(rng.standard_normal(shape), dtype) for shape in shapes]
-        self.rng, self.dtype = rng, dtype
-        self.ours = [tg.nn.Parameter(v) for v in values]
+        self.rng, self.dtype, self.device = rng, dtype, device
+        self.ours = [tg.nn.Parameter(device.put(v)) for v in values]
         self.theirs = [torch.nn.Parameter(torch.tensor(v)) for v in values]
 
     def optimisers(self, name: str, **options: Any) -> tuple[Any, Any]:
@@ -72,27 +74,32 @@ class Pair:
         for i, (p, q) in enumerate(zip(self.ours, self.theirs, strict=True)):
             want = q.detach().numpy()
             scale = np.abs(want).max(initial=1e-3)
-            error = np.abs(p.data - want).max(initial=0) / scale
+            error = np.abs(host(p.data) - want).max(initial=0) / scale
             assert error <= TOLERANCE[self.dtype], f"{what}: parameter {i} is off by {error:.3g}"
 
 
 @pytest.fixture(params=["float32", "float64"])
-def pair(request: pytest.FixtureRequest) -> Pair:
-    return Pair(np.random.default_rng(7), SHAPES, request.param)
+def pair(request: pytest.FixtureRequest, device: Device) -> Pair:
+    return Pair(SHAPES, request.param, device)
+
+
+def address(x: Any) -> int:
+    return x._pointer if isinstance(x, tg.Array) else x.ctypes.data  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
-def test_optimiser_follows_torch_for_30_steps(
+def test_optimiser_follows_torch_for_many_steps(
     pair: Pair, name: str, options: dict[str, Any]
 ) -> None:
     ours, theirs = pair.optimisers(name, **options)
     before = [p.data.copy() for p in pair.ours]
-    for step in range(30):
+    for step in range(30 if pair.device.name == "cpu" else 10):
         pair.gradients()
         ours.step()
         theirs.step()
         pair.check(f"after step {step}")
-    moved = [np.array_equal(b, p.data) for b, p in zip(before, pair.ours, strict=True) if p.size]
+    pairs = zip(before, pair.ours, strict=True)
+    moved = [np.array_equal(host(b), host(p.data)) for b, p in pairs if p.size]
     assert all(moved) if options.get("lr") == 0 else not any(moved)
 
 
@@ -110,7 +117,7 @@ def test_optimiser_skips_and_resumes_parameters_as_torch(
         theirs.step()
         pair.check(f"after step {step}")
         for here, p, old in zip(present, pair.ours, frozen, strict=True):
-            assert here or np.array_equal(p.data, old)
+            assert here or np.array_equal(host(p.data), host(old))
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
@@ -187,7 +194,8 @@ def test_step_without_gradients_changes_nothing(pair: Pair, name: str) -> None:
     ours = getattr(tg.optim, name)(pair.ours, lr=0.5, weight_decay=0.5)
     before = [p.data.copy() for p in pair.ours]
     ours.step()
-    assert all(np.array_equal(p.data, b) for p, b in zip(pair.ours, before, strict=True))
+    pairs = zip(pair.ours, before, strict=True)
+    assert all(np.array_equal(host(p.data), host(b)) for p, b in pairs)
     assert not ours.state_dict()["state"]
 
 
@@ -195,20 +203,20 @@ def test_step_without_gradients_changes_nothing(pair: Pair, name: str) -> None:
 def test_step_leaves_gradients_and_buffers_where_they_are(pair: Pair, name: str) -> None:
     ours, _ = pair.optimisers(name, lr=0.1)
     pair.gradients()
-    kept = [(p.data.ctypes.data, p.grad.ctypes.data, p.grad.copy()) for p in pair.ours]
+    kept = [(address(p.data), address(p.grad), p.grad.copy()) for p in pair.ours]
     ours.step()
     for p, (data, grad, values) in zip(pair.ours, kept, strict=True):
-        assert (p.data.ctypes.data, p.grad.ctypes.data) == (data, grad)
-        assert np.array_equal(p.grad, values)
+        assert (address(p.data), address(p.grad)) == (data, grad)
+        assert np.array_equal(host(p.grad), host(values))
     ours.zero_grad()
     assert all(p.grad is None for p in pair.ours)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_adam_is_the_reference_formula(dtype: str) -> None:
+def test_adam_is_the_reference_formula(dtype: str, device: Device) -> None:
     rng = np.random.default_rng(3)
     w = rng.standard_normal(40).astype(dtype)
-    p = tg.nn.Parameter(w)
+    p = tg.nn.Parameter(device.put(w))
     options = {"lr": 0.05, "betas": (0.8, 0.95), "eps": 1e-4, "amsgrad": True}
     optimiser = tg.optim.AdamW([p], weight_decay=0.3, **options)
     want, m, v, top = w.astype(np.float64), np.zeros(40), np.zeros(40), None
@@ -218,20 +226,42 @@ def test_adam_is_the_reference_formula(dtype: str) -> None:
         optimiser.step()
         want, m, v, top = ref.adamw(want, g, m, v, step, top, weight_decay=0.3, **options)
     bound = {"float32": 2e-6, "float64": 1e-13}[dtype]
-    assert np.abs(p.data - want).max() <= bound * np.abs(want).max()
+    assert np.abs(host(p.data) - want).max() <= bound * np.abs(want).max()
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
+def test_any_number_of_tensors_of_any_size(name: str, device: Device) -> None:
+    """Kernels take their tensors in lists of fixed length; the sizes cross every block's edge."""
+    sizes = [*range(40), 127, 128, 129, 255, 257, 1023, 1025, *[5] * 30, 0, 1]
+    pair = Pair([(n,) for n in sizes], "float32", device)
+    options = {"momentum": 0.9} if name == "SGD" else {"amsgrad": True}
+    ours, theirs = pair.optimisers(name, lr=0.1, weight_decay=0.1, **options)
+    for _ in range(3):
+        pair.gradients()
+        norm = tg.nn.utils.clip_grad_norm_(pair.ours, 1.0)
+        want = torch.nn.utils.clip_grad_norm_(pair.theirs, 1.0)
+        assert float(norm) == pytest.approx(want.item(), rel=1e-6)
+        ours.step()
+        theirs.step()
+        pair.check()
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_gradient_that_is_not_finite_spoils_its_own_weight_only(name: str, bad: float) -> None:
+def test_a_gradient_that_is_not_finite_spoils_its_own_weight_only(
+    name: str, bad: float, device: Device
+) -> None:
     options = {"lr": 0.1, "momentum": 0.9} if name == "SGD" else {"lr": 0.1}
-    p, q = tg.nn.Parameter(np.ones(70)), torch.nn.Parameter(torch.ones(70, dtype=torch.float64))
+    p, q = (
+        tg.nn.Parameter(device.put(np.ones(70))),
+        torch.nn.Parameter(torch.ones(70, dtype=torch.float64)),
+    )
     g = np.linspace(-1, 1, 70)
     g[33] = bad
     p.grad, q.grad = g, torch.tensor(g)
     getattr(tg.optim, name)([p], **options).step()
     getattr(torch.optim, name)([q], **options).step()
-    np.testing.assert_allclose(p.data, q.detach().numpy(), rtol=1e-12, equal_nan=True)
+    np.testing.assert_allclose(host(p.data), q.detach().numpy(), rtol=1e-12, equal_nan=True)
 
 
 def run_adam_and_sgd(size: int, dtype: str) -> list[Array]:

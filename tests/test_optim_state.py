@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 import tilegrad as tg
+from helpers import Device, host
 
 Array = NDArray[Any]
 INF, NAN = math.inf, math.nan
@@ -27,9 +28,9 @@ OPTIMISERS = [
 ]
 
 
-def make_params(dtype: Any = np.float32) -> list[tg.nn.Parameter]:
-    rng = np.random.default_rng(3)
-    return [tg.nn.Parameter(np.asarray(rng.standard_normal(s), dtype)) for s in SHAPES]
+def make_params(dtype: Any = np.float32, device: Device | None = None) -> list[tg.nn.Parameter]:
+    rng, put = np.random.default_rng(3), np.asarray if device is None else device.put
+    return [tg.nn.Parameter(put(np.asarray(rng.standard_normal(s), dtype))) for s in SHAPES]
 
 
 def train(optimiser: Any, params: list[tg.nn.Parameter], steps: range) -> None:
@@ -50,18 +51,20 @@ def same(a: Any, b: Any) -> bool:
         return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return bool(np.array_equal(a, b))
+    return bool(np.array_equal(host(a), host(b)))
 
 
 @pytest.mark.parametrize(("name", "options"), OPTIMISERS)
 @pytest.mark.parametrize("done", [0, 1, 7])
-def test_loaded_state_continues_bit_for_bit(name: str, options: dict[str, Any], done: int) -> None:
-    params = make_params()
+def test_loaded_state_continues_bit_for_bit(
+    name: str, options: dict[str, Any], done: int, device: Device
+) -> None:
+    params = make_params(device=device)
     optimiser = getattr(tg.optim, name)(params, **options)
     train(optimiser, params, range(done))
     saved, weights = snapshot(optimiser), [p.data.copy() for p in params]
 
-    again = make_params()
+    again = make_params(device=device)
     for p, w in zip(again, weights, strict=True):
         p.data = w
     resumed = getattr(tg.optim, name)(again, lr=77.0)
@@ -70,13 +73,13 @@ def test_loaded_state_continues_bit_for_bit(name: str, options: dict[str, Any], 
     train(optimiser, params, range(done, done + 8))
     train(resumed, again, range(done, done + 8))
     for p, q in zip(params, again, strict=True):
-        assert np.array_equal(p.data, q.data)
+        assert np.array_equal(host(p.data), host(q.data))
     assert same(resumed.state_dict(), optimiser.state_dict())
 
 
 @pytest.mark.parametrize(("name", "options"), OPTIMISERS)
-def test_loaded_state_is_a_copy(name: str, options: dict[str, Any]) -> None:
-    params, again = make_params(), make_params()
+def test_loaded_state_is_a_copy(name: str, options: dict[str, Any], device: Device) -> None:
+    params, again = make_params(device=device), make_params(device=device)
     optimiser = getattr(tg.optim, name)(params, **options)
     train(optimiser, params, range(5))
     resumed = getattr(tg.optim, name)(again, **options)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tilegrad as tg
-from helpers import Array, Device
+from helpers import Array, Device, host
 from tilegrad import nn
 
 X, Y = np.array([[1.0, 1.0]], np.float32), np.array([[0.0]], np.float32)
@@ -32,16 +32,17 @@ FIRST_LOSS, LAST_LOSS, PREDICTION = 0.334550, 0.000327707, -0.0174781
 RATE, EPOCHS, STEP = 0.01, 100, 1e-4
 
 
-def network(dtype: Any = np.float32) -> nn.Sequential:
+def network(device: Device, dtype: Any = np.float32) -> nn.Sequential:
     model = nn.Sequential(
         nn.Linear(2, 3, activation="sigmoid", dtype=dtype), nn.Linear(3, 1, dtype=dtype)
     )
+    model.to(device.name)
     model.load_state_dict({name: value.astype(dtype) for name, value in START.items()})
     return model
 
 
-def loss_of(model: nn.Module, x: Array, y: Array) -> Any:
-    return tg.mse_loss(model.predict(x), y)
+def loss_of(model: nn.Module, x: Any, y: Any) -> Any:
+    return host(tg.mse_loss(model.predict(x), y))[()]
 
 
 def test_a1_a_layer_of_any_width_and_depth(device: Device, rng: np.random.Generator) -> None:
@@ -67,21 +68,23 @@ def test_a2_forward_pass(device: Device) -> None:
     assert float(tg.mse_loss(y, device.put(np.zeros((1, 1))))) == pytest.approx(1.520812, abs=5e-7)
 
 
-def test_a3_chain_rule() -> None:
-    model, loss_fn = network(np.float64), nn.MSELoss()
-    x, y = X.astype(np.float64), Y.astype(np.float64)
+def test_a3_chain_rule(device: Device) -> None:
+    model, loss_fn = network(device, np.float64), nn.MSELoss()
+    x, y = device.put(X.astype(np.float64)), device.put(Y.astype(np.float64))
     out = model(x)
     loss_fn(out, y)
     model.backward(loss_fn.backward())
-    hidden = tg.linear(x, model[0].weight.data, model[0].bias.data, "sigmoid")[0]
-    w = model[1].weight.data[0]
-    slope = -2 * (y - out).item() * w * hidden * (1 - hidden)  # dC/dz of the hidden nodes
-    np.testing.assert_allclose(model[0].weight.grad, np.outer(slope, x[0]), rtol=1e-14)
-    np.testing.assert_allclose(model[0].bias.grad, slope, rtol=1e-14)
+    hidden = host(tg.linear(x, model[0].weight.data, model[0].bias.data, "sigmoid"))[0]
+    w = host(model[1].weight.data)[0]
+    error = (host(y) - host(out)).item()
+    slope = -2 * error * w * hidden * (1 - hidden)  # dC/dz of the hidden nodes
+    np.testing.assert_allclose(host(model[0].weight.grad), np.outer(slope, X[0]), rtol=1e-14)
+    np.testing.assert_allclose(host(model[0].bias.grad), slope, rtol=1e-14)
     h = 1e-6
     for name, p in model.named_parameters():
+        gradient = host(p.grad)
         for i in np.ndindex(p.shape):
-            values = p.data.copy()
+            values = host(p.data).copy()
             sides = []
             for sign in (1, -1):
                 moved = values.copy()
@@ -89,36 +92,40 @@ def test_a3_chain_rule() -> None:
                 p.data = moved
                 sides.append(loss_of(model, x, y))
             p.data = values
-            assert p.grad[i] == pytest.approx((sides[0] - sides[1]) / (2 * h), abs=1e-9), (name, i)
+            assert gradient[i] == pytest.approx((sides[0] - sides[1]) / (2 * h), abs=1e-9), (
+                name,
+                i,
+            )
 
 
-def finite_difference_descent() -> tuple[nn.Sequential, list[float]]:
+def finite_difference_descent(device: Device) -> tuple[nn.Sequential, list[float]]:
     """A4: a forward difference for every weight, then one step along all of them."""
-    model, losses = network(), []
+    model, losses = network(device), []
+    x, y = device.put(X), device.put(Y)
     for _ in range(EPOCHS):
-        loss = loss_of(model, X, Y)
+        loss = loss_of(model, x, y)
         losses.append(float(loss))
         gradients = []
         for p in model.parameters():
-            values, gradient = p.data.copy(), np.zeros_like(p.data)
+            values, gradient = host(p.data).copy(), np.zeros(p.shape, p.dtype)
             for i in np.ndindex(p.shape):
                 moved = values.copy()
                 moved[i] += np.float32(STEP)
                 p.data = moved
-                gradient[i] = (loss_of(model, X, Y) - loss) / np.float32(STEP)
+                gradient[i] = (loss_of(model, x, y) - loss) / np.float32(STEP)
             p.data = values
             gradients.append(gradient)
         for p, gradient in zip(model.parameters(), gradients, strict=True):
-            p.data = p.data - np.float32(RATE) * gradient
+            p.data = host(p.data) - np.float32(RATE) * gradient
     return model, losses
 
 
-def back_propagation_descent() -> tuple[nn.Sequential, list[float]]:
-    model, loss_fn = network(), nn.MSELoss()
+def back_propagation_descent(device: Device) -> tuple[nn.Sequential, list[float]]:
+    model, loss_fn = network(device), nn.MSELoss()
     optimizer, losses = tg.optim.SGD(model.parameters(), RATE), []
     for _ in range(EPOCHS):
         optimizer.zero_grad()
-        losses.append(float(loss_fn(model(X), Y)))
+        losses.append(float(loss_fn(model(device.put(X)), device.put(Y))))
         model.backward(loss_fn.backward())
         optimizer.step()
     return model, losses
@@ -126,41 +133,44 @@ def back_propagation_descent() -> tuple[nn.Sequential, list[float]]:
 
 def assert_weights(model: nn.Module, want: dict[str, Array], bound: float) -> None:
     for name, p in model.named_parameters():
-        np.testing.assert_allclose(p.data, want[name], rtol=0, atol=bound, err_msg=name)
+        values = host(want[name])
+        np.testing.assert_allclose(host(p.data), values, rtol=0, atol=bound, err_msg=name)
 
 
-def test_a4_finite_difference_descent() -> None:
-    model, losses = finite_difference_descent()
+def test_a4_finite_difference_descent(device: Device) -> None:
+    model, losses = finite_difference_descent(device)
     assert losses[0] == pytest.approx(FIRST_LOSS, abs=1e-6)
     assert losses[-1] == pytest.approx(LAST_LOSS, abs=1e-6)
     assert model.predict(X).item() == pytest.approx(PREDICTION, abs=5e-6)
     assert_weights(model, END, 5e-5)
 
 
-def test_a5_back_propagation_goes_the_same_way() -> None:
-    model, losses = back_propagation_descent()
+def test_a5_back_propagation_goes_the_same_way(device: Device) -> None:
+    model, losses = back_propagation_descent(device)
     assert losses[0] == pytest.approx(FIRST_LOSS, abs=1e-6)
     assert_weights(model, END, 1e-4)
-    descended, other = finite_difference_descent()
+    descended, other = finite_difference_descent(Device("cpu"))
     assert_weights(model, descended.state_dict(), 1e-4)
     np.testing.assert_allclose(losses, other, rtol=0, atol=1e-4)
-    step_model = network()
+    step_model = network(device)
     step = tg.TrainStep(step_model, nn.MSELoss(), tg.optim.SGD(step_model.parameters(), RATE))
-    assert [float(step(X, Y)) for _ in range(EPOCHS)] == losses
-    assert_weights(step_model, model.state_dict(), 0.0)
+    step_losses = [float(step(X, Y)) for _ in range(EPOCHS)]
+    bound = 0.0 if device.name == "cpu" else 1e-6
+    np.testing.assert_allclose(step_losses, losses, rtol=0, atol=bound)
+    assert_weights(step_model, model.state_dict(), bound)
 
 
 @pytest.mark.parametrize("epsilon", [1e-3, 1e-5])
-def test_a6_descent_stops_when_every_weight_has_settled(epsilon: float) -> None:
+def test_a6_descent_stops_when_every_weight_has_settled(epsilon: float, device: Device) -> None:
     def descend(limit: int) -> tuple[nn.Sequential, int, float]:
-        model = network(np.float64)
+        model = network(device, np.float64)
         step = tg.TrainStep(model, nn.MSELoss(), tg.optim.SGD(model.parameters(), 0.05))
         change = np.inf
         for epoch in range(limit):
-            before = [p.data.copy() for p in model.parameters()]
+            before = [host(p.data).copy() for p in model.parameters()]
             step(X.astype(np.float64), Y.astype(np.float64))
             pairs = zip(before, model.parameters(), strict=True)
-            change = max(np.abs(p.data - b).max() for b, p in pairs)
+            change = max(np.abs(host(p.data) - b).max() for b, p in pairs)
             if change < epsilon:
                 return model, epoch + 1, change
         return model, limit, change

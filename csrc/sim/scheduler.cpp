@@ -91,7 +91,6 @@ void Worker::begin_block(uint3 index) {
 
 // After a failure the threads of the block are gone, wherever they were.
 void Worker::forget_block() {
-  registers.trace_muted = 0;
   for (Warp& warp : warps) {
     warp.points_in_use = 0;
     for (WarpPoint& point : warp.points) point.mask = 0;

@@ -21,6 +21,7 @@ constexpr size_t kMostReports = 1000;
 void Tracer::launch_begins(Worker& worker) {
   launches_.lock();
   worker_ = &worker;
+  registers.trace_muted = 1;
   threads_ = worker.thread_count;
   warps_ = worker.warp_count;
   grid_ = worker.call->grid;
@@ -69,13 +70,14 @@ void Tracer::launch_ends() {
 }
 
 void Tracer::block_begins() {
-  registers.trace_muted = 0;  // a block that failed may have left it
+  registers.trace_muted = 0;  // between blocks it is 1
   const uint3 i = worker_->block;
   clocks_.begin_block(i.x + uint64_t{grid_.x} * (i.y + uint64_t{grid_.y} * i.z));
   for (BarrierState& barrier : barriers_) barrier = {};
 }
 
 void Tracer::block_ends() {
+  registers.trace_muted = 1;  // what follows is the runtime's
   for (unsigned warp = 0; warp < warps_; ++warp) flush_warp(warp);
 }
 

@@ -15,10 +15,12 @@ using tilegrad::simulator::registers;
 using tilegrad::simulator::Tracer;
 
 [[gnu::always_inline]] inline void note(const void* p, unsigned bytes, Op op, const void* from) {
-  const auto& r = registers;
+  auto& r = registers;
   if (r.tracer == nullptr || r.trace_muted != 0) return;
+  r.trace_muted = 1;  // the analysis may share templates with kernels
   static_cast<Tracer*>(r.tracer)->access(reinterpret_cast<uintptr_t>(p), bytes, op,
                                          reinterpret_cast<uintptr_t>(from));
+  r.trace_muted = 0;
 }
 
 // A thread moves at most 16 bytes at once, and only to or from an address aligned to them.

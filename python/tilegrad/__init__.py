@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: MIT
 """Hand-written kernels, forward and backward, for dense networks.
 
-NumPy arrays in, NumPy arrays out; on ``cuda`` and ``sim`` arrays are ``tilegrad.Array``. Functions have the names of torch.nn.functional, each with its
-``X_backward``; layers are in ``tilegrad.nn``, optimisers in ``tilegrad.optim``, data sets in
-``tilegrad.data``.
+NumPy arrays in, NumPy arrays out; on ``cuda`` and ``sim`` arrays are ``tilegrad.Array``. Functions
+have the names of torch.nn.functional, each with its ``X_backward``; layers are in ``tilegrad.nn``,
+optimisers in ``tilegrad.optim``, data sets in ``tilegrad.data``.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tilegrad import nn, optim
+from tilegrad._makers import asarray, empty, from_dlpack, full, ones, zeros
 from tilegrad._random import manual_seed
 from tilegrad._train import TrainStep
-from tilegrad.array import Array, asarray, empty, from_dlpack, full, ones, zeros
+from tilegrad.array import Array
 from tilegrad.backends import info, num_threads, release_memory, set_num_threads
 from tilegrad.ops import *  # noqa: F403  the names are listed in ops.__all__
 from tilegrad.ops import __all__ as _op_names
@@ -20,7 +21,8 @@ from tilegrad.ops import __all__ as _op_names
 if TYPE_CHECKING:
     from tilegrad._callbacks import Callback, EarlyStopping, History, Training
     from tilegrad._fit import fit
-    from tilegrad._gradcheck import GradcheckError, GradcheckResult, gradcheck
+    from tilegrad._gradcheck import gradcheck
+    from tilegrad._gradcheck_result import GradcheckError, GradcheckResult
     from tilegrad._save import load, save
 
 __version__ = "0.1.0"
@@ -58,8 +60,8 @@ __all__ = [
 _LAZY = {
     "Callback": "_callbacks",
     "EarlyStopping": "_callbacks",
-    "GradcheckError": "_gradcheck",
-    "GradcheckResult": "_gradcheck",
+    "GradcheckError": "_gradcheck_result",
+    "GradcheckResult": "_gradcheck_result",
     "History": "_callbacks",
     "Training": "_callbacks",
     "fit": "_fit",

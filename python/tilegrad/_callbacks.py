@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from tilegrad.nn.module import Module
@@ -140,7 +139,8 @@ class Training:
         batches: Batches in an epoch.
         epoch: Number of the present epoch, from 1; 0 before the first.
         batch: Batches done in the present epoch.
-        loss: Loss of the latest batch.
+        latest: Loss of the latest batch, as the step returned it: on a device it may not be there
+            yet. ``loss`` waits for it.
         validated: Whether there is a validation set.
         stop: Set it to end training after this epoch.
     """
@@ -154,9 +154,14 @@ class Training:
     batches: int
     epoch: int = 0
     batch: int = 0
-    loss: float = math.nan
+    latest: Any = field(default=math.nan, repr=False)
     validated: bool = False
     stop: bool = False
+
+    @property
+    def loss(self) -> float:
+        """Loss of the latest batch."""
+        return float(self.latest)
 
 
 class Callback:
@@ -323,7 +328,7 @@ class EarlyStopping(Callback):
                 f"got {sorted(state)}"
             )
         weights = state["weights"]
-        self._weights = None if weights is None else {k: np.array(v) for k, v in weights.items()}
+        self._weights = None if weights is None else {k: v.copy() for k, v in weights.items()}
         self.best, self.best_epoch = state["best"], state["best_epoch"]
         self.bad, self.stopped = state["bad"], state["stopped"]
 

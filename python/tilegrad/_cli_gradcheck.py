@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import ops
-from ._gradcheck import GradcheckResult, gradcheck
+from ._gradcheck import gradcheck
+from ._gradcheck_result import GradcheckResult
 
 # Step and tolerances: a step in float32 must be large to show at all, and its error is too.
 TOLERANCES = {

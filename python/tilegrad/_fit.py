@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from tilegrad._callbacks import Callback, History, Progress, Training, say
 from tilegrad._checkpoint import Path, import_safetensors
+from tilegrad._makers import asarray
 from tilegrad._save import load, save
 from tilegrad._train import TrainStep
-from tilegrad.array import asarray
 from tilegrad.data import DataLoader
 from tilegrad.nn.loss import Loss
 from tilegrad.nn.module import Module
@@ -194,18 +194,19 @@ class _Step:
         if isinstance(loss_fn, Loss):
             self._recorded = TrainStep(model, loss_fn, optimizer, max_norm=max_norm)
 
-    def __call__(self, x: Array, target: Array) -> float:
+    def __call__(self, x: Array, target: Array) -> Any:
         if self._recorded is not None:
             try:
-                return float(self._recorded(x, target))
+                return self._recorded(x, target)
             except (TypeError, RuntimeError) as error:
                 # Raised while recording, before a random number is drawn or a value changed.
                 if "has no plan" not in str(error):
                     raise
                 self._recorded = None
         model, loss_fn, optimizer = self._parts
+        x, target = (_on_device_of(model, array) for array in (x, target))
         optimizer.zero_grad()
-        loss = float(loss_fn(model(x), target))
+        loss = loss_fn(model(x), target)
         model.backward(loss_fn.backward(None), input_grad=False)
         if self._max_norm is not None:
             clip_grad_norm_(model.parameters(), self._max_norm)
@@ -222,19 +223,22 @@ def _train_epoch(
 ) -> dict[str, float | None]:
     run.model.train()
     run.loss_fn.train()
-    total, samples, seconds = 0.0, 0, 0.0
+    losses: list[tuple[Any, int]] = []
+    samples, seconds = 0, 0.0
     is_sum = _is_sum(run.loss_fn)
     rate = float(run.optimizer.param_groups[0]["lr"])
     started = time.perf_counter()
     for x, target in loader:
         with interrupts.held():
-            run.loss = step(x, target)
+            run.latest = step(x, target)
         run.batch += 1
         samples += len(x)
-        loss = float(run.loss)
-        total += loss if is_sum else loss * len(x)
+        losses.append((run.latest, 1 if is_sum else len(x)))
         for call in calls:
             call.on_batch_end(run)
+    total = 0.0
+    for loss, weight in losses:  # only now is a device waited for
+        total += float(loss) * weight
     seconds = time.perf_counter() - started
     return {
         "train_loss": total / samples if samples else math.nan,
@@ -253,13 +257,11 @@ def _evaluate(
     total, samples, right, counted = 0.0, 0, 0, 0
     is_sum = _is_sum(loss_fn)
     ignored = getattr(loss_fn, "ignore_index", None)
-    device = next((parameter.device for parameter in model.parameters()), "cpu")
     for x, target in loader:
-        output = model(asarray(np.ascontiguousarray(x), device=device))
+        output = model(_on_device_of(model, x))
         samples += len(x)
         if with_loss:
-            on_device = asarray(np.ascontiguousarray(target), device=device)
-            loss = float(loss_fn(output, on_device))
+            loss = float(loss_fn(output, _on_device_of(model, target)))
             total += loss if is_sum else loss * len(x)
         output = asarray(output, device="cpu")
         if _are_classes(output, target):
@@ -267,6 +269,11 @@ def _evaluate(
             right += int(np.count_nonzero((output.argmax(axis=1) == target) & counts))
             counted += int(np.count_nonzero(counts))
     return total / samples, right / counted if counted else None
+
+
+def _on_device_of(model: Module, array: Array) -> Any:
+    device = next((parameter.device for parameter in model.parameters()), "cpu")
+    return asarray(np.ascontiguousarray(array), device=device)
 
 
 def _are_classes(output: Array, target: Array) -> bool:

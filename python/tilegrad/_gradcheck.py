@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _random
+from ._gradcheck_result import GradcheckElement, GradcheckError, GradcheckResult
+from ._makers import asarray
+from .array import Array as DeviceArray
 
 Array = NDArray[Any]
 
@@ -21,81 +24,43 @@ Array = NDArray[Any]
 _SMALLEST_FLOAT32_STEP = 1e-3
 
 
-@dataclass(frozen=True)
-class GradcheckElement:
-    """One element of a gradient, computed in both ways.
-
-    Attributes:
-        name: The input or parameter.
-        index: Which of its elements.
-        analytic: What the backward pass gave.
-        numeric: What central differences gave.
-        excess: The difference over the tolerance; above 1 the element fails.
-    """
-
-    name: str
-    index: tuple[int, ...]
-    analytic: float
-    numeric: float
-    excess: float
-
-    @property
-    def difference(self) -> float:
-        """Distance between the two."""
-        return abs(self.analytic - self.numeric)
-
-    def __str__(self) -> str:
-        at = f"[{', '.join(map(str, self.index))}]" if self.index else ""
-        return (
-            f"{self.name}{at}: analytic {self.analytic:.9g}, numeric {self.numeric:.9g}, "
-            f"difference {self.difference:.3g} ({self.excess:.3g} x tolerance)"
-        )
-
-
-@dataclass(frozen=True)
-class GradcheckResult:
-    """What `gradcheck` found; true if every element agrees.
-
-    Attributes:
-        worst: The element of the largest excess, for each input or parameter that has elements.
-        elements: How many elements were compared.
-        failures: How many of them differ by more than the tolerance.
-    """
-
-    worst: tuple[GradcheckElement, ...]
-    elements: int
-    failures: int
-
-    def __bool__(self) -> bool:
-        return self.failures == 0
-
-    def __str__(self) -> str:
-        if self:
-            head = f"gradcheck: passed; all {self.elements} elements agree"
-        else:
-            head = f"gradcheck: failed; {self.failures} of {self.elements} elements differ"
-        lines = sorted(self.worst, key=lambda element: -element.excess)
-        return "\n".join([head, *(f"  worst of {line}" for line in lines)])
-
-
-class GradcheckError(AssertionError):
-    """A gradient differs from central differences; `result` holds what was found."""
-
-    def __init__(self, result: GradcheckResult) -> None:
-        super().__init__(str(result))
-        self.result = result
-
-
 @dataclass
 class _Problem:
     """A function of named float arrays: its value, and its gradient with respect to them.
 
-    The arrays are changed in place, an element at a time, between calls of `value`.
+    The arrays are changed in place, an element at a time, between calls of `value`; `finish` ends
+    the last change.
     """
 
     arrays: dict[str, Array]
     value: Callable[[], Any]
     gradients: Callable[[Any], dict[str, Any]]
+    finish: Callable[[], None] = lambda: None
+
+
+class _Arguments:
+    """Positional arguments: arrays on the CPU, to be changed there, and where each belongs."""
+
+    def __init__(self, inputs: Any) -> None:
+        given = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
+        self._devices = [a.device if isinstance(a, DeviceArray) else None for a in given]
+        is_array = (np.ndarray, np.generic, DeviceArray)  # the caller's array is never changed
+        self.values = [
+            np.array(_host(a), order="K") if isinstance(a, is_array) else a for a in given
+        ]
+
+    def copies(self) -> list[Any]:
+        """Copy arrays, so that a function that works in place, or returns its input, does no harm.
+
+        Each goes to its own device.
+        """
+        pairs = zip(self.values, self._devices, strict=True)
+        copied = [(np.array(a, order="K") if isinstance(a, np.ndarray) else a, d) for a, d in pairs]
+        return [a if device is None else asarray(a, device=device) for a, device in copied]
+
+
+def _host(x: Any) -> Any:
+    return x.numpy() if isinstance(x, DeviceArray) else x
 
 
 def gradcheck(
@@ -130,8 +95,9 @@ def gradcheck(
 
     Args:
         fn: The function or module; it returns one array or scalar.
-        inputs: Its positional arguments: an array, or a tuple or list of them. Floating arrays
-            are float64; integer arrays (class targets) and other objects are passed on untouched.
+        inputs: Its positional arguments: an array of any device, or a tuple or list of them.
+            Floating arrays are float64; integer arrays (class targets) and other objects are passed
+            on untouched.
         wrt: Names of the inputs (and parameters of a module) to check. Default: those whose
             gradients backward returns by default, and every parameter.
         backward: The backward pass of `fn`. It returns an array, or a tuple in input order.
@@ -164,11 +130,8 @@ def gradcheck(
     for name, value in (("eps", eps), ("atol", atol), ("rtol", rtol)):
         if not (math.isfinite(value) and value >= 0) or (name == "eps" and value == 0):
             raise ValueError(f"gradcheck: {name} must be finite and positive; got {value}")
-    arguments = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
-    names = _argument_names(fn, len(arguments))
-    for i, argument in enumerate(arguments):
-        if isinstance(argument, (np.ndarray, np.generic)):
-            arguments[i] = np.array(argument, order="K")  # the caller's array is never changed
+    arguments = _Arguments(inputs)
+    names = _argument_names(fn, len(arguments.values))
     wanted = None if wrt is None else {wrt} if isinstance(wrt, str) else set(wrt)
     is_module = all(hasattr(fn, name) for name in ("forward", "backward", "named_parameters"))
     stream = _random.get_state()
@@ -180,7 +143,10 @@ def gradcheck(
             problem = _of_function(fn, backward, arguments, names, options, wrt)
         for name, array in problem.arrays.items():
             _check_dtype(name, array.dtype, eps)
-        result = _check(problem, wanted, grad_output, eps, atol, rtol)
+        try:
+            result = _check(problem, wanted, grad_output, eps, atol, rtol)
+        finally:
+            problem.finish()
     finally:
         _random.set_state(stream)
     if raise_exception and not result:
@@ -218,11 +184,6 @@ def _backward_of(fn: Callable[..., Any]) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def _copies(arguments: list[Any]) -> list[Any]:
-    """Copy arrays, so that a function that works in place, or returns its input, does no harm."""
-    return [np.array(a, order="K") if isinstance(a, np.ndarray) else a for a in arguments]
-
-
 def _by_name(gradients: Any, names: list[str], wanted: list[str]) -> dict[str, Any]:
     """Tell whose gradients a backward pass returned.
 
@@ -245,7 +206,7 @@ def _by_name(gradients: Any, names: list[str], wanted: list[str]) -> dict[str, A
 def _of_function(
     fn: Callable[..., Any],
     backward: Callable[..., Any],
-    arguments: list[Any],
+    arguments: _Arguments,
     names: list[str],
     options: dict[str, Any],
     wrt: str | Sequence[str] | None,
@@ -263,14 +224,14 @@ def _of_function(
             pass
 
     def gradients(grad: Any) -> dict[str, Any]:
-        return _by_name(backward(grad, *_copies(arguments), **keywords), names, wanted)
+        return _by_name(backward(grad, *arguments.copies(), **keywords), names, wanted)
 
-    return _Problem(floating, lambda: fn(*_copies(arguments), **options), gradients)
+    return _Problem(floating, lambda: fn(*arguments.copies(), **options), gradients)
 
 
 def _of_module(
     module: Any,
-    arguments: list[Any],
+    arguments: _Arguments,
     names: list[str],
     options: dict[str, Any],
     wanted: set[str] | None,
@@ -282,8 +243,16 @@ def _of_module(
         if getattr(parameter, "requires_grad", True) and (wanted is None or name in wanted)
     }
 
+    arrays = {name: _host(parameter.data) for name, parameter in parameters.items()}
+
+    def update() -> None:
+        for name, parameter in parameters.items():
+            if isinstance(parameter.data, DeviceArray):
+                parameter.data = arrays[name]
+
     def value() -> Any:
-        return module(*_copies(arguments), **options)
+        update()
+        return module(*arguments.copies(), **options)
 
     def gradients(grad: Any) -> dict[str, Any]:
         module.zero_grad()
@@ -291,17 +260,17 @@ def _of_module(
         returned = module.backward(grad)
         found = {} if returned is None else _by_name(returned, names, list(floating))
         for name, p in parameters.items():  # a gradient that was never filled in is a zero
-            found[name] = np.zeros_like(p.data) if p.grad is None else np.array(p.grad)
+            found[name] = np.zeros_like(arrays[name]) if p.grad is None else np.array(_host(p.grad))
         module.zero_grad()
         return found
 
-    return _Problem(floating | {n: p.data for n, p in parameters.items()}, value, gradients)
+    return _Problem(floating | arrays, value, gradients, update)
 
 
-def _floating(arguments: list[Any], names: list[str]) -> dict[str, Array]:
+def _floating(arguments: _Arguments, names: list[str]) -> dict[str, Array]:
     return {
         name: argument
-        for name, argument in zip(names, arguments, strict=True)
+        for name, argument in zip(names, arguments.values, strict=True)
         if isinstance(argument, np.ndarray) and argument.dtype.kind == "f"
     }
 
@@ -323,16 +292,18 @@ def _check(
 
     def value() -> Array:
         _random.set_state(stream)
-        return np.array(problem.value())
+        return np.array(_host(problem.value()))
 
-    output = value()
+    first = problem.value()
+    output = np.array(_host(first))
     if output.dtype.kind != "f":
         raise ValueError(f"gradcheck: fn must return one floating array; got {output.dtype}")
     if not np.array_equal(output, value(), equal_nan=True):
         raise ValueError("gradcheck: fn must return the same value each time; pass it a seed")
     grad = _grad_output(grad_output, output)
     _random.set_state(stream)
-    analytic = problem.gradients(grad[()])
+    on_device = isinstance(first, DeviceArray)
+    analytic = problem.gradients(asarray(grad, device=first.device) if on_device else grad[()])
     missing = set(wanted or analytic or problem.arrays) - set(analytic)
     if missing:
         raise ValueError(f"gradcheck: backward gave no gradient of {', '.join(sorted(missing))}")
@@ -342,7 +313,7 @@ def _check(
     for name, array in problem.arrays.items():
         if name not in analytic or (wanted is not None and name not in wanted):
             continue
-        got = np.asarray(analytic[name])
+        got = np.asarray(_host(analytic[name]))
         if got.shape != array.shape:
             raise ValueError(
                 f"gradcheck: the gradient of {name} must have its shape {array.shape}; "

@@ -18,7 +18,7 @@ import numpy as np
 
 from tilegrad import _random
 from tilegrad._checkpoint import Array, Path, decode, encode, import_safetensors, read, write
-from tilegrad.array import asarray
+from tilegrad._makers import asarray
 from tilegrad.nn.module import Module
 from tilegrad.optim.lr_scheduler import LRScheduler
 from tilegrad.optim.optimizer import Optimizer
@@ -69,7 +69,8 @@ def save(
     """
     import_safetensors("save")
     tensors: dict[str, Array] = {
-        f"model.{name}": np.asarray(asarray(value, device="cpu"), order="C") for name, value in model.state_dict().items()
+        f"model.{name}": np.asarray(asarray(value, device="cpu"), order="C")
+        for name, value in model.state_dict().items()
     }
     state: dict[str, Any] = {
         "rng": _random.get_state(),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -11,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilegrad import _random, backends
-from tilegrad import array as arrays
+from tilegrad._makers import asarray, empty
+from tilegrad.array import Array as DeviceArray
 from tilegrad.nn.loss import Loss
-from tilegrad.nn.module import Module, Parameter
+from tilegrad.nn.module import Module
+from tilegrad.nn.parameter import Parameter
 from tilegrad.optim.optimizer import Batch, Optimizer
 
 Array: TypeAlias = NDArray[Any]
@@ -33,14 +36,14 @@ class Recorder:
 
     def empty(self, shape: Sequence[int], dtype: Any) -> Array:
         """Return a new buffer; the plan keeps it alive once it is used in a call."""
-        buffer: Array = arrays.empty(tuple(shape), dtype, device=self.device)
+        buffer: Array = empty(tuple(shape), dtype, device=self.device)
         return buffer
 
     def constant(self, values: Array) -> Array:
         """Return values that never change, C-contiguous on the plan's device."""
         if isinstance(values, np.ndarray):
             values = np.ascontiguousarray(values)
-        result: Array = arrays.asarray(values, device=self.device)
+        result: Array = asarray(values, device=self.device)
         return result
 
     def take_random(self, words: int) -> int:
@@ -89,7 +92,8 @@ class TrainStep:
 
     Model and loss run in training mode, with the options that their modules had when the plan was
     recorded. ``.grad`` is unspecified afterwards. An exception, such as a class index out of range,
-    leaves parameters and optimiser as they were.
+    leaves parameters and optimiser as they were; on a device such an index is no exception: the
+    loss is NaN and its row adds nothing to the gradients.
 
     Args:
         model: Module whose parts all have a plan (those of ``tilegrad.nn``).
@@ -142,12 +146,14 @@ class TrainStep:
         self.max_norm = max_norm
         self.accumulate = accumulate
         self._parameters = list(model.parameters())
-        # requires_grad and buffer of each when the plans were recorded
+        # requires_grad and buffer of each when the plans were recorded; these keep the buffers
+        # alive, so that another one cannot have the same id
         self._trained: list[tuple[bool, int]] = []
         self._plans: dict[Signature, _Plan] = {}
         self._gradients: list[Parameter] = []  # those that a recorded backward pass fills
         self._update: _Update | None = None
         self._accumulated = 0  # batches whose gradients lie in the buffers
+        self._alone = _Alone()
 
     def __call__(self, x: Any, target: Any) -> Any:
         """Train on one batch.
@@ -160,22 +166,32 @@ class TrainStep:
             The loss before the update: a NumPy scalar; on a device an Array without axes, which
             has not been waited for.
         """
-        loss = self.forward_backward(x, target)
-        if self._accumulated >= self.accumulate:
-            self.update()
-        return loss
+        with self._alone:
+            loss = self._forward_backward(x, target)
+            if self._accumulated >= self.accumulate:
+                self._run_update()
+            return loss
 
     def forward_backward(self, x: Any, target: Any) -> Any:
         """Run everything but the update; return the loss.
 
         Called again before ``update``, it adds to the gradients that are there.
         """
+        with self._alone:
+            return self._forward_backward(x, target)
+
+    def update(self) -> None:
+        """Clip and update with the gradients of the batches since the last update.
+
+        Raises:
+            RuntimeError: There was no ``forward_backward`` since then.
+        """
+        with self._alone:
+            self._run_update()
+
+    def _forward_backward(self, x: Any, target: Any) -> Any:
         x, target = _as_array(x, "x"), _as_array(target, "target")
-        trained = [(p.requires_grad, id(p.data)) for p in self._parameters]
-        if trained != self._trained:
-            self._plans.clear()
-            self._update = None
-            self._trained = trained
+        self._forget_outdated()
         key = (x.shape, x.dtype, target.shape, target.dtype)
         recorded = self._plans.get(key)
         if recorded is None:
@@ -186,14 +202,10 @@ class TrainStep:
         self._accumulated += 1
         return recorded.loss[()]  # a copy: the next step writes here again
 
-    def update(self) -> None:
-        """Clip and update with the gradients of the batches since the last update.
-
-        Raises:
-            RuntimeError: There was no ``forward_backward`` since then.
-        """
+    def _run_update(self) -> None:
         if self._accumulated == 0:
             raise RuntimeError("TrainStep.update: call forward_backward first")
+        self._forget_outdated()
         fingerprint = self.optimizer._fingerprint()
         update = self._update
         if update is None or update.fingerprint != fingerprint:
@@ -204,6 +216,14 @@ class TrainStep:
         for batch in update.batches:
             self.optimizer._count(batch)
         self._accumulated = 0
+
+    def _forget_outdated(self) -> None:
+        """Drop the plans when a parameter was frozen, thawed or moved to another device."""
+        trained = [(p.requires_grad, id(p.data)) for p in self._parameters]
+        if trained != self._trained:
+            self._plans.clear()
+            self._update = None
+            self._trained = trained
 
     def _record(self, x: Array, target: Array) -> _Plan:
         wanted = {p.dtype for p in self._parameters}
@@ -244,13 +264,27 @@ class TrainStep:
         return _Update(plan, batches, fingerprint)
 
 
+class _Alone:
+    """Refuses a second thread: the buffers of a step are one batch's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError("TrainStep: this step is already running in a thread")
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 def _as_array(value: Any, name: str) -> Array:
-    if isinstance(value, (np.ndarray, arrays.Array)):
+    if isinstance(value, (np.ndarray, DeviceArray)):
         return value  # type: ignore[return-value]
     if not hasattr(value, "__dlpack__"):
         raise TypeError(
             f"TrainStep: {name} must be a numpy.ndarray or have __dlpack__; got "
             f"{type(value).__name__} (call np.asarray on it, with a dtype)"
         )
-    array: Array = arrays.asarray(value)
+    array: Array = asarray(value)
     return array

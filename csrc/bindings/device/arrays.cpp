@@ -244,11 +244,15 @@ Storage::Storage(size_t bytes, int place)
       stream_(current_stream(place)) {}
 
 Storage::~Storage() {
-  if (data_ != nullptr) Allocator::instance().give(data_, bytes_, place_, stream_, others_);
+  if (data_ != nullptr) {
+    Allocator::instance().give(data_, bytes_, place_, stream_, others_);
+  } else if (process_is_usable()) {  // the owner may use its memory at once, on any stream
+    for (const cudaStream_t user : others_) cudaStreamSynchronize(user);
+  }
 }
 
 void Storage::used_on(cudaStream_t stream) {
-  if (stream == stream_ || data_ == nullptr) return;
+  if (stream == stream_) return;
   for (const cudaStream_t known : others_) {
     if (known == stream) return;
   }

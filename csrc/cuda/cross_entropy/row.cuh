@@ -5,6 +5,7 @@
 //       A = sum b_c:  loss = A log S - sum_c b_c z_c,  dx_c = g (A exp(z_c) / S - b_c).
 //       For b >= 0 both terms of the loss are >= 0: a common offset of x loses nothing. So the
 //       sum of b z is moved to a new maximum m' as the sum of exp is: it gains A (m - m') <= 0.
+// Memory: the logit at the target is a gather, one sector a row, whatever the rung.
 #pragma once
 
 #include <algorithm>

@@ -6,7 +6,9 @@
 // Parallelism: each thread finishes its own elements. The activation is a switch on the device: one
 //              uniform branch an element, where a template would multiply every rung by ten.
 // Memory:      c is read only where beta is not 0. A register tile stores 16 bytes of Accumulate<T>
-//              at a time where c's address and row stride allow; the bits are the same.
+//              at a time where c's address and row stride allow; the bits are the same. Exception:
+//              a lane of a register tile reads its bias an element at a time, up to 2.0x the
+//              sectors of that one row.
 // Every step is an explicit fma, so that no compiler may contract one path and not the other.
 #pragma once
 

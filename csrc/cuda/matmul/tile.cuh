@@ -7,6 +7,8 @@
 // Memory:      coalesced for NN, NT, TN and TT alike; kTileK elements at a time where p is the
 //              contiguous axis. A row of the tile has 16 bytes more than kTileX elements: threads
 //              along p then write to different banks, and rows stay aligned to 16 bytes.
+//              Exception: of 16-bit elements a slice of 8 along p is half a sector of 32 bytes, so
+//              such an operand costs 2.0x the sectors.
 //              Elements outside the operand are zeros in the tile and are never read.
 #pragma once
 

@@ -19,7 +19,8 @@ from tilegrad.nn.container import Flatten, Sequential
 from tilegrad.nn.dropout import Dropout
 from tilegrad.nn.linear import Linear
 from tilegrad.nn.loss import CrossEntropyLoss, Loss, MSELoss
-from tilegrad.nn.module import Module, Parameter
+from tilegrad.nn.module import Module
+from tilegrad.nn.parameter import Parameter
 
 __all__ = [
     "ELU",

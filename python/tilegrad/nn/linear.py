@@ -13,7 +13,8 @@ from numpy.typing import DTypeLike
 
 from tilegrad import _cpu
 from tilegrad.nn._init import uniform
-from tilegrad.nn.module import Array, Module, Parameter, RecordedBackward
+from tilegrad.nn.module import Array, Module, RecordedBackward
+from tilegrad.nn.parameter import Parameter
 from tilegrad.ops import linear, linear_backward
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tilegrad import ops
-from tilegrad.array import asarray
+from tilegrad._makers import asarray
+from tilegrad.backends import place_name, place_of_array
 from tilegrad.nn.module import Array, Module
 
 if TYPE_CHECKING:
@@ -36,12 +37,16 @@ class Loss(Module):
             )
         self.reduction = reduction
 
+    def _follow(self, input: Array) -> None:
+        """Move what the loss keeps to the device of its input."""
+
     def _options(self) -> dict[str, Any]:
         """Return the keyword arguments of the loss's function."""
         return {"reduction": self.reduction}
 
     def forward(self, input: Array, target: Array) -> Any:
         """Return the loss: a scalar, or one value an element or row for reduction "none"."""
+        self._follow(input)
         if not self.training:
             self._save(None)
             return getattr(ops, self._op)(input, target, **self._options())
@@ -84,7 +89,7 @@ class CrossEntropyLoss(Loss):
     ``tilegrad.cross_entropy`` for every option.
 
     Args:
-        weight: Weight of each class, (C,), or None.
+        weight: Weight of each class, (C,), or None; it follows the input to its device.
         ignore_index: Rows with this class index count for nothing.
         reduction: "none", "mean" or "sum".
         label_smoothing: Share of the target spread evenly over the classes, in [0, 1].
@@ -118,9 +123,10 @@ class CrossEntropyLoss(Loss):
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
 
-    def _move(self, device: str) -> None:
-        if self.weight is not None:
-            self.weight = asarray(self.weight, device=device)
+    def _follow(self, input: Array) -> None:
+        place = place_of_array(input)
+        if self.weight is not None and place_of_array(self.weight) != place:
+            self.weight = asarray(self.weight, device=place_name(place))
 
     def _options(self) -> dict[str, Any]:
         return {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Module and Parameter: what every layer, container and loss is made of."""
+"""Module: what every layer, container and loss is made of."""
 
 from __future__ import annotations
 
@@ -8,130 +8,17 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from tilegrad import backends
+from tilegrad._makers import asarray, empty
 from tilegrad.array import Array as DeviceArray
-from tilegrad.array import asarray, zeros_like
+from tilegrad.nn.parameter import GradReadyHook, Parameter, check_like, move
 
 if TYPE_CHECKING:
     from tilegrad._train import Recorder
 
 Array: TypeAlias = NDArray[Any]
-GradReadyHook: TypeAlias = "Callable[[Parameter], None]"
 RecordedBackward: TypeAlias = Callable[[Array, bool], "Array | None"]
-
-
-class Parameter:
-    """Hold a trained array and its gradient in buffers that never move.
-
-    Assigning to ``data`` copies into the existing buffer, and ``zero_grad`` keeps the gradient's
-    buffer for the next backward pass: optimisers, recorded training steps and gradient buckets
-    rely on the addresses.
-
-    Args:
-        data: Initial values, float32 or float64, of any shape; they are copied.
-        requires_grad: False freezes the parameter: no gradient is computed for it.
-
-    Raises:
-        TypeError: ``data`` is not a float32 or float64 array.
-
-    Example:
-        >>> p = Parameter(np.zeros(3, np.float32))
-        >>> p.data = np.ones(3, np.float32)
-        >>> p.data.sum(), p.grad is None
-        (np.float32(3.0), True)
-    """
-
-    __slots__ = ("__weakref__", "_data", "_filled", "_grad", "grad_ready", "requires_grad")
-
-    def __init__(self, data: Array, requires_grad: bool = True) -> None:
-        if isinstance(data, DeviceArray):
-            values: Any = data.copy()
-        else:
-            values = np.array(data, order="C", copy=True)
-        is_array = isinstance(data, (np.ndarray, DeviceArray))
-        if values.dtype not in (np.float32, np.float64) or not is_array:
-            raise TypeError(
-                f"Parameter: data must be a float32 or float64 array; got {type(data).__name__} "
-                f"of {values.dtype} (call np.asarray with a dtype)"
-            )
-        self._data: Array = values
-        self._grad: Array | None = None  # the buffer, once there was a gradient
-        self._filled = False
-        self.requires_grad = requires_grad
-        self.grad_ready: GradReadyHook | None = None
-
-    @property
-    def data(self) -> Array:
-        """The values; assigning copies into the buffer (same shape and dtype)."""
-        return self._data
-
-    @data.setter
-    def data(self, value: Array) -> None:
-        _copy_into(self._data, value, "Parameter.data")
-
-    @property
-    def grad(self) -> Array | None:
-        """The accumulated gradient, or None where there is none; assigning copies."""
-        return self._grad if self._filled else None
-
-    @grad.setter
-    def grad(self, value: Array | None) -> None:
-        if value is not None:
-            _copy_into(self.grad_buffer(), value, "Parameter.grad")
-        self._filled = value is not None
-
-    def zero_grad(self) -> None:
-        """Forget the gradient, as ``grad = None``; the buffer is kept."""
-        self._filled = False
-
-    def grad_buffer(self) -> Array:
-        """Return the gradient's memory whether or not it holds a gradient now."""
-        if self._grad is None:
-            self._grad = zeros_like(self._data)
-        return self._grad
-
-    def to(self, device: str) -> Parameter:
-        """Move the values and the gradient to a device; return self.
-
-        On another device they have new buffers; recorded training steps notice that.
-        """
-        if backends.place_of(device) != backends.place_of_array(self._data):
-            self._data = asarray(self._data, device=device)
-            if self._grad is not None:
-                self._grad = asarray(self._grad, device=device)
-        return self
-
-    @property
-    def device(self) -> str:
-        """Name of the device that the values are on."""
-        return backends.place_name(backends.place_of_array(self._data))
-
-    def mark_grad(self) -> None:
-        """Say that the buffer now holds a complete gradient; call the ``grad_ready`` hook."""
-        self._filled = True
-        if self.grad_ready is not None:
-            self.grad_ready(self)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the values."""
-        return self._data.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Data type of the values."""
-        return self._data.dtype
-
-    @property
-    def size(self) -> int:
-        """Number of values."""
-        return self._data.size
-
-    def __repr__(self) -> str:
-        frozen = "" if self.requires_grad else ", requires_grad=False"
-        return f"Parameter(shape={self.shape}, dtype={self.dtype}{frozen})"
 
 
 class Module:
@@ -322,7 +209,8 @@ class Module:
     def to(self, device: str) -> Module:
         """Move every parameter to a device, in place; return self.
 
-        Each Parameter stays the object that it is; an optimiser's buffers follow at its next step.
+        Each Parameter stays the object that it is; an optimiser's buffers follow at its next step,
+        a loss's class weights at its next call. If there is no room for all, none is moved.
 
         Args:
             device: "cpu", "sim", "cuda" or "cuda:N".
@@ -331,16 +219,10 @@ class Module:
             TypeError: device is no string.
             RuntimeError: The device cannot be used; the text says why.
         """
-        backends.place_of(device)
-        for parameter in self.parameters():
-            parameter.to(device)
-        for module in self.modules():
-            module.__dict__["_saved"] = None
-            module._move(device)
+        if move(self.parameters(), device):
+            for module in self.modules():
+                module.__dict__["_saved"] = None  # operands on the device that was left
         return self
-
-    def _move(self, device: str) -> None:
-        """Move what a module keeps besides its parameters."""
 
     # ---- state ------------------------------------------------------------------------------
 
@@ -368,7 +250,7 @@ class Module:
             )
         pairs = [(own[name], state[name], name) for name in own if name in state]
         for parameter, value, name in pairs:
-            _check_like(parameter.data, value, f"load_state_dict: {name}")
+            check_like(parameter.data, value, f"load_state_dict: {name}")
         for parameter, value, _ in pairs:
             parameter.data = value
 
@@ -384,13 +266,11 @@ class Module:
         """
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"predict: batch_size must be at least 1; got {batch_size}")
-        place = backends.place_of_array(next((p.data for p in self.parameters()), None))
-        moved = place is not None and isinstance(x, np.ndarray)
+        device = next((p.device for p in self.parameters()), "cpu")
+        there_and_back = device != "cpu" and isinstance(x, np.ndarray)
 
         def run(part: Any) -> Any:
-            if not moved:
-                return self(part)
-            return self(asarray(part, device=backends.place_name(place))).numpy()
+            return self(asarray(part, device=device)).numpy() if there_and_back else self(part)
 
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
@@ -399,10 +279,7 @@ class Module:
                 result: Array = run(x)
                 return result
             pieces = [run(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
-            if not isinstance(pieces[0], np.ndarray):
-                host = np.concatenate([piece.numpy() for piece in pieces])
-                return asarray(host, device=pieces[0].device)  # type: ignore[no-any-return]
-            return np.concatenate(pieces)
+            return _concatenate(pieces)
         finally:
             for module, mode in modes:
                 module.__dict__["training"] = mode
@@ -426,19 +303,15 @@ class _ForwardPass(threading.local):
 _forward_pass = _ForwardPass()
 
 
-def _check_like(buffer: Array, value: ArrayLike, what: str) -> None:
-    array: Any = value if isinstance(value, DeviceArray) else np.asarray(value)
-    if array.shape != buffer.shape:
-        raise ValueError(f"{what}: shape must be {buffer.shape}; got {array.shape}")
-    if array.dtype != buffer.dtype:
-        raise TypeError(f"{what}: dtype must be {buffer.dtype}; got {array.dtype} (call astype)")
-
-
-def _copy_into(buffer: Array, value: Array, what: str) -> None:
-    _check_like(buffer, value, what)
-    if isinstance(buffer, DeviceArray):
-        buffer._assign(value)
-    elif isinstance(value, DeviceArray):
-        np.copyto(buffer, value.numpy())
-    else:
-        np.copyto(buffer, value)
+def _concatenate(pieces: list[Any]) -> Array:
+    """Join arrays of one device along the first axis."""
+    first = pieces[0]
+    if not isinstance(first, DeviceArray):
+        return np.concatenate(pieces)
+    rows = sum(len(piece) for piece in pieces)
+    result: Any = empty((rows, *first.shape[1:]), first.dtype, device=first.device)
+    at = 0
+    for piece in pieces:
+        result[at : at + len(piece)]._assign(piece)
+        at += len(piece)
+    return result  # type: ignore[no-any-return]

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tilegrad import backends
-from tilegrad.nn.module import Parameter
+from tilegrad.nn.parameter import Parameter
 
 
 def clip_grad_norm_(
@@ -51,7 +51,7 @@ def clip_grad_norm_(
     norm = module.clip_scale(gradients, max_norm, norm_type, state)
     if error_if_nonfinite and not math.isfinite(norm):
         raise RuntimeError(
-            f"clip_grad_norm_: the norm of the gradients is {norm}; nothing was changed"
+            f"clip_grad_norm_: the norm of the gradients is {float(norm)}; nothing was changed"
         )
     module.scale(gradients, state)
     return norm

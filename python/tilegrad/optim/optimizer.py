@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilegrad import backends
-from tilegrad.array import Array, asarray, zeros_like
-from tilegrad.nn.module import Parameter
+from tilegrad._makers import asarray, copied, zeros_like
+from tilegrad.array import Array
+from tilegrad.nn.parameter import Parameter
 
 Group: TypeAlias = dict[str, Any]
 Params: TypeAlias = "Iterable[Parameter] | Iterable[Mapping[str, Any]]"
@@ -250,9 +251,7 @@ class Optimizer:
                     f"{what}: {key} must be {parameter.shape} {parameter.dtype}; got "
                     f"{value.shape} {value.dtype}"
                 )
-            checked[key] = asarray(value, device=parameter.device)
-            if checked[key] is value or isinstance(checked[key], np.ndarray):
-                checked[key] = np.array(value, order="C") if _place(value) is None else value.copy()
+            checked[key] = copied(value, parameter.device)
         return checked
 
     def __repr__(self) -> str:

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: MIT
+"""Parameter: a trained array and its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tilegrad import backends
+from tilegrad._makers import asarray, copied, zeros_like
+from tilegrad.array import Array as DeviceArray
+
+Array: TypeAlias = NDArray[Any]
+GradReadyHook: TypeAlias = "Callable[[Parameter], None]"
+
+
+class Parameter:
+    """Hold a trained array and its gradient in buffers that never move.
+
+    Assigning to ``data`` copies into the existing buffer, and ``zero_grad`` keeps the gradient's
+    buffer for the next backward pass: optimisers, recorded training steps and gradient buckets
+    rely on the addresses.
+
+    Args:
+        data: Initial values, float32 or float64, of any shape; they are copied.
+        requires_grad: False freezes the parameter: no gradient is computed for it.
+
+    Raises:
+        TypeError: ``data`` is not a float32 or float64 array.
+
+    Example:
+        >>> p = Parameter(np.zeros(3, np.float32))
+        >>> p.data = np.ones(3, np.float32)
+        >>> p.data.sum(), p.grad is None
+        (np.float32(3.0), True)
+    """
+
+    __slots__ = ("__weakref__", "_data", "_filled", "_grad", "grad_ready", "requires_grad")
+
+    def __init__(self, data: Array, requires_grad: bool = True) -> None:
+        is_array = isinstance(data, (np.ndarray, DeviceArray))
+        if not is_array or data.dtype not in (np.float32, np.float64):
+            of = f" of {data.dtype}" if is_array else ""
+            raise TypeError(
+                f"Parameter: data must be a float32 or float64 array; got {type(data).__name__}"
+                f"{of} (call np.asarray with a dtype)"
+            )
+        place = backends.place_of_array(data)
+        self._data: Array = copied(data, backends.place_name(place))
+        self._grad: Array | None = None  # the buffer, once there was a gradient
+        self._filled = False
+        self.requires_grad = requires_grad
+        self.grad_ready: GradReadyHook | None = None
+
+    @property
+    def data(self) -> Array:
+        """The values; assigning copies into the buffer (same shape and dtype)."""
+        return self._data
+
+    @data.setter
+    def data(self, value: Array) -> None:
+        copy_into(self._data, value, "Parameter.data")
+
+    @property
+    def grad(self) -> Array | None:
+        """The accumulated gradient, or None where there is none; assigning copies."""
+        return self._grad if self._filled else None
+
+    @grad.setter
+    def grad(self, value: Array | None) -> None:
+        if value is not None:
+            copy_into(self.grad_buffer(), value, "Parameter.grad")
+        self._filled = value is not None
+
+    def zero_grad(self) -> None:
+        """Forget the gradient, as ``grad = None``; the buffer is kept."""
+        self._filled = False
+
+    def grad_buffer(self) -> Array:
+        """Return the gradient's memory whether or not it holds a gradient now."""
+        if self._grad is None:
+            self._grad = zeros_like(self._data)
+        return self._grad
+
+    def to(self, device: str) -> Parameter:
+        """Move the values and the gradient to a device; return self.
+
+        On another device they have new buffers; recorded training steps notice that.
+        """
+        move([self], device)
+        return self
+
+    @property
+    def device(self) -> str:
+        """Name of the device that the values are on."""
+        return backends.place_name(backends.place_of_array(self._data))
+
+    def mark_grad(self) -> None:
+        """Say that the buffer now holds a complete gradient; call the ``grad_ready`` hook."""
+        self._filled = True
+        if self.grad_ready is not None:
+            self.grad_ready(self)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the values."""
+        return self._data.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Data type of the values."""
+        return self._data.dtype
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return self._data.size
+
+    def __repr__(self) -> str:
+        frozen = "" if self.requires_grad else ", requires_grad=False"
+        return f"Parameter(shape={self.shape}, dtype={self.dtype}{frozen})"
+
+
+def move(parameters: Iterable[Parameter], device: str) -> bool:
+    """Move values and gradients, all or, on an error, none; return whether any had to move."""
+    place = backends.place_of(device)
+    away = [p for p in parameters if backends.place_of_array(p._data) != place]
+    moved = [
+        (
+            asarray(p._data, device=device),
+            None if p._grad is None else asarray(p._grad, device=device),
+        )
+        for p in away
+    ]
+    for parameter, (data, grad) in zip(away, moved, strict=True):
+        parameter._data, parameter._grad = data, grad
+    return bool(away)
+
+
+def check_like(buffer: Array, value: ArrayLike, what: str) -> None:
+    """Raise unless a value has a buffer's shape and dtype; `what` begins the text."""
+    array: Any = value if isinstance(value, DeviceArray) else np.asarray(value)
+    if array.shape != buffer.shape:
+        raise ValueError(f"{what}: shape must be {buffer.shape}; got {array.shape}")
+    if array.dtype != buffer.dtype:
+        raise TypeError(f"{what}: dtype must be {buffer.dtype}; got {array.dtype} (call astype)")
+
+
+def copy_into(buffer: Array, value: Array, what: str) -> None:
+    """Copy a checked value into a buffer, of whatever devices."""
+    check_like(buffer, value, what)
+    if isinstance(buffer, DeviceArray):
+        buffer._assign(value)
+    elif isinstance(value, DeviceArray):
+        np.copyto(buffer, value.numpy())
+    else:
+        np.copyto(buffer, value)
