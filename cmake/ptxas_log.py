@@ -12,6 +12,7 @@ from pathlib import Path
 
 
 def main(command: list[str]) -> int:
+    """Run the command; return its exit status."""
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     lines = done.stderr.splitlines(keepends=True)
     info = [line for line in lines if "ptxas info" in line or "bytes stack frame" in line]

@@ -58,6 +58,7 @@ else()
     "SHELL:-mllvm -tsan-instrument-read-before-write=1")
 endif()
 add_kernels(_sim_trace ${trace_options})
+# The kernels come last: of a template that others use too, the linker takes the first.
 add_module(_sim_trace ${trace_sources}
   $<TARGET_OBJECTS:tilegrad_sim_common> $<TARGET_OBJECTS:_sim_trace_kernels>)
 target_compile_definitions(_sim_trace PRIVATE TILEGRAD_TRACE=1)

@@ -49,17 +49,15 @@ void Tracer::launch_begins(Worker& worker) {
     regions_.back()->in_statics = true;
   }
   std::vector<Buffer> buffers;
-  memory().for_each(
-      [](const Buffer& buffer, void* all) {
-        static_cast<std::vector<Buffer>*>(all)->push_back(buffer);
-      },
-      &buffers);
+  memory().for_each([](const Buffer& buffer,
+                       void* all) { static_cast<std::vector<Buffer>*>(all)->push_back(buffer); },
+                    &buffers);
   for (const Buffer& each : buffers) add(each.address, each.bytes, Space::kGlobal, each.number);
   std::sort(regions_.begin(), regions_.end(),
             [](const auto& a, const auto& b) { return a->start < b->start; });
   elsewhere_.fill(0);
-  launches_noted_.push_back({address(worker.call->kernel), grid_, block_size_,
-                             worker.call->dynamic_bytes});
+  launches_noted_.push_back(
+      {address(worker.call->kernel), grid_, block_size_, worker.call->dynamic_bytes});
 }
 
 void Tracer::launch_ends() {
@@ -217,8 +215,8 @@ void Tracer::access(const char* what, const Site& line, const void* p, unsigned 
               site.number);
 }
 
-void Tracer::async_access(const AsyncTag& tag, const uint64_t* barrier, const void* p,
-                          size_t bytes, bool writes) {
+void Tracer::async_access(const AsyncTag& tag, const uint64_t* barrier, const void* p, size_t bytes,
+                          bool writes) {
   const auto address = reinterpret_cast<uintptr_t>(p);
   const bool of_lane = tag.kind == AsyncKind::kCopy;
   TraceSite& site = site_of(tag.what, tag.site, of_lane ? static_cast<unsigned>(bytes) : 0,
@@ -363,9 +361,8 @@ void Tracer::check_bounds(const TraceSite& site, uintptr_t p, size_t bytes, unsi
   } else if (worker_->statics.contains(reinterpret_cast<const void*>(p))) {
     found.space = Space::kShared;  // crosses the end of all static arrays
     found.bytes = worker_->statics.tls_bytes();
-    found.offset =
-        static_cast<int64_t>(p - reinterpret_cast<uintptr_t>(worker_->statics.tls())) +
-        static_cast<int64_t>(bytes);
+    found.offset = static_cast<int64_t>(p - reinterpret_cast<uintptr_t>(worker_->statics.tls())) +
+                   static_cast<int64_t>(bytes);
   } else {
     known = p / kPage;
     return;

@@ -37,7 +37,7 @@ struct Region {
   uintptr_t start = 0;
   size_t bytes = 0;
   Space space = Space::kGlobal;
-  uint64_t number = 0;     // of the buffer
+  uint64_t number = 0;      // of the buffer
   bool in_statics = false;  // static shared arrays: offsets are those of thread_local symbols
   Shadow shadow;
 };
@@ -124,8 +124,8 @@ class Tracer final : public TraceHooks {
   void check_bounds(const TraceSite& site, uintptr_t p, size_t bytes, unsigned thread);
   void note_out_of_bounds(const OutOfBounds& what);
   void note_lane(TraceSite& site, Space space, uintptr_t p, unsigned thread);
-  void check_races(Region& region, size_t offset, size_t bytes, Op op, Epoch epoch,
-                   unsigned thread, uint32_t site);
+  void check_races(Region& region, size_t offset, size_t bytes, Op op, Epoch epoch, unsigned thread,
+                   uint32_t site);
   void note_race(const Region& region, size_t offset, Epoch before, uint32_t site_before,
                  unsigned thread, uint32_t site);
   void flush_warp(unsigned warp);
@@ -149,9 +149,9 @@ class Tracer final : public TraceHooks {
   std::vector<std::unique_ptr<Region>> regions_;  // of the launch, ascending
   std::array<uintptr_t, 256> elsewhere_{};        // pages known to be in and near no region
 
-  std::vector<uint32_t> segments_;                 // by warp: changes when its lanes meet
+  std::vector<uint32_t> segments_;  // by warp: changes when its lanes meet
   uint32_t last_segment_ = 0;
-  std::vector<std::vector<TraceSite*>> open_;      // by warp: sites with requests
+  std::vector<std::vector<TraceSite*>> open_;  // by warp: sites with requests
 
   struct BarrierState {
     std::vector<unsigned> waiting;

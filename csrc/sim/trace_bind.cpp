@@ -8,9 +8,8 @@
 namespace tilegrad::simulator {
 
 void bind_trace(pybind11::module_& m) {
-  m.def("_use_memory", [](uintptr_t table) {
-    set_memory(reinterpret_cast<const MemoryTable*>(table));
-  });
+  m.def("_use_memory",
+        [](uintptr_t table) { set_memory(reinterpret_cast<const MemoryTable*>(table)); });
   m.def("_begin_trace", &begin_trace);
   m.def("_end_trace", &end_trace, pybind11::call_guard<pybind11::gil_scoped_release>());
 }

@@ -48,24 +48,22 @@ void __tsan_vptr_read(void**) {}
 void __tsan_vptr_update(void**, void*) {}
 
 // NOLINTBEGIN
-#define ACCESSES(bytes)                                                                    \
-  void __tsan_read##bytes(void* p) { note(p, bytes, Op::kLoad, CALLER); }                  \
-  void __tsan_write##bytes(void* p) { note(p, bytes, Op::kStore, CALLER); }                \
-  void __tsan_unaligned_read##bytes(void* p) { note(p, bytes, Op::kLoad, CALLER); }        \
-  void __tsan_unaligned_write##bytes(void* p) { note(p, bytes, Op::kStore, CALLER); }      \
-  void __tsan_volatile_read##bytes(void* p) { note(p, bytes, Op::kLoad, CALLER); }         \
-  void __tsan_volatile_write##bytes(void* p) { note(p, bytes, Op::kStore, CALLER); }       \
-  void __tsan_unaligned_volatile_read##bytes(void* p) { note(p, bytes, Op::kLoad, CALLER); } \
-  void __tsan_unaligned_volatile_write##bytes(void* p) {                                   \
-    note(p, bytes, Op::kStore, CALLER);                                                    \
-  }                                                                                        \
-  void __tsan_read_write##bytes(void* p) {                                                 \
-    note(p, bytes, Op::kLoad, CALLER);                                                     \
-    note(p, bytes, Op::kStore, CALLER);                                                    \
-  }                                                                                        \
-  void __tsan_unaligned_read_write##bytes(void* p) {                                       \
-    note(p, bytes, Op::kLoad, CALLER);                                                     \
-    note(p, bytes, Op::kStore, CALLER);                                                    \
+#define ACCESSES(bytes)                                                                        \
+  void __tsan_read##bytes(void* p) { note(p, bytes, Op::kLoad, CALLER); }                      \
+  void __tsan_write##bytes(void* p) { note(p, bytes, Op::kStore, CALLER); }                    \
+  void __tsan_unaligned_read##bytes(void* p) { note(p, bytes, Op::kLoad, CALLER); }            \
+  void __tsan_unaligned_write##bytes(void* p) { note(p, bytes, Op::kStore, CALLER); }          \
+  void __tsan_volatile_read##bytes(void* p) { note(p, bytes, Op::kLoad, CALLER); }             \
+  void __tsan_volatile_write##bytes(void* p) { note(p, bytes, Op::kStore, CALLER); }           \
+  void __tsan_unaligned_volatile_read##bytes(void* p) { note(p, bytes, Op::kLoad, CALLER); }   \
+  void __tsan_unaligned_volatile_write##bytes(void* p) { note(p, bytes, Op::kStore, CALLER); } \
+  void __tsan_read_write##bytes(void* p) {                                                     \
+    note(p, bytes, Op::kLoad, CALLER);                                                         \
+    note(p, bytes, Op::kStore, CALLER);                                                        \
+  }                                                                                            \
+  void __tsan_unaligned_read_write##bytes(void* p) {                                           \
+    note(p, bytes, Op::kLoad, CALLER);                                                         \
+    note(p, bytes, Op::kStore, CALLER);                                                        \
   }
 
 ACCESSES(1)
@@ -92,58 +90,58 @@ void* __tsan_memset(void* to, int value, size_t bytes) {
 }
 
 // The memory orders do not matter: the threads of a block share one host thread.
-#define ATOMICS(bits, T)                                                                          \
-  T __tsan_atomic##bits##_load(const volatile T* p, int) {                                        \
-    note(const_cast<const T*>(p), bits / 8, Op::kAtomic, CALLER);                                 \
-    return __atomic_load_n(p, __ATOMIC_SEQ_CST);                                                  \
-  }                                                                                               \
-  void __tsan_atomic##bits##_store(volatile T* p, T value, int) {                                 \
-    note(const_cast<const T*>(p), bits / 8, Op::kAtomic, CALLER);                                 \
-    __atomic_store_n(p, value, __ATOMIC_SEQ_CST);                                                 \
-  }                                                                                               \
-  T __tsan_atomic##bits##_exchange(volatile T* p, T value, int) {                                 \
-    note(const_cast<const T*>(p), bits / 8, Op::kAtomic, CALLER);                                 \
-    return __atomic_exchange_n(p, value, __ATOMIC_SEQ_CST);                                       \
-  }                                                                                               \
-  T __tsan_atomic##bits##_fetch_add(volatile T* p, T value, int) {                                \
-    note(const_cast<const T*>(p), bits / 8, Op::kAtomic, CALLER);                                 \
-    return __atomic_fetch_add(p, value, __ATOMIC_SEQ_CST);                                        \
-  }                                                                                               \
-  T __tsan_atomic##bits##_fetch_sub(volatile T* p, T value, int) {                                \
-    note(const_cast<const T*>(p), bits / 8, Op::kAtomic, CALLER);                                 \
-    return __atomic_fetch_sub(p, value, __ATOMIC_SEQ_CST);                                        \
-  }                                                                                               \
-  T __tsan_atomic##bits##_fetch_and(volatile T* p, T value, int) {                                \
-    note(const_cast<const T*>(p), bits / 8, Op::kAtomic, CALLER);                                 \
-    return __atomic_fetch_and(p, value, __ATOMIC_SEQ_CST);                                        \
-  }                                                                                               \
-  T __tsan_atomic##bits##_fetch_or(volatile T* p, T value, int) {                                 \
-    note(const_cast<const T*>(p), bits / 8, Op::kAtomic, CALLER);                                 \
-    return __atomic_fetch_or(p, value, __ATOMIC_SEQ_CST);                                         \
-  }                                                                                               \
-  T __tsan_atomic##bits##_fetch_xor(volatile T* p, T value, int) {                                \
-    note(const_cast<const T*>(p), bits / 8, Op::kAtomic, CALLER);                                 \
-    return __atomic_fetch_xor(p, value, __ATOMIC_SEQ_CST);                                        \
-  }                                                                                               \
-  T __tsan_atomic##bits##_fetch_nand(volatile T* p, T value, int) {                               \
-    note(const_cast<const T*>(p), bits / 8, Op::kAtomic, CALLER);                                 \
-    return __atomic_fetch_nand(p, value, __ATOMIC_SEQ_CST);                                       \
-  }                                                                                               \
-  int __tsan_atomic##bits##_compare_exchange_strong(volatile T* p, T* expected, T value, int,     \
-                                                    int) {                                        \
-    note(const_cast<const T*>(p), bits / 8, Op::kAtomic, CALLER);                                 \
-    return __atomic_compare_exchange_n(p, expected, value, false, __ATOMIC_SEQ_CST,               \
-                                       __ATOMIC_SEQ_CST);                                         \
-  }                                                                                               \
+#define ATOMICS(bits, T)                                                                           \
+  T __tsan_atomic##bits##_load(const volatile T* p, int) {                                         \
+    note(const_cast<const T*>(p), bits / 8, Op::kAtomic, CALLER);                                  \
+    return __atomic_load_n(p, __ATOMIC_SEQ_CST);                                                   \
+  }                                                                                                \
+  void __tsan_atomic##bits##_store(volatile T* p, T value, int) {                                  \
+    note(const_cast<const T*>(p), bits / 8, Op::kAtomic, CALLER);                                  \
+    __atomic_store_n(p, value, __ATOMIC_SEQ_CST);                                                  \
+  }                                                                                                \
+  T __tsan_atomic##bits##_exchange(volatile T* p, T value, int) {                                  \
+    note(const_cast<const T*>(p), bits / 8, Op::kAtomic, CALLER);                                  \
+    return __atomic_exchange_n(p, value, __ATOMIC_SEQ_CST);                                        \
+  }                                                                                                \
+  T __tsan_atomic##bits##_fetch_add(volatile T* p, T value, int) {                                 \
+    note(const_cast<const T*>(p), bits / 8, Op::kAtomic, CALLER);                                  \
+    return __atomic_fetch_add(p, value, __ATOMIC_SEQ_CST);                                         \
+  }                                                                                                \
+  T __tsan_atomic##bits##_fetch_sub(volatile T* p, T value, int) {                                 \
+    note(const_cast<const T*>(p), bits / 8, Op::kAtomic, CALLER);                                  \
+    return __atomic_fetch_sub(p, value, __ATOMIC_SEQ_CST);                                         \
+  }                                                                                                \
+  T __tsan_atomic##bits##_fetch_and(volatile T* p, T value, int) {                                 \
+    note(const_cast<const T*>(p), bits / 8, Op::kAtomic, CALLER);                                  \
+    return __atomic_fetch_and(p, value, __ATOMIC_SEQ_CST);                                         \
+  }                                                                                                \
+  T __tsan_atomic##bits##_fetch_or(volatile T* p, T value, int) {                                  \
+    note(const_cast<const T*>(p), bits / 8, Op::kAtomic, CALLER);                                  \
+    return __atomic_fetch_or(p, value, __ATOMIC_SEQ_CST);                                          \
+  }                                                                                                \
+  T __tsan_atomic##bits##_fetch_xor(volatile T* p, T value, int) {                                 \
+    note(const_cast<const T*>(p), bits / 8, Op::kAtomic, CALLER);                                  \
+    return __atomic_fetch_xor(p, value, __ATOMIC_SEQ_CST);                                         \
+  }                                                                                                \
+  T __tsan_atomic##bits##_fetch_nand(volatile T* p, T value, int) {                                \
+    note(const_cast<const T*>(p), bits / 8, Op::kAtomic, CALLER);                                  \
+    return __atomic_fetch_nand(p, value, __ATOMIC_SEQ_CST);                                        \
+  }                                                                                                \
+  int __tsan_atomic##bits##_compare_exchange_strong(volatile T* p, T* expected, T value, int,      \
+                                                    int) {                                         \
+    note(const_cast<const T*>(p), bits / 8, Op::kAtomic, CALLER);                                  \
+    return __atomic_compare_exchange_n(p, expected, value, false, __ATOMIC_SEQ_CST,                \
+                                       __ATOMIC_SEQ_CST);                                          \
+  }                                                                                                \
   int __tsan_atomic##bits##_compare_exchange_weak(volatile T* p, T* expected, T value, int, int) { \
-    note(const_cast<const T*>(p), bits / 8, Op::kAtomic, CALLER);                                 \
-    return __atomic_compare_exchange_n(p, expected, value, false, __ATOMIC_SEQ_CST,               \
-                                       __ATOMIC_SEQ_CST);                                         \
-  }                                                                                               \
-  T __tsan_atomic##bits##_compare_exchange_val(volatile T* p, T expected, T value, int, int) {    \
-    note(const_cast<const T*>(p), bits / 8, Op::kAtomic, CALLER);                                 \
-    __atomic_compare_exchange_n(p, &expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);  \
-    return expected;                                                                              \
+    note(const_cast<const T*>(p), bits / 8, Op::kAtomic, CALLER);                                  \
+    return __atomic_compare_exchange_n(p, expected, value, false, __ATOMIC_SEQ_CST,                \
+                                       __ATOMIC_SEQ_CST);                                          \
+  }                                                                                                \
+  T __tsan_atomic##bits##_compare_exchange_val(volatile T* p, T expected, T value, int, int) {     \
+    note(const_cast<const T*>(p), bits / 8, Op::kAtomic, CALLER);                                  \
+    __atomic_compare_exchange_n(p, &expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);   \
+    return expected;                                                                               \
   }
 
 ATOMICS(8, uint8_t)

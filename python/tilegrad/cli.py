@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command line: ``tilegrad info | train | bench | gradcheck``.
+"""The command line: ``tilegrad info | train | bench | gradcheck | trace``.
 
 Exit codes: 0 fine, 1 an error (one line on stderr), 2 bad arguments, 130 Ctrl-C.
 """
@@ -17,12 +17,19 @@ from collections.abc import Sequence
 from . import _cli_settings as settings
 from . import backends
 
-_EXTRAS = {"io": "safetensors", "plot": "matplotlib", "progress": "tqdm", "torch": "torch"}
+_EXTRAS = {
+    "io": "safetensors",
+    "plot": "matplotlib",
+    "progress": "tqdm",
+    "torch": "torch",
+    "trace": "elftools",
+}
 _USES = {
     "io": "save and load models",
     "plot": "learning curves",
     "progress": "progress bars",
     "torch": "benchmarks beside PyTorch",
+    "trace": "source lines of `tilegrad trace`",
 }
 
 
@@ -74,13 +81,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tilegrad",
         description="Hand-written kernels for dense networks: look at the build, train, measure, "
-        "check gradients. Each command explains its options with --help.",
+        "check gradients, watch kernels. Each command explains its options with --help.",
     )
     parser.add_argument("--version", action="version", version=backends.info()["version"])
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_info(commands)
     _add_train(commands)
     _add_gradcheck(commands)
+    _add_trace(commands)
     # Never parsed here, see main: only for the list of commands.
     commands.add_parser("bench", help="measure kernels beside NumPy, PyTorch and the hardware")
     return parser
@@ -127,6 +135,19 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         f"each CPU; here {backends.num_threads()})")  # fmt: skip
     settings.add_arguments(parser)
     parser.set_defaults(run=_train)
+
+
+def _add_trace(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from . import _cli_trace
+
+    parser = commands.add_parser(
+        "trace",
+        help="watch what the kernels of an op do to memory, line by line",
+        description="Run an op in the simulator and show, beside the lines of its CUDA kernels, "
+        "how well the memory accesses of a warp fall together, bank conflicts, races and accesses "
+        "out of bounds.",
+    )
+    _cli_trace.add_arguments(parser)
 
 
 def _add_gradcheck(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: MIT
+"""What each kernel's opening comment says of its memory accesses, held to the trace.
+
+On aligned shapes a global access costs as few sectors as it can (ratio 1.0) and a shared one no
+bank conflict. An exception has its cost in the comment and here. No kernel races or leaves its
+buffers under any of three schedules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tilegrad as tg
+from tilegrad import _trace_lines, backends, nn, optim
+
+SCHEDULES = ("forward/eager", "reverse/lazy", "random:7")
+
+
+@dataclass(frozen=True)
+class Excuse:
+    """An access that costs more than its ideal: what the line holds, how much, and who says so."""
+
+    code: str
+    ratio: float
+    file: str
+    comment: str
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    call: Callable[[], Any]
+    kernel: str
+    exceptions: tuple[Excuse, ...] = field(default=())
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def on_sim(*shape: int, dtype: str = "float32") -> tg.Array:
+    values = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    return tg.asarray(values, device="sim")
+
+
+# ---- the cases ----------------------------------------------------------------------------------
+
+ACTIVATIONS = ("identity", "relu", "leaky_relu", "elu", "selu", "sigmoid", "tanh", "gelu", "silu")
+FLOATS = ("float32", "float64", "float16")
+NAIVE = partial(Excuse, file="matmul/naive.cu", comment="costs 32 sectors of 32 bytes")
+NAIVE_STORE = partial(Excuse, file="matmul/naive.cu", comment="addresses a whole row apart")
+TRANSPOSED_B = partial(
+    Excuse, file="matmul/coalesced.cu", comment="A transposed b (NT) has the naive kernel's"
+)
+HALF_SECTOR = partial(Excuse, file="matmul/tile.cuh", comment="costs 2.0x the sectors")
+GATHER = Excuse("r.at_target", 4.0, "cross_entropy/row.cuh", "a gather, one sector a row")
+BIAS = Excuse("epilogue.bias[j]", 2.0, "matmul/epilogue.cuh", "up to 2.0x the sectors")
+TILED = ("tile_1d", "tile_2d", "vectorized", "double_buffered", "warp_tile")
+
+
+def elementwise() -> Iterator[Case]:
+    for dtype in FLOATS:
+        for name in ACTIVATIONS:
+            forward, backward = getattr(tg, name), getattr(tg, f"{name}_backward")
+            yield Case(
+                f"{name}-{dtype}",
+                lambda f=forward, d=dtype: f(on_sim(64, 256, dtype=d)),
+                "activation",
+            )
+            yield Case(
+                f"{name}_backward-{dtype}",
+                lambda f=backward, d=dtype: f(on_sim(64, 256, dtype=d), on_sim(64, 256, dtype=d)),
+                "activation",
+            )
+    for dtype in FLOATS[:2]:
+        yield Case(
+            f"dropout-{dtype}",
+            lambda d=dtype: tg.dropout(on_sim(64, 256, dtype=d), seed=1, offset=0),
+            "dropout",
+        )
+        yield Case(
+            f"dropout_backward-{dtype}",
+            lambda d=dtype: tg.dropout_backward(
+                on_sim(64, 256, dtype=d), on_sim(64, 256, dtype=d), seed=1, offset=0
+            ),
+            "dropout",
+        )
+        for reduction in ("none", "sum", "mean"):
+            yield Case(
+                f"mse_loss-{reduction}-{dtype}",
+                lambda r=reduction, d=dtype: tg.mse_loss(
+                    on_sim(64, 256, dtype=d), on_sim(64, 256, dtype=d), r
+                ),
+                "mse",
+            )
+        yield Case(
+            f"mse_loss_value_and_grad-{dtype}",
+            lambda d=dtype: tg.mse_loss_value_and_grad(
+                on_sim(64, 256, dtype=d), on_sim(64, 256, dtype=d)
+            ),
+            "mse",
+        )
+    yield Case("fill", lambda: tg.full((64, 256), 3.0, device="sim"), "fill")
+
+
+def rows() -> Iterator[Case]:
+    """Yield softmax and cross_entropy with rows of a warp, of a block and of a block's loop."""
+    for dtype in FLOATS:
+        for classes in (32, 256, 1024, 4096):
+            for name in ("softmax", "log_softmax"):
+                forward, backward = getattr(tg, name), getattr(tg, f"{name}_backward")
+                yield Case(
+                    f"{name}-{classes}-{dtype}",
+                    lambda f=forward, c=classes, d=dtype: f(on_sim(8, c, dtype=d), -1),
+                    "softmax",
+                )
+                yield Case(
+                    f"{name}_backward-{classes}-{dtype}",
+                    lambda f=backward, c=classes, d=dtype: f(
+                        on_sim(8, c, dtype=d), on_sim(8, c, dtype=d), -1
+                    ),
+                    "softmax",
+                )
+            for variant in ("three_pass", "online_warp", "block_row", "one_pass"):
+                # Several rows a warp: each lane that leads one reads its logit at the target.
+                gather = variant == "one_pass" and classes == 32 and dtype != "float64"
+                yield Case(
+                    f"cross_entropy-{variant}-{classes}-{dtype}",
+                    lambda v=variant, c=classes, d=dtype: tg.cross_entropy_value_and_grad(
+                        on_sim(8, c, dtype=d), targets(8, c), variant=v
+                    ),
+                    f"cross_entropy_{variant}",
+                    (GATHER,) if gather else (),
+                )
+        yield Case(
+            f"softmax-columns-{dtype}",
+            lambda d=dtype: tg.softmax(on_sim(4, 64, 64, dtype=d), 1),
+            "softmax",
+        )
+        yield Case(
+            f"cross_entropy-columns-{dtype}",
+            lambda d=dtype: tg.cross_entropy(on_sim(4, 32, 64, dtype=d), targets((4, 64), 32)),
+            "cross_entropy",
+        )
+
+
+def targets(size: int | tuple[int, ...], classes: int) -> tg.Array:
+    """Return the same class for all rows: their logits lie a row apart, so one sector each."""
+    return tg.asarray(np.full(size, classes // 2, np.int64), device="sim")
+
+
+def products() -> Iterator[Case]:
+    ladder = ("naive", "coalesced", "shared", *TILED, "tensor_core", "hopper")
+    for dtype in FLOATS:
+        for variant in ladder:
+            if variant == "hopper" and dtype != "float16":
+                continue
+            if variant == "tensor_core" and dtype == "float64":
+                continue
+            for left in (False, True):
+                for right in (False, True):
+                    yield Case(
+                        f"matmul-{variant}-{'NT'[left]}{'NT'[right]}-{dtype}",
+                        partial(multiply, variant, left, right, dtype),
+                        f"matmul_{variant}",
+                        tuple(product_exceptions(variant, left, right, dtype)),
+                    )
+        for activation in (None, "relu", "gelu"):
+            wide = {"float32": 4.0, "float64": 2.0, "float16": 8.0}[dtype]
+            sums = Excuse("sums[blockIdx.y * out + col]", wide, "linear.cu", "4.0x the")
+            yield Case(
+                f"linear-{activation}-{dtype}",
+                partial(layer, activation, dtype),
+                "matmul",
+                (BIAS,) if dtype == "float16" else (),
+            )
+            yield Case(
+                f"linear_backward-{activation}-{dtype}",
+                partial(layer_backward, activation, dtype),
+                "matmul",
+                (sums,) if activation else (),
+            )
+
+
+def multiply(variant: str, left: bool, right: bool, dtype: str) -> None:
+    a = on_sim(*((64, 128) if left else (128, 64)), dtype=dtype)
+    b = on_sim(*((128, 64) if right else (64, 128)), dtype=dtype)
+    tg.matmul(a, b, transpose_a=left, transpose_b=right, variant=variant)
+
+
+def layer(activation: str | None, dtype: str) -> None:
+    x, w, b = on_sim(128, 64, dtype=dtype), on_sim(128, 64, dtype=dtype), on_sim(128, dtype=dtype)
+    tg.linear(x, w, b, activation)
+
+
+def layer_backward(activation: str | None, dtype: str) -> None:
+    x, w, b = on_sim(128, 64, dtype=dtype), on_sim(128, 64, dtype=dtype), on_sim(128, dtype=dtype)
+    dy = on_sim(128, 128, dtype=dtype)
+    saved = {"relu": {"output": dy}, "gelu": {"preactivation": dy}}.get(activation or "", {})
+    tg.linear_backward(dy, x, w, b, activation, **saved)
+
+
+def product_exceptions(variant: str, left: bool, right: bool, dtype: str) -> Iterator[Excuse]:
+    size = np.dtype(dtype).itemsize
+    sectors = 32 * size // 32  # that 32 neighbours fill
+    if variant == "naive":
+        yield NAIVE_STORE("store", 32 / sectors)
+        if not left:  # one line loads a (32 sectors for the ideal) and b (a broadcast, 1)
+            yield NAIVE("widen(", 32 / sectors if size == 2 else 33 / (sectors + 1))
+    if variant == "coalesced" and right:
+        # gcc gives the loads of 16 bits to the line of the loop.
+        if size == 2:
+            yield TRANSPOSED_B("", 32 / sectors)
+        else:
+            yield TRANSPOSED_B("widen(", 33 / (sectors + 1))
+    if variant in TILED and size == 2 and (not left or right):
+        # vectorized and later load both operands at one line: half of it costs double.
+        both = not left and right
+        one_line = variant not in ("tile_1d", "tile_2d")
+        yield HALF_SECTOR("", 1.5 if one_line and not both else 2.0)
+
+
+def updates() -> Iterator[Case]:
+    makers: dict[str, Callable[[Any], Any]] = {
+        "SGD": lambda p: optim.SGD(p, 0.1),
+        "momentum": lambda p: optim.SGD(p, 0.1, momentum=0.9),
+        "Adam": optim.Adam,
+        "AdamW": optim.AdamW,
+    }
+    for name, make in makers.items():
+        kernel = "adam_step" if name.startswith("Adam") else "sgd_step"
+        yield Case(f"optim-{name}", partial(update, make), kernel)
+    yield Case("clip_grad_norm", partial(update, None), "norm_chunks")
+
+
+def update(make: Callable[[Any], Any] | None) -> None:
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 32)).to("sim")
+    for parameter in model.parameters():
+        parameter.grad = on_sim(*parameter.data.shape)
+    if make is None:
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    else:
+        make(model.parameters()).step()
+
+
+CASES = [*elementwise(), *rows(), *products(), *updates()]
+
+
+# ---- the tests ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compute_capability_9() -> Iterator[None]:
+    sim = backends.at(backends.SIM)
+    major, minor = sim.properties(backends.SIM)["compute_capability"]
+    sim._set_compute_capability(90)
+    yield
+    sim._set_compute_capability(10 * major + minor)
+
+
+def code_of(site: tg.sim.Site) -> str:
+    return _trace_lines.source(site.file)[site.line - 1]
+
+
+def excuse_for(case: Case, site: tg.sim.Site) -> Excuse | None:
+    for each in case.exceptions:
+        lines = [code_of(site), site.op]
+        lines += [
+            _trace_lines.source(caller.file)[caller.line - 1]
+            for caller in site.callers
+            if caller.file.startswith("csrc/cuda/")
+        ]
+        if site.space == "global" and any(each.code in line for line in lines):
+            return each
+    return None
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_accesses_are_as_intended(case: Case) -> None:
+    with tg.sim.trace("forward/eager") as t:
+        case.call()
+    assert any(case.kernel in launch.kernel for launch in t.launches), t.launches
+    assert t.sites
+    assert not t.races, t
+    assert not t.out_of_bounds, t
+    used = set()
+    for site in t.sites:
+        excused = None if site.ratio == 1.0 else excuse_for(case, site)
+        if excused is not None:
+            used.add(excused)
+        expected = 1.0 if excused is None else excused.ratio
+        assert site.ratio == pytest.approx(expected), f"{tg.sim.where(site)}: {code_of(site)}\n{t}"
+    assert used == set(case.exceptions), f"an exception is gone\n{t}"
+    for each in case.exceptions:
+        text = " ".join(
+            line.lstrip("/ ") for line in _trace_lines.source(f"csrc/cuda/{each.file}")[:24]
+        )
+        assert each.comment in text, f"csrc/cuda/{each.file} does not say: {each.comment}"
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES[1:])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_kernels_neither_race_nor_leave_their_buffers(case: Case, schedule: str) -> None:
+    with tg.sim.trace(schedule) as t:
+        case.call()
+    assert t.launches
+    assert not t.races, t
+    assert not t.out_of_bounds, t
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_odd_shapes_neither_race_nor_leave_their_buffers(dtype: str, schedule: str) -> None:
+    with tg.sim.trace(schedule) as t:
+        x = on_sim(7, 131, dtype=dtype)
+        tg.gelu_backward(x, x)
+        tg.softmax(x, -1)
+        tg.log_softmax_backward(x, x, 0)
+        tg.cross_entropy_value_and_grad(x, targets(7, 131))
+        tg.matmul(x, x, transpose_b=True)
+        tg.linear_backward(on_sim(7, 5, dtype=dtype), x, on_sim(5, 131, dtype=dtype))
+        for variant in ("naive", "coalesced", "shared", *TILED):
+            tg.matmul(x, x, transpose_a=True, variant=variant)
+        if dtype != "float64":
+            tg.matmul(x, x, transpose_a=True, variant="tensor_core")
+    assert len(t.launches) > 12
+    assert not t.races, t
+    assert not t.out_of_bounds, t
