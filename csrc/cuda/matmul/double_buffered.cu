@@ -10,9 +10,8 @@
 //              A transposed operand is copied 4 (double: 8) bytes at a time, still coalesced and
 //              free of bank conflicts. 16-bit elements are widened on the way, which cp.async
 //              cannot do: their copies are not asynchronous. sm_75 has no cp.async either.
-// Limit:       rung 6 waited for memory between two barriers. Next is the traffic from shared
-// memory. Source:      PTX ISA, cp.async; NVIDIA, Controlling Data Movement on the Ampere
-// Architecture.
+// Limit:       rung 6 waited for memory between two barriers. Next: the traffic of shared memory.
+// Source:      PTX ISA, cp.async; NVIDIA, Controlling Data Movement on the Ampere Architecture.
 #include "epilogue.cuh"
 
 namespace tilegrad::TILEGRAD_BACKEND {

@@ -9,7 +9,7 @@
 // Memory:      global: 2 * 128 * 128 flop for 4 * 256 bytes = 32 flop a byte (rung 4: 16). Shared:
 //              128 flop for 64 bytes = 2 flop a byte (rung 4: 0.44). A warp reads 16 neighbours of
 //              tile_b and 2 different elements of tile_a: no bank conflicts.
-// Limit:       rung 4 loaded as often as it multiplied. Here loads are a fifth of the instructions,
+// Limit:       rung 4 loaded as often as it multiplied. Here loads are a fifth of the source,
 //              but they still move 4 bytes each.
 // Source:      Volkov and Demmel 2008; Nath, Tomov and Dongarra, An Improved MAGMA GEMM (2010).
 #include "epilogue.cuh"

@@ -9,7 +9,7 @@
 //              instructions: 4 for 64 fma. Shared reads are free of bank conflicts, and so are the
 //              writes, transposed ones too. An operand whose address or stride is not a multiple
 //              of 16 bytes takes rung 5's loads to the same place: the same bits.
-// Limit:       rung 5 spent a fifth of its issue slots on loads. Left over is waiting: between two
+// Limit:       rung 5 spent up to a fifth of its slots on loads. Left over is waiting: between two
 //              barriers the block has nothing to do until its loads come back.
 // Source:      Boehm 2022, kernel 6; NVIDIA, Pro Tip: Vectorized Memory Access (2013).
 #include "epilogue.cuh"

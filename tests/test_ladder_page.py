@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: MIT
+"""docs/matmul-ladder.md: its stored tables are the trace's, and agree with what it derives."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+import tilegrad
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "matmul-ladder.md"
+SCRIPT = ROOT / "docs" / "matmul_ladder_figures.py"
+RUNGS = ("naive", "coalesced", "shared", "tile_1d", "tile_2d", "vectorized", "double_buffered",
+         "warp_tile", "tensor_core", "hopper")  # fmt: skip
+
+
+def rows(after: str) -> dict[str, list[str]]:
+    """Return the cells of the first table below a line of the page, by the word in its first."""
+    _, found, rest = PAGE.read_text().partition(after)
+    assert found, after
+    table = re.search(r"^\|---.*\n((?:\|.*\n)+)", rest, re.M)
+    assert table
+    cells = [[each.strip() for each in line.split("|")[1:-1]] for line in table[1].splitlines()]
+    return {first.split()[0]: others for first, *others in cells}
+
+
+def run(script: Path) -> subprocess.CompletedProcess[str]:
+    """Check a page in a process of its own, whatever device the tests' simulator shows."""
+    env = {name: text for name, text in os.environ.items() if not name.startswith("TILEGRAD_SIM")}
+    package = str(Path(tilegrad.__file__).parents[1])
+    env["PYTHONPATH"] = os.pathsep.join([package, env.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, script, "--check"], env=env, capture_output=True, text=True
+    )
+
+
+def test_stored_tables_are_what_the_trace_gives(tmp_path: Path) -> None:
+    done = run(SCRIPT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    # The same check of a page with one digit changed.
+    other = tmp_path / SCRIPT.name
+    other.write_text(SCRIPT.read_text())
+    text = PAGE.read_text()
+    assert text.count("| 131,584 |") == 2
+    (tmp_path / PAGE.name).write_text(text.replace("| 131,584 |", "| 131,585 |", 1))
+    done = run(other)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "--write" in done.stderr
+
+
+def test_every_rung_has_its_rows_and_its_text() -> None:
+    assert tuple(rows("Derived so")) == RUNGS
+    assert tuple(rows("<!-- trace: matmul -->")) == RUNGS
+    text = PAGE.read_text()
+    assert re.findall(r"^\*\*\d+\. (\w+)\.\*\*", text, re.M) == list(RUNGS)
+    files = {path.stem for path in (ROOT / "csrc/cuda/matmul").glob("*.cu")}
+    assert files == set(RUNGS)
+
+
+@pytest.mark.parametrize("name", RUNGS)
+def test_derived_intensity_is_the_traced_one(name: str) -> None:
+    element, tile, _, _, of_global, of_thread, _ = rows("Derived so")[name]
+    *_, loaded, read = rows("<!-- trace: matmul -->")[name]
+    m, n = map(int, re.findall(r"\d+", tile)[:2])
+    if "not shared" in tile:  # a warp's 32 lanes for one p: sectors of a and of b
+        expected = 64 / {"naive": 32 + 1, "coalesced": 1 + 4}[name]
+        assert of_global.split()[0] == "0.25"
+    else:
+        intensity = 2 * m * n / (int(element.split()[0]) * (m + n))
+        assert float(of_global.split()[0]) == intensity
+        expected = 32 * intensity  # a sector is 32 bytes
+    assert float(loaded) == pytest.approx(expected, abs=0.05)
+    if of_thread != "-":
+        assert float(read) == pytest.approx(float(of_thread), abs=0.005)
+
+
+def test_cross_entropy_moves_the_bytes_that_the_kernels_name() -> None:
+    for name, (read, written, everything) in rows("<!-- trace: cross_entropy -->").items():
+        source = (ROOT / "csrc/cuda/cross_entropy" / f"{name}.cu").read_text()
+        named = re.search(r"(\d+) bytes an element of float32", source)
+        assert named
+        assert float(read) + float(written) == int(named[1])
+        assert int(named[1]) <= float(everything) <= int(named[1]) + 2
+
+
+def test_links_and_the_picture_stand_alone() -> None:
+    for target in re.findall(r"\]\(([^)#]+)", PAGE.read_text()):
+        assert (PAGE.parent / target).is_file(), target
+    picture = (ROOT / "docs" / "matmul-tiles.svg").read_text()
+    assert ElementTree.fromstring(picture).tag.endswith("svg")
+    assert not re.search(r"href|url\(|<style|<image", picture)
