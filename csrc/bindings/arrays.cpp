@@ -41,6 +41,9 @@ const char* dtype_name(DType dtype) { return kNames[static_cast<size_t>(dtype)];
 int64_t item_size(DType dtype) { return kSizes[static_cast<size_t>(dtype)]; }
 
 std::string dtype_text(py::handle array) {
+  if (py::hasattr(array, "_dtype")) {  // an Array: its .dtype may need a package that is not there
+    return dtype_name(static_cast<DType>(array.attr("_dtype").cast<int>()));
+  }
   return py::str(array.attr("dtype")).cast<std::string>();
 }
 std::string type_name(py::handle object) {

@@ -96,6 +96,11 @@ class Array:
         return self._shape
 
     @property
+    def dtype_name(self) -> str:
+        """Name of the dtype; needs no package, also for bfloat16."""
+        return _DTYPES[self._dtype]
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """NumPy's dtype; that of bfloat16 comes from ml_dtypes (``tilegrad[bf16]``)."""
         return _numpy_dtype(self._dtype)

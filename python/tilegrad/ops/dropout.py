@@ -73,7 +73,10 @@ def dropout(
     elif offset is not None:
         raise ValueError(f"dropout: offset needs a seed; got offset={offset} without one")
     backend = of(input)
-    known = isinstance(input, (np.ndarray, DeviceArray)) and input.dtype in (np.float32, np.float64)
+    if isinstance(input, DeviceArray):
+        known = input.dtype_name in ("float32", "float64")
+    else:
+        known = isinstance(input, np.ndarray) and input.dtype in (np.float32, np.float64)
     if not training or p == 0:
         if known and out is None:
             return input  # type: ignore[return-value]

@@ -19,7 +19,7 @@ def _cast(op: str, input: Any, dtype: DTypeLike) -> Any:
     if wanted not in (np.float32, np.float64):
         raise TypeError(f"{op}: dtype must be float32 or float64; got {wanted}")
     if isinstance(input, DeviceArray):
-        if input.dtype != wanted:
+        if input.dtype_name != wanted.name:
             raise TypeError(f"{op}: an Array is not cast on its device; got dtype={wanted}")
         return input
     if not isinstance(input, (np.ndarray, np.generic)):
@@ -41,7 +41,9 @@ def _backward_in_dtype(
 ) -> Any:
     """Differentiate a softmax that cast its input first: compute in dtype, cast the result back."""
     backward = getattr(of(input), op)
-    own = input.dtype if isinstance(input, DeviceArray) else np.asarray(input).dtype
+    if isinstance(input, DeviceArray):
+        return backward(grad_output, _cast(op, input, dtype), dim, output, wrt, out)
+    own = np.asarray(input).dtype
     if own == dtype:
         return backward(grad_output, input, dim, output, wrt, out)
     if own not in (np.float32, np.float64):
