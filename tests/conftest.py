@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 
@@ -18,6 +19,10 @@ ISAS = tuple(_cpu.supported_isas())
 # The simulator runs every test under three orders of threads and of asynchronous copies: one alone
 # can hide a missing barrier or wait.
 SCHEDULES = {"forward": "forward/eager", "reverse": "reverse/lazy", "random": "random:7/random"}
+THREADS = (1, 2)
+# Compute capabilities of the simulated device, for tests that ask for them. 7.5 has no asynchronous
+# copies; what 8.0 has in common with 9.0 need not be tried at random twice.
+CAPABILITIES = {"forward": (75, 80, 90), "reverse": (80, 90), "random": (90,)}
 BACKENDS = tuple(name for name, reason in tg.info()["backends"].items() if reason is None)
 
 try:
@@ -47,6 +52,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "not_on_cpu(reason): about the kernels of cuda and sim")
+    config.addinivalue_line(
+        "markers", "simulated(name, rule): on sim, only the values of a parameter that satisfy rule"
+    )
     for name in devices(config):
         if name not in BACKENDS:
             reason = tg.info()["backends"].get(name, "no such device")
@@ -65,33 +74,70 @@ def variants(config: pytest.Config, with_isa: bool) -> list[tuple[str, str]]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--full") or os.environ.get("TILEGRAD_TEST_FULL", "0") != "0":
-        return
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    if slow:
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if item not in set(slow)]
+    """Leave out what is slow, what belongs to no chosen device, and what is too long for sim."""
+    full = config.getoption("--full") or os.environ.get("TILEGRAD_TEST_FULL", "0") != "0"
+    chosen = devices(config)
+    left_out = {
+        item
+        for item in items
+        if (not full and item.get_closest_marker("slow"))
+        or device_of(item) not in (None, *chosen)
+        or is_too_long_for_sim(item)
+    }
+    if left_out:
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
+
+
+def device_of(item: pytest.Item) -> str | None:
+    """Return the device that a test runs on; None if it names none."""
+    call, names = getattr(item, "callspec", None), getattr(item, "fixturenames", ())
+    if call is not None and "device" in call.params:
+        name: str = call.params["device"][0]
+        return name
+    return "cpu" if "isa" in names or "threads" in names else None
+
+
+def is_too_long_for_sim(item: pytest.Item) -> bool:
+    """Apply the test's `simulated(name, rule)`: on sim only the cases that satisfy the rule."""
+    if device_of(item) != "sim":
+        return False
+    call = item.callspec  # type: ignore[attr-defined]
+    markers = item.iter_markers("simulated")
+    return not all(rule(call.params[name]) for name, rule in (mark.args for mark in markers))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give each test that asks for them every device, and on the cpu every instruction set.
+    """Give each test that asks for them every device, and on the cpu every ISA and thread count.
 
-    A test that says `@pytest.mark.cpu_only(reason)` is about the cpu alone: its threads, strides.
+    A test that says `@pytest.mark.cpu_only(reason)` is about the cpu alone: its threads, strides;
+    one that says `@pytest.mark.not_on_cpu(reason)` about all the others.
     """
-    wants_device, wants_isa = (name in metafunc.fixturenames for name in ("device", "isa"))
-    if wants_device:
-        ways = variants(metafunc.config, wants_isa)
-        if metafunc.definition.get_closest_marker("cpu_only"):
-            ways = [way for way in ways if way[0] == "cpu"]
-        ids = ["-".join(part for part in way if part) for way in ways]
-        if wants_isa:
-            ids = [way[1] if way[0] == "cpu" else name for way, name in zip(ways, ids, strict=True)]
-            pairs = [(way, way[1] if way[0] == "cpu" else "") for way in ways]
-            metafunc.parametrize(("device", "isa"), pairs, indirect=True, ids=ids)
-        else:
-            metafunc.parametrize("device", ways, indirect=True, ids=ids)
-    elif wants_isa:
-        metafunc.parametrize("isa", ISAS, indirect=True)
+    known = ("device", "isa", "threads", "compute_capability")
+    wanted = [name for name in known if name in metafunc.fixturenames]
+    if not wanted:
+        return
+    ways = variants(metafunc.config, "isa" in wanted)
+    if metafunc.definition.get_closest_marker("not_on_cpu"):  # left out again where there is none
+        ways = [way for way in ways if way[0] != "cpu"] or [("sim", "forward")]
+    elif "device" not in wanted or metafunc.definition.get_closest_marker("cpu_only"):
+        ways = [("cpu", isa) for isa in (ISAS if "isa" in wanted else ("",))]
+    rows, ids = [], []
+    for device, way in ways:
+        isa = way if device == "cpu" else ""
+        counts = THREADS if device == "cpu" and "threads" in wanted else THREADS[:1]
+        simulated = device == "sim" and "compute_capability" in wanted
+        capabilities = CAPABILITIES[way] if simulated else (0,)
+        for count, capability in itertools.product(counts, capabilities):
+            values = {"device": (device, way), "isa": isa, "threads": count}
+            values["compute_capability"] = capability
+            rows.append([values[name] for name in wanted])
+            label = [isa or device] if "isa" in wanted or "device" in wanted else []
+            label += [way] if device == "sim" else []
+            label += [str(count)] if len(counts) > 1 else []
+            label += [f"cc{capability}"] if capability else []
+            ids.append("-".join(label))
+    metafunc.parametrize(wanted, rows, indirect=True, ids=ids)
 
 
 @pytest.fixture
@@ -126,11 +172,25 @@ def isa(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@pytest.fixture(params=(1, 2))
+@pytest.fixture
 def threads(request: pytest.FixtureRequest) -> int:
     count: int = request.param
     tg.set_num_threads(count)
     return count
+
+
+@pytest.fixture
+def compute_capability(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Make the simulator a device of a compute capability; 0 leaves a real device as it is."""
+    value: int = request.param
+    if value == 0:
+        yield 0
+        return
+    sim = backends.at(backends.SIM)
+    major, minor = sim.properties(backends.SIM)["compute_capability"]
+    sim._set_compute_capability(value)
+    yield value
+    sim._set_compute_capability(10 * major + minor)
 
 
 @pytest.fixture

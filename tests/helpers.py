@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,17 +19,103 @@ FLOATS = (np.float32, np.float64)
 GUARD = 72  # elements before and after a guarded array: more than a cache line of either dtype
 
 
+def host(x: Any) -> Array:
+    """Return an array of any device as NumPy's."""
+    return x.numpy() if isinstance(x, tg.Array) else np.asarray(x)
+
+
 class Device:
     """Where an op runs: puts NumPy arrays there and gets results back."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def put(self, x: Array) -> Any:
-        return x if self.name == "cpu" else tg.asarray(x, device=self.name)  # type: ignore[attr-defined]
+    def put(self, x: Any, offset: int | None = None) -> Any:
+        """Return x there; with an offset, that many elements after an aligned address, NaN around.
+
+        A kernel that reads beyond the ends and multiplies by zero shows NaN.
+        """
+        if self.name == "cpu":
+            return x if offset is None else aligned(x, offset)
+        if offset is None:
+            return tg.asarray(x, device=self.name)
+        outside = np.nan if x.dtype.kind == "f" else np.iinfo(x.dtype).max
+        buffer = np.full(x.size + 2 * GUARD + offset, outside, dtype=x.dtype)
+        start = GUARD + offset
+        buffer[start : start + x.size] = x.ravel()
+        return tg.asarray(buffer, device=self.name)[start : start + x.size].reshape(x.shape)
 
     def get(self, x: Any) -> Array:
-        return np.asarray(x) if self.name == "cpu" else x.numpy()
+        return host(x)
+
+    def copy(self, target: Any, source: Any) -> None:
+        """Copy elements into existing memory of the device."""
+        if self.name == "cpu":
+            target[...] = source
+        else:
+            target._assign(source)
+
+    def cases(self, cases: Sequence[Any], cost: Callable[[Any], float], within: float) -> list[Any]:
+        """Return the cases to run: all; on sim those whose cost is within a limit."""
+        return [case for case in cases if self.name != "sim" or cost(case) <= within]
+
+    def threads(self, *counts: int) -> tuple[int, ...]:
+        """Return the numbers of threads to try: only the cpu has any."""
+        return counts if self.name == "cpu" else ()
+
+    def layouts(self, x: Array) -> dict[str, Any]:
+        """Return x in memory that lies differently: strided on the cpu, else unaligned only."""
+        if self.name == "cpu":
+            return layouts(x)
+        return {f"offset {offset}": self.put(x, offset) for offset in (1, 2, 3, 5)}
+
+    @contextlib.contextmanager
+    def guarded_out(
+        self, shape: tuple[int, ...], dtype: DTypeLike, offset: int = 0
+    ) -> Iterator[Any]:
+        """Yield an output full of NaN inside a larger buffer; then check what surrounds it."""
+        if self.name == "cpu":
+            with guarded_out(shape, dtype, offset) as out:
+                yield out
+            return
+        size, start = int(np.prod(shape, dtype=np.int64)), GUARD + offset
+        pattern = np.array(-123.456, dtype=dtype)  # no kernel writes it by chance
+        cells = np.full(size + 2 * GUARD + offset, pattern)
+        cells[start : start + size] = np.nan
+        buffer = tg.asarray(cells, device=self.name)
+        yield buffer[start : start + size].reshape(shape)
+        outside = np.delete(buffer.numpy(), slice(start, start + size))
+        touched = np.flatnonzero(outside != pattern)
+        assert not touched.size, f"wrote outside of `out` of shape {shape}: cells {touched[:8]}"
+
+    @property
+    def ops(self) -> Any:
+        """The functions of tilegrad on NumPy arrays, computed here: `device.ops.relu(x)`."""
+        return tg if self.name == "cpu" else _OnDevice(self)
+
+
+class _OnDevice:
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        function = getattr(tg, name)
+
+        def there(x: Any) -> Any:
+            if isinstance(x, tuple):
+                return tuple(there(part) for part in x)
+            return self._device.put(x) if isinstance(x, np.ndarray) else x
+
+        def back(x: Any) -> Any:
+            if isinstance(x, tuple):
+                return tuple(back(part) for part in x)
+            return host(x) if isinstance(x, tg.Array) else x
+
+        def call(*args: Any, **options: Any) -> Any:
+            options = {key: there(value) for key, value in options.items()}
+            return back(function(*there(args), **options))
+
+        return call
 
 
 def tolerance(dtype: DTypeLike, length: int = 1) -> float:
@@ -48,7 +134,7 @@ def assert_close(actual: Any, expected: Any, bound: Any, *, what: str = "result"
     NaN equals NaN and infinities equal themselves; `bound` broadcasts. Elements without error pass
     for any bound.
     """
-    actual, expected = np.asarray(actual), np.asarray(expected)
+    actual, expected = host(actual), host(expected)
     assert actual.shape == expected.shape, f"{what}: shape {actual.shape}, not {expected.shape}"
     wide = np.float64 if actual.dtype.itemsize < 8 else actual.dtype
     with np.errstate(all="ignore"):
@@ -69,7 +155,7 @@ def assert_close(actual: Any, expected: Any, bound: Any, *, what: str = "result"
 
 def assert_same_bits(actual: Any, expected: Any, *, what: str = "result") -> None:
     """Require equal dtype, shape and bits; a NaN may have any payload, a zero its sign."""
-    actual, expected = np.asarray(actual), np.asarray(expected)
+    actual, expected = host(actual), host(expected)
     assert actual.dtype == expected.dtype, f"{what}: {actual.dtype}, not {expected.dtype}"
     assert actual.shape == expected.shape, f"{what}: shape {actual.shape}, not {expected.shape}"
     same = (actual == expected) & (np.signbit(actual) == np.signbit(expected))
@@ -84,7 +170,7 @@ def assert_same_bits(actual: Any, expected: Any, *, what: str = "result") -> Non
 
 def assert_exact(actual: Any, expected: Any, *, what: str = "result") -> None:
     """Require equal dtype, shape and values; the two zeros are equal."""
-    actual, expected = np.asarray(actual), np.asarray(expected)
+    actual, expected = host(actual), host(expected)
     assert actual.dtype == expected.dtype, f"{what}: {actual.dtype}, not {expected.dtype}"
     assert actual.shape == expected.shape, f"{what}: shape {actual.shape}, not {expected.shape}"
     np.testing.assert_array_equal(actual, expected, err_msg=what)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Accuracy of the smooth activations over the whole range of float32.
+"""Accuracy of the smooth activations over the whole range of float32, on every device.
 
 Results lie within 4 ulp of the float64 value rounded to float32, denormals included; gelu and silu
 within 4 ulp or 1e-7. The oracle is torch in float64, on every 257th of the 2^32 bit patterns and on
@@ -20,12 +20,13 @@ import pytest
 import torch
 
 import tilegrad as tg
-from helpers import Array
+from helpers import Array, Device
 from tilegrad import _cpu
 
 ISAS = tuple(_cpu.supported_isas())
 PATTERNS = 1 << 32
 CHUNK = 1 << 19
+edges_suffice_on_sim = pytest.mark.simulated("curve", lambda curve: False)
 BREAKPOINTS = (0.5, 0.625, 1, 2, 4, 8, 9, 10, 88, 104)
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 
@@ -74,7 +75,7 @@ class Curve:
         return self.name
 
 
-def _gelu_tanh(x: Array, out: Array) -> Array:
+def _gelu_tanh(x: Any, out: Any) -> Any:
     return tg.gelu(x, approximate="tanh", out=out)
 
 
@@ -97,8 +98,12 @@ FORWARD = (
 def _derivative(name: str, **options: Any) -> Callable[..., Any]:
     function = getattr(tg, f"{name}_backward")
 
-    def call(x: Array, out: Array) -> Array:
-        return function(np.broadcast_to(np.float32(1), x.shape), x, out=out, **options)
+    def call(x: Any, out: Any) -> Any:
+        if isinstance(x, np.ndarray):
+            ones = np.broadcast_to(np.float32(1), x.shape)
+        else:
+            ones = tg.ones(x.shape, device=x.device)
+        return function(ones, x, out=out, **options)
 
     return call
 
@@ -167,15 +172,18 @@ def ordered(x: Array) -> Array:
     return np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
 
 
-def check(curve: Curve, x: Array) -> None:
+def check(curve: Curve, x: Array, device: Device) -> None:
     with torch.no_grad():
         exact = curve.exact(torch.from_numpy(x).double())
     rounded = exact.float().numpy()
     actual = np.empty_like(x)
-    for isa in ISAS:
-        _cpu._set_isa(isa)
+    for isa in ISAS if device.name == "cpu" else (device.name,):
         actual.fill(-7)
-        curve.op(x, out=actual)
+        if device.name == "cpu":
+            _cpu._set_isa(isa)
+            curve.op(x, out=actual)
+        else:
+            actual[...] = device.get(curve.op(device.put(x), out=None))
         # quick: the bits are within `ulps`, as unsigned numbers that wrap; the rest is looked at
         apart = (actual.view(np.uint32) - rounded.view(np.uint32)) + np.uint32(curve.ulps)
         doubtful = np.flatnonzero(apart > 2 * curve.ulps)
@@ -198,36 +206,40 @@ def check(curve: Curve, x: Array) -> None:
 
 
 @pytest.mark.parametrize("curve", FORWARD, ids=str)
-def test_activation_accuracy_at_edges(curve: Curve) -> None:
-    check(curve, edges())
+def test_activation_accuracy_at_edges(device: Device, curve: Curve) -> None:
+    check(curve, edges(), device)
 
 
 @pytest.mark.parametrize("curve", BACKWARD, ids=str)
-def test_derivative_accuracy_at_edges(curve: Curve) -> None:
-    check(curve, edges())
+def test_derivative_accuracy_at_edges(device: Device, curve: Curve) -> None:
+    check(curve, edges(), device)
 
 
+@edges_suffice_on_sim
 @pytest.mark.parametrize("curve", FORWARD, ids=str)
-def test_activation_accuracy_on_every_257th_float(curve: Curve) -> None:
+def test_activation_accuracy_on_every_257th_float(device: Device, curve: Curve) -> None:
     for x in every(257):
-        check(curve, x)
+        check(curve, x, device)
 
 
+@edges_suffice_on_sim
 @pytest.mark.parametrize("curve", BACKWARD, ids=str)
-def test_derivative_accuracy_on_every_4099th_float(curve: Curve) -> None:
+def test_derivative_accuracy_on_every_4099th_float(device: Device, curve: Curve) -> None:
     for x in every(4099):
-        check(curve, x)
+        check(curve, x, device)
 
 
 @pytest.mark.slow
+@edges_suffice_on_sim
 @pytest.mark.parametrize("curve", FORWARD, ids=str)
-def test_activation_accuracy_on_every_float(curve: Curve) -> None:
+def test_activation_accuracy_on_every_float(device: Device, curve: Curve) -> None:
     for x in every(1):
-        check(curve, x)
+        check(curve, x, device)
 
 
 @pytest.mark.slow
+@edges_suffice_on_sim
 @pytest.mark.parametrize("curve", BACKWARD, ids=str)
-def test_derivative_accuracy_on_every_17th_float(curve: Curve) -> None:
+def test_derivative_accuracy_on_every_17th_float(device: Device, curve: Curve) -> None:
     for x in every(17):
-        check(curve, x)
+        check(curve, x, device)

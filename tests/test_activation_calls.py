@@ -13,13 +13,13 @@ import torch.nn.functional as F  # noqa: N812
 import tilegrad as tg
 from activation_ops import Op, every_dtype, every_op, values
 from helpers import (
+    Device,
     assert_close,
     assert_exact,
     assert_same_bits,
     bad_outs,
     error,
     frozen,
-    guarded_out,
 )
 from tilegrad import reference
 
@@ -29,17 +29,17 @@ INPLACE = ("relu", "leaky_relu", "elu", "selu", "silu")
 @every_dtype
 @every_op
 def test_activation_writes_out_and_nothing_else(
-    isa: str, op: Op, dtype: Any, rng: np.random.Generator
+    device: Device, isa: str, op: Op, dtype: Any, rng: np.random.Generator
 ) -> None:
     for shape in [(), (0,), (1,), (15,), (33,), (1021,), (7, 9), (3, 5, 7)]:
-        x = frozen(values(rng, shape, dtype))
-        dy = frozen(np.asarray(rng.standard_normal(shape), dtype=dtype))
+        x = device.put(frozen(values(rng, shape, dtype)))
+        dy = device.put(frozen(np.asarray(rng.standard_normal(shape), dtype=dtype)))
         y, dx = op.forward(x), op.backward(dy, x)
         for offset in (0, 1, 3):
-            with guarded_out(shape, dtype, offset) as out:
+            with device.guarded_out(shape, dtype, offset) as out:
                 assert op.forward(x, out=out) is out
             assert_same_bits(out, y)
-            with guarded_out(shape, dtype, offset) as out:
+            with device.guarded_out(shape, dtype, offset) as out:
                 assert op.backward(dy, x, out=out) is out
             assert_same_bits(out, dx)
 
@@ -47,24 +47,41 @@ def test_activation_writes_out_and_nothing_else(
 @every_dtype
 @every_op
 def test_activation_out_may_be_an_operand(
-    isa: str, threads: int, op: Op, dtype: Any, rng: np.random.Generator
+    device: Device, isa: str, threads: int, op: Op, dtype: Any, rng: np.random.Generator
 ) -> None:
-    x, dy = values(rng, (70_001,), dtype), rng.standard_normal(70_001).astype(dtype)
+    size = 70_001 if device.name != "sim" else 1_501
+    x = device.put(values(rng, (size,), dtype))
+    dy = device.put(rng.standard_normal(size).astype(dtype))
     y, dx = op.forward(x), op.backward(dy, x)
-    with guarded_out(x.shape, dtype, 1) as memory:
-        memory[...] = x
+    with device.guarded_out(x.shape, dtype, 1) as memory:
+        device.copy(memory, x)
         assert op.forward(memory, out=memory) is memory
         assert_same_bits(memory, y)
-        memory[...] = dy
+        device.copy(memory, dy)
         op.backward(memory, x, out=memory)
         assert_same_bits(memory, dx, what="out is grad_output")
-        memory[...] = x
+        device.copy(memory, x)
         op.backward(dy, memory, out=memory)
         assert_same_bits(memory, dx, what="out is input")
         with_output = op.backward(dy, x, output=y)
-        memory[...] = y
+        device.copy(memory, y)
         op.backward(dy, x, output=memory, out=memory)
         assert_same_bits(memory, with_output, what="out is output")
+
+
+@every_dtype
+@pytest.mark.parametrize("name", INPLACE)
+def test_activation_inplace_on_a_device(
+    device: Device, name: str, dtype: Any, rng: np.random.Generator
+) -> None:
+    x, function = device.put(values(rng, (5, 33), dtype)), getattr(tg, name)
+    expected = function(x)
+    for call in (lambda v: function(v, inplace=True), lambda v: function(v, inplace=True, out=v)):
+        target = x.copy()
+        assert call(target) is target
+        assert_same_bits(target, expected)
+    with error(ValueError, name, "inplace"):
+        function(x, inplace=True, out=x.copy())
 
 
 @every_dtype
@@ -147,8 +164,8 @@ def test_activation_takes_torchs_calls() -> None:
 
 
 @every_op
-def test_activation_backward_wrt(op: Op, rng: np.random.Generator) -> None:
-    x, dy = rng.standard_normal((2, 3, 4))
+def test_activation_backward_wrt(device: Device, op: Op, rng: np.random.Generator) -> None:
+    x, dy = (device.put(v) for v in rng.standard_normal((2, 3, 4)))
     expected = op.backward(dy, x)
     assert_same_bits(op.backward(dy, x, wrt="input"), expected)
     for wrt in (("input",), ["input"]):
@@ -156,10 +173,10 @@ def test_activation_backward_wrt(op: Op, rng: np.random.Generator) -> None:
         assert isinstance(result, tuple)
         assert len(result) == 1
         assert_same_bits(result[0], expected)
-    with guarded_out(x.shape, x.dtype) as out:
+    with device.guarded_out(x.shape, x.dtype) as out:
         assert op.backward(dy, x, wrt="input", out=out) is out
     assert_same_bits(out, expected)
-    with guarded_out(x.shape, x.dtype) as out:
+    with device.guarded_out(x.shape, x.dtype) as out:
         assert op.backward(dy, x, wrt=("input",), out=(out,))[0] is out
     assert_same_bits(out, expected)
     y = op.forward(x)

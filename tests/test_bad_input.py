@@ -10,60 +10,11 @@ import numpy as np
 import pytest
 
 import tilegrad as tg
-from helpers import bad_outs, error
+from call_inputs import Call, legal_calls, ramp
+from helpers import Device, assert_same_bits, bad_outs, error, host
 from tilegrad import ops
 
-Call = dict[str, Any]
-
-
-def _f(*shape: int, start: float = -1.0) -> Any:
-    return np.linspace(start, 1, int(np.prod(shape))).reshape(shape)
-
-
-def _elementwise(**more: Any) -> tuple[Call, Call]:
-    x = _f(4, 6)
-    forward = {"input": x, **more}
-    return forward, {"grad_output": _f(4, 6), **forward}
-
-
-def _table() -> dict[str, Call]:
-    """Return a legal call of every public op; each result has the form of one (rows, columns)."""
-    calls: dict[str, Call] = {}
-    for name in [
-        "identity",
-        "sigmoid",
-        "tanh",
-        "relu",
-        "leaky_relu",
-        "elu",
-        "selu",
-        "gelu",
-        "silu",
-    ]:
-        calls[name], calls[f"{name}_backward"] = _elementwise()
-    for name in ("softmax", "log_softmax"):
-        calls[name], calls[f"{name}_backward"] = _elementwise(dim=1)
-    calls["dropout"], calls["dropout_backward"] = _elementwise(p=0.5, seed=1, offset=0)
-    product = {"a": _f(4, 3), "b": _f(3, 6)}
-    calls["matmul"] = product
-    calls["matmul_backward"] = {"grad_output": _f(4, 6), **product, "wrt": "a"}
-    layer = {"input": _f(4, 3), "weight": _f(6, 3), "bias": _f(6)}
-    calls["linear"] = layer
-    calls["linear_backward"] = {"grad_output": _f(4, 6), **layer}
-    pair = {"input": _f(4, 6), "target": _f(4, 6), "weight": _f(4, 6, start=0.5)}
-    calls["mse_loss"] = {**pair, "reduction": "none"}
-    calls["mse_loss_value_and_grad"] = dict(pair)
-    calls["mse_loss_backward"] = {"grad_output": _f(4, 6), **pair, "reduction": "none"}
-    rows = {
-        "input": _f(4, 3, 6), "target": np.zeros((4, 6), np.int64), "weight": _f(3, start=0.5),
-    }  # fmt: skip
-    calls["cross_entropy"] = {**rows, "reduction": "none"}
-    calls["cross_entropy_value_and_grad"] = dict(rows)
-    calls["cross_entropy_backward"] = {"grad_output": _f(4, 6), **rows, "reduction": "none"}
-    return calls
-
-
-TABLE = _table()
+TABLE = legal_calls()
 OPERANDS = [
     (op, name)
     for op, call in TABLE.items()
@@ -98,19 +49,43 @@ ANY_KIND: dict[str, Any] = {
 }
 
 
-def refused(op: str, call: Call, kind: Any, *parts: object) -> None:
+CPU = Device("cpu")
+
+
+def there(device: Device, call: Call) -> Call:
+    """Return a call whose arrays are on the device."""
+    return {k: device.put(v) if isinstance(v, np.ndarray) else v for k, v in call.items()}
+
+
+def refused(op: str, call: Call, kind: Any, *parts: object, device: Device = CPU) -> None:
     """Make the call; require the error, and every array in it as it was."""
-    arrays = [v for v in call.values() if isinstance(v, np.ndarray)]
-    before = [a.tobytes() for a in arrays]
+    call = there(device, call)
+    arrays = [v for v in call.values() if isinstance(v, (np.ndarray, tg.Array))]
+    before = [host(a).tobytes() for a in arrays]
     with error(kind, op, *parts):
         getattr(tg, op)(**call)
-    assert [a.tobytes() for a in arrays] == before
+    assert [host(a).tobytes() for a in arrays] == before
 
 
-def test_the_table_has_every_op_and_its_calls_are_legal() -> None:
+def test_the_table_has_every_op_and_its_calls_are_legal(device: Device) -> None:
     assert sorted(TABLE) == sorted(ops.__all__)
     for op, call in TABLE.items():
-        getattr(tg, op)(**call)
+        getattr(tg, op)(**there(device, call))
+
+
+@pytest.mark.not_on_cpu("the cpu refuses an Array; this is about what a device refuses")
+@pytest.mark.parametrize(("op", "operand"), SHAPED)
+def test_an_operand_on_another_device_is_refused(device: Device, op: str, operand: str) -> None:
+    """Mixing is a TypeError that names both devices, whichever operand it is."""
+    for here, away in ((device, CPU), (CPU, device)):
+        call = there(here, TABLE[op])
+        call[operand] = away.put(TABLE[op][operand])
+        with error(TypeError, op, device.name, "is on"):
+            getattr(tg, op)(**call)
+    call = there(device, TABLE[op])
+    for wrong in (TABLE[op][operand].tolist(), "weight"):
+        with error(TypeError, op, operand, type(wrong).__name__):
+            getattr(tg, op)(**{**call, operand: wrong})
 
 
 @pytest.mark.parametrize("bad", ANY_KIND)
@@ -128,23 +103,26 @@ def test_what_is_no_array_of_a_supported_kind_is_refused(op: str, operand: str, 
 
 
 @pytest.mark.parametrize(("op", "operand"), FLOATS)
-def test_integers_and_mixed_floats_are_refused(op: str, operand: str) -> None:
+def test_integers_and_mixed_floats_are_refused(device: Device, op: str, operand: str) -> None:
     call = TABLE[op]
-    for dtype in ("int64", "uint8"):
-        refused(op, {**call, operand: call[operand].astype(dtype)}, TypeError, operand, dtype)
+    for dtype in ("int64", "uint8", "bool"):
+        wrong = {**call, operand: call[operand].astype(dtype)}
+        refused(op, wrong, TypeError, operand, dtype, device=device)
     if sum(name == op for name, _ in FLOATS) > 1:
-        refused(op, {**call, operand: call[operand].astype("f4")}, TypeError, "float32", "float64")
+        wrong = {**call, operand: call[operand].astype("f4")}
+        refused(op, wrong, TypeError, "float32", "float64", device=device)
 
 
 @pytest.mark.parametrize(("op", "operand"), SHAPED)
-def test_shapes_that_do_not_fit_are_refused(op: str, operand: str) -> None:
+def test_shapes_that_do_not_fit_are_refused(device: Device, op: str, operand: str) -> None:
     call = TABLE[op]
     x = call[operand]
     axis = 0 if operand == "b" else -1
     wrong = np.concatenate([x, x.take([0], axis)], axis)
-    refused(op, {**call, operand: wrong}, ValueError, str(wrong.shape).rstrip(")").rstrip(","))
+    part = str(wrong.shape).rstrip(")").rstrip(",")
+    refused(op, {**call, operand: wrong}, ValueError, part, device=device)
     with pytest.raises(ValueError, match=f"^{op}: "):
-        getattr(tg, op)(**{**call, operand: np.zeros((2, 2, 2, 2, 7), x.dtype)})
+        getattr(tg, op)(**there(device, {**call, operand: np.zeros((2, 2, 2, 2, 7), x.dtype)}))
 
 
 @pytest.mark.parametrize("op", WITH_OUT)
@@ -164,33 +142,52 @@ def test_an_out_that_does_not_fit_is_refused(op: str) -> None:
         assert np.array(out).tobytes() == before, name
 
 
+@pytest.mark.not_on_cpu("the same for outputs of a device")
 @pytest.mark.parametrize("op", WITH_OUT)
-def test_an_out_that_overlaps_an_operand_in_part_is_refused(op: str) -> None:
+def test_an_out_that_does_not_fit_on_a_device_is_refused(device: Device, op: str) -> None:
+    call = there(device, TABLE[op])
+    shape = getattr(tg, op)(**call).shape
+    wrong = (*shape[:-1], shape[-1] + 1)
+    outs: list[tuple[Any, type[Exception], str]] = [
+        (device.put(np.full(wrong, 7.0)), ValueError, str(wrong)),
+        (device.put(np.full((1, *shape), 7.0)), ValueError, "shape"),
+        (device.put(np.full(shape, 7, np.float32)), TypeError, "float32"),
+        (device.put(np.full(shape, 7, np.int64)), TypeError, "int64"),
+        (np.full(shape, 7.0), TypeError, "ndarray"),
+        ([[7.0] * shape[-1]] * shape[0], TypeError, "list"),
+    ]
+    for out, kind, part in outs:
+        with error(kind, op, "out", part):
+            getattr(tg, op)(**call, out=out)
+        assert (host(out) == 7).all()
+
+
+@pytest.mark.parametrize("op", WITH_OUT)
+def test_an_out_that_overlaps_an_operand_in_part_is_refused(device: Device, op: str) -> None:
     call = TABLE[op]
     shape = np.shape(getattr(tg, op)(**call))
     size = int(np.prod(shape))
     for name, value in call.items():
         if not isinstance(value, np.ndarray) or value.dtype != np.float64:
             continue
-        memory = np.zeros(value.size + size)
+        before = np.concatenate([value.ravel(), np.zeros(size)])
+        memory = device.put(before.copy())
         operand = memory[: value.size].reshape(value.shape)
-        operand[...] = value
         out = memory[value.size - 1 : value.size - 1 + size].reshape(shape)
-        before = memory.copy()
         with error(ValueError, op, "out", "overlap"):
-            getattr(tg, op)(**{**call, name: operand}, out=out)
-        assert np.array_equal(memory, before)
+            getattr(tg, op)(**{**there(device, call), name: operand}, out=out)
+        assert_same_bits(memory, before)
 
 
 BACKWARD = [op for op in TABLE if op.endswith(("_backward", "_value_and_grad"))]
 
 
 @pytest.mark.parametrize("op", BACKWARD)
-def test_an_unknown_name_in_wrt_is_refused(op: str) -> None:
+def test_an_unknown_name_in_wrt_is_refused(device: Device, op: str) -> None:
     for wrt, part in (("inptu", "inptu"), (("inptu",), "inptu"), ("", "''")):
-        refused(op, {**TABLE[op], "wrt": wrt}, ValueError, "wrt", part)
-    refused(op, {**TABLE[op], "wrt": ()}, ValueError, "wrt")
-    refused(op, {**TABLE[op], "wrt": 3}, TypeError, "wrt")
+        refused(op, {**TABLE[op], "wrt": wrt}, ValueError, "wrt", part, device=device)
+    refused(op, {**TABLE[op], "wrt": ()}, ValueError, "wrt", device=device)
+    refused(op, {**TABLE[op], "wrt": 3}, TypeError, "wrt", device=device)
 
 
 OPTIONS: list[tuple[str, Call, type[Exception], tuple[str, ...]]] = [
@@ -227,21 +224,21 @@ OPTIONS: list[tuple[str, Call, type[Exception], tuple[str, ...]]] = [
             ("elu", 3, TypeError, "activation_args"),
         )
     ],
-    ("linear", {"weight": _f(6)}, ValueError, ("weight", "(6,)")),
+    ("linear", {"weight": ramp(6)}, ValueError, ("weight", "(6,)")),
     ("linear", {"input": np.float64(1)}, ValueError, ("input", "()")),
     ("linear_backward", {"accumulate": True}, ValueError, ("accumulate",)),
     *[
-        ("linear_backward", {name: _f(4, 5), "activation": a}, ValueError, (name, "(4, 5)"))
+        ("linear_backward", {name: ramp(4, 5), "activation": a}, ValueError, (name, "(4, 5)"))
         for name, activations in (("output", (None, "relu")), ("preactivation", (None, "gelu")))
         for a in activations
     ],
     ("matmul", {"a": np.float64(2)}, ValueError, ("()",)),
-    ("matmul", {"a": _f(3), "transpose_a": True}, ValueError, ("transpose", "(3,)")),
+    ("matmul", {"a": ramp(3), "transpose_a": True}, ValueError, ("transpose", "(3,)")),
     ("matmul", {"transpose_b": True}, ValueError, ("(4, 3)", "(3, 6)")),
-    ("matmul", {"a": _f(2, 4, 3), "b": _f(5, 3, 6)}, ValueError, ("batch", "(2,)", "(5,)")),
+    ("matmul", {"a": ramp(2, 4, 3), "b": ramp(5, 3, 6)}, ValueError, ("batch", "(2,)", "(5,)")),
     ("gelu", {"approximate": "erf"}, ValueError, ("approximate", "'erf'")),
     ("gelu_backward", {"approximate": "erf"}, ValueError, ("approximate", "'erf'")),
-    ("relu", {"inplace": True, "out": _f(4, 6)}, ValueError, ("inplace", "out")),
+    ("relu", {"inplace": True, "out": ramp(4, 6)}, ValueError, ("inplace", "out")),
     ("softmax", {"dtype": np.int32}, TypeError, ("dtype", "int32")),
     ("cross_entropy", {"input": np.float64(1)}, ValueError, ("input", "()")),
     ("cross_entropy", {"input": np.zeros((4, 0, 6))}, ValueError, ("(4, 0, 6)",)),
@@ -254,18 +251,19 @@ OPTIONS: list[tuple[str, Call, type[Exception], tuple[str, ...]]] = [
     ids=[f"{op}-{re.sub(r'[^a-zA-Z0-9_.-]+', '_', str(o))[:40]}" for op, o, *_ in OPTIONS],
 )
 def test_an_option_out_of_range_is_refused(
-    op: str, change: Call, kind: type[Exception], parts: tuple[str, ...]
+    device: Device, op: str, change: Call, kind: type[Exception], parts: tuple[str, ...]
 ) -> None:
-    refused(op, {**TABLE[op], **change}, kind, *parts)
+    change = {k: np.asarray(v) if isinstance(v, np.generic) else v for k, v in change.items()}
+    refused(op, {**TABLE[op], **change}, kind, *parts, device=device)
 
 
 @pytest.mark.parametrize("op", TABLE)
-def test_a_call_still_works_after_a_refused_one(op: str) -> None:
-    call = TABLE[op]
+def test_a_call_still_works_after_a_refused_one(device: Device, op: str) -> None:
+    call = there(device, TABLE[op])
     want = getattr(tg, op)(**call)
-    first = next(name for name, value in call.items() if isinstance(value, np.ndarray))
+    first = next(name for name, value in TABLE[op].items() if isinstance(value, np.ndarray))
     with pytest.raises(TypeError):
         getattr(tg, op)(**{**call, first: [1.0]})
     again = getattr(tg, op)(**call)
     pairs = zip(want, again, strict=True) if isinstance(want, tuple) else [(want, again)]
-    assert all(np.array_equal(a, b) for a, b in pairs)
+    assert all(np.array_equal(host(a), host(b)) for a, b in pairs)

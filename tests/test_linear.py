@@ -14,15 +14,12 @@ import tilegrad as tg
 from helpers import (
     FLOATS,
     Device,
-    aligned,
     assert_close,
     assert_exact,
     assert_same_bits,
     bad_outs,
     error,
     frozen,
-    guarded_out,
-    layouts,
     tolerance,
 )
 from linear_inputs import ACTIVATIONS, IDS, SMALL, STEEPEST, backward_bounds, operands
@@ -30,6 +27,7 @@ from tilegrad import reference
 from tilegrad.bench.cases import LinearCase
 
 
+@pytest.mark.simulated("case", lambda case: case.flops <= 2**22)
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("case", SMALL, ids=str)
 def test_linear_exact_on_integers(
@@ -41,17 +39,11 @@ def test_linear_exact_on_integers(
     z = x.astype(np.float64) @ weight.T.astype(np.float64)
     for given_bias, expected in ((None, z), (bias, z + bias)):
         for name, want in ((None, expected), ("relu", np.maximum(expected, 0))):
-            put_bias = None if given_bias is None else device.put(aligned(given_bias, 1))
-            with guarded_out(z.shape, dtype, offset=1) as out:
-                y = tg.linear(
-                    device.put(aligned(x, 3)),
-                    device.put(aligned(weight, 5)),
-                    put_bias,
-                    name,
-                    out=out if device.name == "cpu" else None,
-                )
-                assert device.name != "cpu" or y is out
-            np.testing.assert_array_equal(device.get(y), want.astype(dtype), err_msg=str(name))
+            put_bias = None if given_bias is None else device.put(given_bias, offset=1)
+            put_x, put_weight = device.put(x, offset=3), device.put(weight, offset=5)
+            with device.guarded_out(z.shape, dtype, offset=1) as out:
+                assert tg.linear(put_x, put_weight, put_bias, name, out=out) is out
+            assert_exact(out, want.astype(dtype), what=str(name))
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -108,38 +100,41 @@ def test_linear_activation_matches_torch_and_reference(
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("name", ["sigmoid", "tanh", "relu", "elu", "selu", "gelu", "silu"])
 def test_linear_fused_activation_equals_the_activation(
-    isa: str, name: str, dtype: Any, rng: np.random.Generator
+    device: Device, isa: str, name: str, dtype: Any, rng: np.random.Generator
 ) -> None:
     """The formula exists once: fused, it is the function of that name up to rounding."""
     x, weight = (rng.standard_normal(s).astype(dtype) for s in ((33, 20), (65, 20)))
-    y, z = tg.linear(x, weight, None, name, save_preactivation=True)
-    expected = getattr(tg, name)(z)
+    y, z = device.ops.linear(x, weight, None, name, save_preactivation=True)
+    expected = getattr(device.ops, name)(z)
     assert_close(y, expected, 4 * np.finfo(dtype).eps * (np.abs(expected) + np.finfo(dtype).tiny))
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("case", [(1, 784, 512), (128, 784, 512), (300, 130, 10), (37, 41, 43)])
+@pytest.mark.simulated("case", lambda case: np.prod(case) <= 400_000)
+@pytest.mark.parametrize(
+    "case", [(1, 784, 512), (128, 784, 512), (300, 130, 10), (37, 41, 43), (2, 300, 130)]
+)
 def test_linear_same_bits_for_any_threads_alignment_and_layout(
-    isa: str, case: tuple[int, int, int], dtype: Any, rng: np.random.Generator
+    device: Device, isa: str, case: tuple[int, int, int], dtype: Any, rng: np.random.Generator
 ) -> None:
     rows, inputs, outputs = case
     x = rng.standard_normal((rows, inputs)).astype(dtype)
     weight = rng.standard_normal((outputs, inputs)).astype(dtype)
     bias = rng.standard_normal(outputs).astype(dtype)
     tg.set_num_threads(1)
-    expected = tg.linear(aligned(x), aligned(weight), aligned(bias), "gelu")
-    for threads in (2, 3, 4):
+    expected = tg.linear(*(device.put(v, offset=0) for v in (x, weight, bias)), "gelu")
+    for threads in device.threads(2, 3, 4):
         tg.set_num_threads(threads)
         assert_same_bits(tg.linear(x, weight, bias, "gelu"), expected, what=f"{threads} threads")
     tg.set_num_threads(2)
-    biases = layouts(np.stack([bias, bias]))
-    for (name, left), right in zip(layouts(x).items(), layouts(weight).values(), strict=True):
+    biases, forms = device.layouts(np.stack([bias, bias])), device.layouts(x)
+    for (name, left), right in zip(forms.items(), device.layouts(weight).values(), strict=True):
         assert_same_bits(tg.linear(left, right, biases[name][1], "gelu"), expected, what=name)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_linear_takes_any_leading_axes(
-    device: Device, isa: str, dtype: Any, rng: np.random.Generator
+    device: Device, isa: str, compute_capability: int, dtype: Any, rng: np.random.Generator
 ) -> None:
     for lead in [(), (1,), (6,), (2, 3), (2, 3, 5), (0,), (2, 0, 3)]:
         dy, x, weight, bias = operands(rng, lead, 17, 9, dtype)
@@ -160,14 +155,14 @@ def test_linear_takes_any_leading_axes(
 
 
 @pytest.mark.parametrize("name", [None, *dict.fromkeys(a[0] for a in ACTIVATIONS[1:])])
-def test_linear_propagates_nan(isa: str, name: str | None) -> None:
+def test_linear_propagates_nan(device: Device, isa: str, name: str | None) -> None:
     x, weight, bias = (
         np.ones((4, 40), np.float32),
         np.ones((33, 40), np.float32),
         np.zeros(33, np.float32),
     )
     x[1, 3], bias[5], weight[7, 0] = np.nan, np.nan, np.inf
-    y = tg.linear(x, weight, bias, name)
+    y = device.ops.linear(x, weight, bias, name)
     assert np.isnan(y[1]).all()
     assert np.isnan(y[:, 5]).all()
     others = np.delete(np.delete(y, 1, axis=0), [5, 7], axis=1)
@@ -175,10 +170,13 @@ def test_linear_propagates_nan(isa: str, name: str | None) -> None:
     assert not np.isnan(y[[0, 2, 3], 7]).any()
 
 
-def test_linear_with_out(rng: np.random.Generator) -> None:
-    _, x, weight, bias = operands(rng, (6,), 5, 4, np.float32)
+def test_linear_with_out(device: Device, rng: np.random.Generator) -> None:
+    x, weight, bias = (device.put(v) for v in operands(rng, (6,), 5, 4, np.float32)[1:])
     want_y, want_z = tg.linear(x, weight, bias, "tanh", save_preactivation=True)
-    with guarded_out((6, 4), np.float32, 1) as y, guarded_out((6, 4), np.float32, 3) as z:
+    with (
+        device.guarded_out((6, 4), np.float32, 1) as y,
+        device.guarded_out((6, 4), np.float32, 3) as z,
+    ):
         got = tg.linear(x, weight, bias, "tanh", save_preactivation=True, out=(y, z))
         assert got[0] is y
         assert got[1] is z

@@ -15,13 +15,11 @@ from helpers import (
     FLOATS,
     Array,
     Device,
-    aligned,
     assert_close,
+    assert_exact,
     assert_same_bits,
     bad_outs,
     error,
-    guarded_out,
-    layouts,
 )
 from linear_inputs import ACTIVATIONS, IDS, SMALL, backward_bounds, operands
 from tilegrad import reference
@@ -71,17 +69,18 @@ def test_linear_backward_matches_torch_from_every_source(
 
 @pytest.mark.parametrize("name", ["gelu", "gelu_tanh", "silu"])
 def test_linear_backward_with_an_insufficient_output_computes_again(
-    isa: str, name: str, rng: np.random.Generator
+    device: Device, isa: str, name: str, rng: np.random.Generator
 ) -> None:
     dy, x, weight, bias = operands(rng, (5,), 7, 9, np.float64)
-    y = tg.linear(x, weight, bias, name)
-    got = tg.linear_backward(dy, x, weight, bias, name, output=y)
+    y = device.ops.linear(x, weight, bias, name)
+    got = device.ops.linear_backward(dy, x, weight, bias, name, output=y)
     want = reference.linear_backward(dy, x, weight, bias, name)
     bounds = backward_bounds(dy, x, weight, np.float64, 24)
     for gradient, expected, bound in zip(got, want, bounds, strict=True):
         assert_close(gradient, expected, bound)
 
 
+@pytest.mark.simulated("case", lambda case: case.flops <= 2**22)
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("case", SMALL, ids=str)
 def test_linear_backward_exact_on_integers(
@@ -96,53 +95,57 @@ def test_linear_backward_exact_on_integers(
     expected = (dz @ weight, dz.T @ x, dz.sum(axis=0))
     shapes = (x.shape, weight.shape, bias.shape)
     with (
-        guarded_out(shapes[0], dtype, 1) as dx,
-        guarded_out(shapes[1], dtype, 3) as dweight,
-        guarded_out(shapes[2], dtype, 5) as dbias,
+        device.guarded_out(shapes[0], dtype, 1) as dx,
+        device.guarded_out(shapes[1], dtype, 3) as dweight,
+        device.guarded_out(shapes[2], dtype, 5) as dbias,
     ):
         out = (dx, dweight, dbias)
         got = tg.linear_backward(
-            *(device.put(aligned(v, 1)) for v in (dy, x, weight, bias)),
+            *(device.put(v, offset=1) for v in (dy, x, weight, bias)),
             "relu",
             output=device.put(np.maximum(z, 0)),
-            out=out if device.name == "cpu" else None,
+            out=out,
         )
-        assert device.name != "cpu" or all(g is o for g, o in zip(got, out, strict=True))
+        assert all(g is o for g, o in zip(got, out, strict=True))
     for what, gradient, want in zip(("dinput", "dweight", "dbias"), got, expected, strict=True):
-        np.testing.assert_array_equal(device.get(gradient), want.astype(dtype), err_msg=what)
+        assert_exact(gradient, want.astype(dtype), what=what)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_linear_backward_accumulates_into_given_arrays(
-    isa: str, threads: int, dtype: Any, rng: np.random.Generator
+    device: Device, isa: str, threads: int, dtype: Any, rng: np.random.Generator
 ) -> None:
-    for case in [(3, 4, 5), (33, 65, 17), (128, 300, 130), (0, 4, 5)]:
-        rows, inputs, outputs = case
+    cases = [(3, 4, 5), (33, 65, 17), (128, 300, 130), (0, 4, 5)]
+    for rows, inputs, outputs in device.cases(cases, np.prod, within=2**19):
         dy, x, weight = (
             rng.integers(-4, 5, s).astype(dtype)
             for s in ((rows, outputs), (rows, inputs), (outputs, inputs))
         )
         bias = np.zeros(outputs, dtype)
-        dx, dweight, dbias = reference.linear_backward(dy, x, weight, bias)
+        dx, dweight, dbias = (
+            g.astype(dtype) for g in reference.linear_backward(dy, x, weight, bias)
+        )
+        dy, x, weight, bias = (device.put(v) for v in (dy, x, weight, bias))
         with (
-            guarded_out(x.shape, dtype, 1) as out_x,
-            guarded_out(weight.shape, dtype, 1) as out_weight,
-            guarded_out(bias.shape, dtype, 1) as out_bias,
+            device.guarded_out(x.shape, dtype, 1) as out_x,
+            device.guarded_out(weight.shape, dtype, 1) as out_weight,
+            device.guarded_out(bias.shape, dtype, 1) as out_bias,
         ):
-            out_weight[...], out_bias[...] = 7, -3
+            out_weight.fill(7)
+            out_bias.fill(-3)
             for times in (1, 2):
                 tg.linear_backward(
                     dy, x, weight, bias, accumulate=True, out=(out_x, out_weight, out_bias)
                 )
-                np.testing.assert_array_equal(out_x, dx)  # never added to
-                np.testing.assert_array_equal(out_weight, 7 + times * dweight)
-                np.testing.assert_array_equal(out_bias, -3 + times * dbias)
+                assert_exact(out_x, dx)  # never added to
+                assert_exact(out_weight, 7 + times * dweight)
+                assert_exact(out_bias, -3 + times * dbias)
             got = tg.linear_backward(
                 dy, x, weight, bias, wrt="bias", accumulate=True, out=(None, None, out_bias)
             )
         assert got[:2] == (None, None)
-        np.testing.assert_array_equal(out_bias, -3 + 3 * dbias)
-        np.testing.assert_array_equal(out_weight, 7 + 2 * dweight)
+        assert_exact(out_bias, -3 + 3 * dbias)
+        assert_exact(out_weight, 7 + 2 * dweight)
 
 
 @pytest.mark.parametrize(
@@ -161,9 +164,14 @@ def test_linear_backward_accumulates_into_given_arrays(
 )
 @pytest.mark.parametrize("name", [None, "tanh", "silu"])
 def test_linear_backward_returns_none_for_what_is_not_asked(
-    isa: str, threads: int, wrt: Any, name: str | None, rng: np.random.Generator
+    device: Device,
+    isa: str,
+    threads: int,
+    wrt: Any,
+    name: str | None,
+    rng: np.random.Generator,
 ) -> None:
-    dy, x, weight, bias = operands(rng, (6,), 5, 4, np.float64)
+    dy, x, weight, bias = (device.put(v) for v in operands(rng, (6,), 5, 4, np.float64))
     everything = tg.linear_backward(dy, x, weight, bias, name)
     got = tg.linear_backward(dy, x, weight, bias, name, wrt=wrt)
     assert isinstance(got, tuple)
@@ -179,12 +187,12 @@ def test_linear_backward_returns_none_for_what_is_not_asked(
     assert without_bias[1] is not None
 
 
-def test_linear_backward_out_entries_may_be_none(rng: np.random.Generator) -> None:
-    dy, x, weight, bias = operands(rng, (6,), 5, 4, np.float64)
+def test_linear_backward_out_entries_may_be_none(device: Device, rng: np.random.Generator) -> None:
+    dy, x, weight, bias = (device.put(v) for v in operands(rng, (6,), 5, 4, np.float64))
     expected = tg.linear_backward(dy, x, weight, bias)
     for given in range(3):
         out: list[Array | None] = [None, None, None]
-        with guarded_out(expected[given].shape, np.float64) as array:
+        with device.guarded_out(expected[given].shape, np.float64) as array:
             out[given] = array
             got = tg.linear_backward(dy, x, weight, bias, out=tuple(out))
             assert got[given] is array
@@ -193,25 +201,27 @@ def test_linear_backward_out_entries_may_be_none(rng: np.random.Generator) -> No
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.simulated("case", lambda case: np.prod(case) <= 2**20)
 @pytest.mark.parametrize("case", [(128, 784, 512), (33, 130, 65), (1024, 64, 10), (1, 300, 257)])
 def test_linear_backward_same_bits_for_any_threads_and_layout(
-    isa: str, case: tuple[int, int, int], dtype: Any, rng: np.random.Generator
+    device: Device, isa: str, case: tuple[int, int, int], dtype: Any, rng: np.random.Generator
 ) -> None:
     rows, inputs, outputs = case
     dy = rng.standard_normal((rows, outputs)).astype(dtype)
     x = rng.standard_normal((rows, inputs)).astype(dtype)
     weight = rng.standard_normal((outputs, inputs)).astype(dtype)
     bias = rng.standard_normal(outputs).astype(dtype)
-    z = tg.linear(x, weight, bias)
+    z = device.ops.linear(x, weight, bias)
+    views = [device.layouts(v) for v in (dy, x, weight, z)]
+    dy, x, weight, bias, z = (device.put(v) for v in (dy, x, weight, bias, z))
     tg.set_num_threads(1)
     expected = tg.linear_backward(dy, x, weight, bias, "gelu", preactivation=z)
-    for threads in (2, 3, 4):
+    for threads in device.threads(2, 3, 4):
         tg.set_num_threads(threads)
         got = tg.linear_backward(dy, x, weight, bias, "gelu", preactivation=z)
         for gradient, want in zip(got, expected, strict=True):
             assert_same_bits(gradient, want, what=f"{threads} threads")
     tg.set_num_threads(2)
-    views = [layouts(v) for v in (dy, x, weight, z)]
     for name in views[0]:
         a, b, c, d = (view[name] for view in views)
         got = tg.linear_backward(a, b, c, bias, "gelu", preactivation=d)

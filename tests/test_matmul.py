@@ -15,14 +15,12 @@ from helpers import (
     FLOATS,
     Array,
     Device,
-    aligned,
     assert_close,
     assert_exact,
     assert_same_bits,
     bad_outs,
     error,
     frozen,
-    guarded_out,
     layouts,
     tolerance,
 )
@@ -33,7 +31,9 @@ from tilegrad.bench.cases import MATMUL, MatmulCase
 SMALL = [case for case in MATMUL if case.flops <= 2**23]
 MIDDLE = [case for case in MATMUL if 2**23 < case.flops <= 2**28]
 LARGE = [case for case in MATMUL if 2**28 < case.flops <= 2**32]
-PARALLEL = [(129, 257, 100), (512, 300, 256), (33, 1025, 130), (1030, 33, 65), (70, 70, 2053)]
+TILED = [(1, 1, 1), (37, 41, 43), (129, 130, 20), (3, 300, 200)]
+PARALLEL = [(4, 512, 512), (129, 257, 100), (512, 300, 256), (33, 1025, 130), (1030, 33, 65)]
+PARALLEL += [(70, 70, 2053)]
 
 
 def check_exact(case: MatmulCase, dtype: Any, device: Device, rng: np.random.Generator) -> None:
@@ -41,12 +41,12 @@ def check_exact(case: MatmulCase, dtype: Any, device: Device, rng: np.random.Gen
     b = integers(rng, (case.k, case.n), dtype)
     expected = (a.astype(np.float64) @ b.astype(np.float64)).astype(dtype)
     for ta, tb in TRANSPOSES:
-        left = device.put(aligned(swapped(a, ta), 1))
-        right = device.put(aligned(swapped(b, tb), 3))
-        with guarded_out(expected.shape, dtype, offset=1) as out:
+        left = device.put(swapped(a, ta), offset=1)
+        right = device.put(swapped(b, tb), offset=3)
+        with device.guarded_out(expected.shape, dtype, offset=1) as out:
             result = tg.matmul(left, right, transpose_a=ta, transpose_b=tb, out=out)
             assert result is out
-        np.testing.assert_array_equal(out, expected, err_msg=f"{case}, transposed {ta}, {tb}")
+        assert_exact(out, expected, what=f"{case}, transposed {ta}, {tb}")
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -54,10 +54,11 @@ def check_exact(case: MatmulCase, dtype: Any, device: Device, rng: np.random.Gen
 def test_matmul_exact_on_integers(
     device: Device, isa: str, cases: list[MatmulCase], dtype: Any, rng: np.random.Generator
 ) -> None:
-    for case in cases:
+    for case in device.cases(cases, lambda case: case.flops, within=2**19):
         check_exact(case, dtype, device, rng)
 
 
+@pytest.mark.simulated("case", lambda case: case.flops <= 2**24)
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("case", MIDDLE, ids=str)
 def test_matmul_exact_on_integers_of_many_tiles(
@@ -67,6 +68,7 @@ def test_matmul_exact_on_integers_of_many_tiles(
 
 
 @pytest.mark.slow
+@pytest.mark.simulated("case", lambda case: case.flops <= 2**29)
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("case", LARGE, ids=str)
 def test_matmul_exact_on_integers_large(
@@ -93,39 +95,44 @@ def test_matmul_error_is_bounded(
         assert_close(device.get(c), wide_a @ wide_b, bound, what=f"transposed {ta}, {tb}")
 
 
+@pytest.mark.simulated("shape", lambda shape: np.prod(shape) <= 2**19)
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("shape", [(1, 1, 1), (4, 512, 512), (37, 41, 43), *PARALLEL], ids=str)
+@pytest.mark.parametrize("shape", TILED + PARALLEL, ids=str)
 def test_matmul_same_bits_for_any_threads_alignment_and_layout(
-    isa: str, shape: tuple[int, int, int], dtype: Any, rng: np.random.Generator
+    device: Device, isa: str, shape: tuple[int, int, int], dtype: Any, rng: np.random.Generator
 ) -> None:
     m, n, k = shape
     a, b = mixed(rng, (m, k), dtype), mixed(rng, (k, n), dtype)
     tg.set_num_threads(1)
-    expected = tg.matmul(aligned(a), aligned(b))
-    for threads in (2, 3, 4):
+    expected = tg.matmul(device.put(a, offset=0), device.put(b, offset=0))
+    for threads in device.threads(2, 3, 4):
         tg.set_num_threads(threads)
         assert_same_bits(tg.matmul(a, b), expected, what=f"{threads} threads")
     tg.set_num_threads(2)
     for ta, tb in TRANSPOSES[1:]:
-        c = tg.matmul(swapped(a, ta), swapped(b, tb), transpose_a=ta, transpose_b=tb)
+        c = device.ops.matmul(swapped(a, ta), swapped(b, tb), transpose_a=ta, transpose_b=tb)
         assert_same_bits(c, expected, what=f"transposed {ta}, {tb}")
-    for (name, left), right in zip(layouts(a).items(), layouts(b).values(), strict=True):
+    left_forms, right_forms = device.layouts(a), device.layouts(b)
+    left_there, right_there = device.put(a), device.put(b)
+    for (name, left), right in zip(left_forms.items(), right_forms.values(), strict=True):
         assert_same_bits(tg.matmul(left, right), expected, what=name)
-        assert_same_bits(tg.matmul(left, b), expected, what=f"a: {name}")
-        assert_same_bits(tg.matmul(a, right), expected, what=f"b: {name}")
+        assert_same_bits(tg.matmul(left, right_there), expected, what=f"a: {name}")
+        assert_same_bits(tg.matmul(left_there, right), expected, what=f"b: {name}")
     for offset in (1, 2, 3, 7):
-        with guarded_out((m, n), dtype, offset) as out:
-            tg.matmul(a, b, out=out)
+        with device.guarded_out((m, n), dtype, offset) as out:
+            tg.matmul(left_there, right_there, out=out)
         assert_same_bits(out, expected, what=f"out at {offset}")
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_matmul_of_a_batch_is_its_matrices(
-    isa: str, threads: int, dtype: Any, rng: np.random.Generator
+    device: Device, isa: str, threads: int, dtype: Any, rng: np.random.Generator
 ) -> None:
-    for batch, m, n, k in [(3, 5, 7, 9), (40, 33, 17, 20), (2, 129, 130, 131), (300, 1, 8, 16)]:
+    shapes = [(3, 5, 7, 9), (40, 33, 17, 20), (2, 129, 130, 131), (300, 1, 8, 16), (2, 129, 130, 9)]
+    for batch, m, n, k in device.cases(shapes, np.prod, within=2**19):
         a, b = mixed(rng, (batch, m, k), dtype), mixed(rng, (batch, k, n), dtype)
-        both, shared = tg.matmul(a, b), tg.matmul(a, b[0])
+        a, b = device.put(a), device.put(b)
+        both, shared = device.get(tg.matmul(a, b)), device.get(tg.matmul(a, b[0]))
         for i in range(batch):
             what = f"matrix {i} of {(batch, m, n, k)}"
             assert_same_bits(both[i], tg.matmul(a[i], b[i]), what=what)
@@ -175,6 +182,33 @@ def test_matmul_broadcasts_as_numpy(
             assert_exact(device.get(c), expected, what=message)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(
+    "shape", [(3, 33, 65, 7), (96, 33, 34, 5), (50, 40, 70, 9), (2, 8, 40, 17)], ids=str
+)
+def test_matmul_of_a_batch_takes_every_kernel(
+    device: Device, isa: str, compute_capability: int, shape: tuple[int, int, int, int], dtype: Any,
+    rng: np.random.Generator,
+) -> None:  # fmt: skip
+    """A device's choice depends on the number of tiles: few, and enough to fill a large one."""
+    batch, m, n, k = shape
+    a, b = integers(rng, (batch, m, k), dtype), integers(rng, (batch, k, n), dtype)
+    expected = np.matmul(a.astype(np.float64), b.astype(np.float64)).astype(dtype)
+    for ta, tb in TRANSPOSES:
+        left, right = device.put(swapped(a, ta), offset=1), device.put(swapped(b, tb))
+        with device.guarded_out(expected.shape, dtype, offset=3) as out:
+            tg.matmul(left, right, transpose_a=ta, transpose_b=tb, out=out)
+        assert_exact(out, expected, what=f"transposed {ta}, {tb}")
+
+
+@pytest.mark.not_on_cpu("there a product of vectors is a NumPy scalar")
+def test_matmul_of_vectors_is_an_array_of_no_axes(device: Device) -> None:
+    c = tg.matmul(device.put(np.float32([1, 2, 3])), device.put(np.float32([4, 5, 6])))
+    assert isinstance(c, tg.Array)
+    assert c.shape == ()
+    assert float(c) == 32
+
+
 def test_matmul_of_vectors_is_a_scalar() -> None:
     c = tg.matmul(np.float32([1, 2, 3]), np.float32([4, 5, 6]))
     assert isinstance(c, np.float32)
@@ -216,7 +250,8 @@ def test_matmul_propagates_nan_and_infinity(
     device: Device, isa: str, dtype: Any, value: float, rng: np.random.Generator
 ) -> None:
     """Zero times NaN or infinity is NaN; what does not meet the value stays finite."""
-    for m, n, k in [(1, 1, 1), (3, 5, 7), (17, 33, 40), (65, 10, 130), (70, 97, 131)]:
+    shapes = [(1, 1, 1), (3, 5, 7), (17, 33, 40), (65, 10, 130), (70, 97, 131)]
+    for m, n, k in device.cases(shapes, np.prod, within=100_000):
         for row in {0, m // 2, m - 1}:
             for p in {0, k // 2, k - 1}:
                 a, b = np.zeros((m, k), dtype), np.zeros((k, n), dtype)
@@ -265,12 +300,13 @@ def test_matmul_returns_fresh_arrays(isa: str, threads: int, dtype: Any) -> None
     np.testing.assert_array_equal(first, kept)
 
 
-def test_matmul_sum_of_nothing_is_zero(isa: str) -> None:
-    with guarded_out((3, 4), np.float32) as out:
-        tg.matmul(np.empty((3, 0), np.float32), np.empty((0, 4), np.float32), out=out)
-    np.testing.assert_array_equal(out, np.zeros((3, 4)))
-    assert not tg.matmul(np.empty((2, 5, 0)), np.empty((0, 4))).any()
-    assert tg.matmul(np.empty(0), np.empty(0)) == 0
+def test_matmul_sum_of_nothing_is_zero(device: Device, isa: str) -> None:
+    left, right = (device.put(np.empty(s, np.float32)) for s in ((3, 0), (0, 4)))
+    with device.guarded_out((3, 4), np.float32) as out:
+        tg.matmul(left, right, out=out)
+    assert_exact(out, np.zeros((3, 4), np.float32))
+    assert not device.ops.matmul(np.empty((2, 5, 0)), np.empty((0, 4))).any()
+    assert float(device.ops.matmul(np.empty(0), np.empty(0))) == 0
 
 
 @given(
@@ -281,7 +317,7 @@ def test_matmul_sum_of_nothing_is_zero(isa: str) -> None:
     batch=st.lists(st.integers(0, 3), max_size=2),
 )
 def test_matmul_hypothesis(
-    isa: str, data: st.DataObject, m: int, n: int, k: int, batch: list[int]
+    device: Device, isa: str, data: st.DataObject, m: int, n: int, k: int, batch: list[int]
 ) -> None:
     dtype = data.draw(st.sampled_from(FLOATS))
     ta, tb = data.draw(st.booleans()), data.draw(st.booleans())
@@ -292,7 +328,7 @@ def test_matmul_hypothesis(
     b = mixed(rng, (*keep_b, *((n, k) if tb else (k, n))), dtype)
     steps = data.draw(st.sampled_from([1, -1]))
     a, b = a[..., ::steps], b[..., ::steps, :]
-    c = tg.matmul(a, b, transpose_a=ta, transpose_b=tb)
+    c = device.ops.matmul(a, b, transpose_a=ta, transpose_b=tb)
     options = {"transpose_a": ta, "transpose_b": tb}
     scale = reference.matmul(np.abs(a), np.abs(b), **options)
     assert c.dtype == dtype

@@ -15,11 +15,10 @@ from helpers import (
     Array,
     Device,
     assert_close,
+    assert_exact,
     assert_same_bits,
     bad_outs,
     error,
-    guarded_out,
-    layouts,
     tolerance,
 )
 from matmul_inputs import TRANSPOSES, integers, mixed, swapped
@@ -93,11 +92,12 @@ def test_matmul_backward_matches_torch(
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_matmul_backward_wrt_and_out(
-    isa: str, threads: int, dtype: Any, rng: np.random.Generator
+    device: Device, isa: str, threads: int, dtype: Any, rng: np.random.Generator
 ) -> None:
     a, b = integers(rng, (3, 34, 5), dtype), integers(rng, (5, 33), dtype)
     dc = integers(rng, (3, 34, 33), dtype)
-    da, db = reference.matmul_backward(dc, a, b)
+    da, db = (x.astype(dtype) for x in reference.matmul_backward(dc, a, b))
+    a, b, dc = device.put(a, 1), device.put(b, 2), device.put(dc, 3)
     for wrt, expected in [
         (None, (da, db)),
         (("a", "b"), (da, db)),
@@ -109,51 +109,53 @@ def test_matmul_backward_wrt_and_out(
         assert isinstance(got, tuple)
         assert len(got) == len(expected)
         for gradient, want in zip(got, expected, strict=True):
-            np.testing.assert_array_equal(gradient, want)
+            assert_exact(gradient, want)
     for wrt, want in [("a", da), ("b", db)]:
-        np.testing.assert_array_equal(tg.matmul_backward(dc, a, b, wrt=wrt), want)
-        with guarded_out(want.shape, dtype, offset=1) as out:
+        assert_exact(tg.matmul_backward(dc, a, b, wrt=wrt), want)
+        with device.guarded_out(want.shape, dtype, offset=1) as out:
             assert tg.matmul_backward(dc, a, b, wrt=wrt, out=out) is out
-        np.testing.assert_array_equal(out, want)
-    with guarded_out(da.shape, dtype, 3) as out_a, guarded_out(db.shape, dtype, 1) as out_b:
+        assert_exact(out, want)
+    with (
+        device.guarded_out(da.shape, dtype, 3) as out_a,
+        device.guarded_out(db.shape, dtype, 1) as out_b,
+    ):
         got = tg.matmul_backward(dc, a, b, out=(out_a, out_b))
         assert got[0] is out_a
         assert got[1] is out_b
-    np.testing.assert_array_equal(out_a, da)
-    np.testing.assert_array_equal(out_b, db)
+    assert_exact(out_a, da)
+    assert_exact(out_b, db)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_matmul_backward_same_bits_for_any_threads_and_layout(
-    isa: str, dtype: Any, rng: np.random.Generator
+    device: Device, isa: str, dtype: Any, rng: np.random.Generator
 ) -> None:
-    for shape_a, shape_b in [
-        ((130, 70), (70, 97)),
-        ((9, 33, 20), (20, 65)),
-        ((4, 512), (512, 300)),
-    ]:
+    shapes = [((130, 70), (70, 97)), ((9, 33, 20), (20, 65)), ((4, 512), (512, 300))]
+    for shape_a, shape_b in device.cases(shapes, lambda s: np.prod(s[0]) * s[1][1], within=2**19):
         a, b = mixed(rng, shape_a, dtype), mixed(rng, shape_b, dtype)
         dc = mixed(rng, np.matmul(a, b).shape, dtype)
         tg.set_num_threads(1)
+        form_dc, form_a = device.layouts(dc), device.layouts(a)
+        dc, a, b = device.put(dc), device.put(a), device.put(b)
         expected = tg.matmul_backward(dc, a, b)
-        for threads in (2, 3, 4):
+        for threads in device.threads(2, 3, 4):
             tg.set_num_threads(threads)
             for got, want in zip(tg.matmul_backward(dc, a, b), expected, strict=True):
                 assert_same_bits(got, want, what=f"{threads} threads")
-        for name, view in layouts(dc).items():
+        for name, view in form_dc.items():
             for got, want in zip(tg.matmul_backward(view, a, b), expected, strict=True):
                 assert_same_bits(got, want, what=f"grad_output: {name}")
-        for name, view in layouts(a).items():
+        for name, view in form_a.items():
             for got, want in zip(tg.matmul_backward(dc, view, b), expected, strict=True):
                 assert_same_bits(got, want, what=f"a: {name}")
 
 
-def test_matmul_backward_takes_a_scalar_for_two_vectors() -> None:
-    a, b = np.float32([1, 2]), np.float32([3, 5])
-    for upstream in (2.0, np.float32(2), np.array(2, np.float32)):
+def test_matmul_backward_takes_a_scalar_for_two_vectors(device: Device) -> None:
+    a, b = device.put(np.float32([1, 2])), device.put(np.float32([3, 5]))
+    for upstream in (2.0, np.float32(2), device.put(np.array(2, np.float32))):
         da, db = tg.matmul_backward(upstream, a, b)
-        np.testing.assert_array_equal(da, [6, 10])
-        np.testing.assert_array_equal(db, [2, 4])
+        assert_exact(da, np.float32([6, 10]))
+        assert_exact(db, np.float32([2, 4]))
 
 
 def test_matmul_backward_refuses() -> None:

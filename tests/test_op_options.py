@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 import tilegrad as tg
+from helpers import Device, assert_exact
 
 ACTIVATIONS = [
     "identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu", "gelu", "silu",
@@ -21,50 +22,52 @@ every_activation = pytest.mark.parametrize("name", ACTIVATIONS)
 
 
 @every_activation
-def test_activation_out_and_inplace(name: str) -> None:
-    function, x = getattr(tg, name), np.linspace(-2, 2, 12).reshape(3, 4)
+def test_activation_out_and_inplace(device: Device, name: str) -> None:
+    function, x = getattr(tg, name), device.put(np.linspace(-2, 2, 12).reshape(3, 4))
     want = function(x)
-    out = np.full_like(x, np.nan)
+    out = device.put(np.full(x.shape, np.nan))
     assert function(x, out=out) is out
-    np.testing.assert_array_equal(out, want)
+    assert_exact(out, want)
     if "inplace" not in inspect.signature(function).parameters:
         return
     with pytest.raises(ValueError, match=f"{name}: inplace=True writes to input"):
         function(x, inplace=True, out=out)
     assert function(x, inplace=True) is x
-    np.testing.assert_array_equal(x, want)
+    assert_exact(x, want)
     assert function(x, inplace=True, out=x) is x
+    if device.name != "cpu":  # there are no strides
+        return
     strided = np.ones((3, 4)).T
     with pytest.raises(TypeError, match=f"{name}: out must be C-contiguous"):
         function(strided, inplace=True)
 
 
 @every_activation
-def test_activation_backward_from_output_is_that_from_input(name: str) -> None:
+def test_activation_backward_from_output_is_that_from_input(device: Device, name: str) -> None:
     x = np.linspace(-2, 2, 11)
     dy = np.linspace(1, 3, 11)
-    y, backward = getattr(tg, name)(x), getattr(tg, f"{name}_backward")
+    y, backward = getattr(device.ops, name)(x), getattr(device.ops, f"{name}_backward")
     np.testing.assert_allclose(backward(dy, x, output=y), backward(dy, x), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["relu", "leaky_relu", "softmax", "log_softmax", "cross_entropy"])
-def test_wrt_gives_an_array_for_a_name_and_a_tuple_for_a_tuple(name: str) -> None:
+def test_wrt_gives_an_array_for_a_name_and_a_tuple_for_a_tuple(device: Device, name: str) -> None:
     backward = getattr(tg, f"{name}_backward")
-    x = np.linspace(-1, 1, 6).reshape(2, 3)
+    x = device.put(np.linspace(-1, 1, 6).reshape(2, 3))
     arguments: dict[str, tuple[Any, ...]] = {
         "softmax": (x, x, 1),
         "log_softmax": (x, x, 1),
-        "cross_entropy": (1.0, x, np.array([0, 2])),
+        "cross_entropy": (1.0, x, device.put(np.array([0, 2]))),
     }
     args = arguments.get(name, (x, x))
     want = backward(*args)
-    np.testing.assert_array_equal(backward(*args, wrt="input"), want)
+    assert_exact(backward(*args, wrt="input"), want)
     (only,) = backward(*args, wrt=("input",))
-    np.testing.assert_array_equal(only, want)
-    out = np.empty_like(x)
+    assert_exact(only, want)
+    out = device.put(np.empty(x.shape))
     (only,) = backward(*args, wrt=("input",), out=(out,))
     assert only is out
-    np.testing.assert_array_equal(out, want)
+    assert_exact(out, want)
     assert backward(*args, wrt="input", out=out) is out
     with pytest.raises(ValueError, match=rf"{name}_backward: wrt may name input; got"):
         backward(*args, wrt="target")
@@ -74,16 +77,26 @@ def test_wrt_gives_an_array_for_a_name_and_a_tuple_for_a_tuple(name: str) -> Non
         backward(*args, wrt=("input",), out=out)
 
 
-def test_wrt_of_several_inputs_keeps_the_order_of_inputs() -> None:
-    a, b = np.arange(6.0).reshape(2, 3), np.arange(3.0)
-    da, db = tg.matmul_backward(np.ones(2), a, b, wrt=("b", "a"))
+def test_wrt_of_several_inputs_keeps_the_order_of_inputs(device: Device) -> None:
+    a, b, ops = np.arange(6.0).reshape(2, 3), np.arange(3.0), device.ops
+    da, db = ops.matmul_backward(np.ones(2), a, b, wrt=("b", "a"))
     assert (da.shape, db.shape) == (a.shape, b.shape)
-    dx, dt = tg.mse_loss_backward(1.0, a, b, wrt=["target", "input"])
+    dx, dt = ops.mse_loss_backward(1.0, a, b, wrt=["target", "input"])
     assert (dx.shape, dt.shape) == (a.shape, b.shape)
-    dx, dw, db = tg.linear_backward(np.ones((2, 4)), a, np.ones((4, 3)), np.ones(4), wrt="weight")
+    dx, dw, db = ops.linear_backward(np.ones((2, 4)), a, np.ones((4, 3)), np.ones(4), wrt="weight")
     assert dx is None
     assert db is None
     np.testing.assert_array_equal(dw, np.ones((4, 2)) @ a)
+
+
+@pytest.mark.not_on_cpu("the cpu casts")
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_softmax_takes_only_its_own_dtype_on_a_device(device: Device, name: str) -> None:
+    x = device.put(np.linspace(-3, 3, 8, dtype=np.float32).reshape(2, 4))
+    function = getattr(tg, name)
+    assert_exact(function(x, 1, dtype=np.float32), function(x, 1))
+    with pytest.raises(TypeError, match=f"^{name}: an Array is not cast on its device"):
+        function(x, 1, dtype=np.float64)
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])

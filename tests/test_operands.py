@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import tilegrad as tg
-from helpers import FLOATS, Array, assert_same_bits, error
+from helpers import FLOATS, Array, Device, assert_same_bits, error
 
 ONES = np.ones((3, 3), np.float32)
 CALLS: dict[str, Callable[[Any], Any]] = {
@@ -81,6 +81,34 @@ def test_operands_refused(kind: str) -> None:
             continue  # a scalar is a grad_output (here of the wrong shape); output may be left out
         with error(TypeError, op, part):
             call(make())
+
+
+@pytest.mark.not_on_cpu("what a device takes: Arrays that are there")
+@pytest.mark.parametrize("kind", ["list", "float", "None", "str", "int64", "bool", "complex64"])
+def test_operands_refused_on_a_device(device: Device, kind: str) -> None:
+    there = device.put(ONES)
+    make, part = REFUSED[kind]
+    value = make()
+    for call in (lambda x: tg.matmul(there, x), lambda x: tg.tanh_backward(x, there)):
+        with pytest.raises(TypeError, match=r"^\w+: "):
+            call(value)
+    if kind in ("int64", "bool"):
+        value = device.put(value)
+        for op, call in CALLS.items():
+            with error(TypeError, op, part, "float32"):
+                call(value)
+    with error(TypeError, "matmul", "b is on cpu", device.name):
+        tg.matmul(there, torch.ones(3, 3))
+    with error(TypeError, "matmul", device.name):
+        tg.matmul(torch.ones(3, 3), there)
+
+
+@pytest.mark.not_on_cpu("what a device takes: Arrays that are there")
+def test_many_axes_are_taken_on_a_device(device: Device) -> None:
+    for axes in (8, 20, 32):
+        x = device.put(np.full((1,) * (axes - 1) + (3,), -2, np.float32))
+        assert tg.relu(x).shape == x.shape
+        assert (device.get(tg.softmax(x, axes - 1)) == np.float32(1 / 3)).all()
 
 
 def test_operands_of_two_dtypes_are_refused() -> None:

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""A legal call of every public op, for the tests that hold for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Call = dict[str, Any]
+ELEMENTWISE = (
+    "identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu", "gelu", "silu",
+)  # fmt: skip
+
+
+def ramp(*shape: int, start: float = -1.0) -> Any:
+    """Return float64 numbers from start to one."""
+    return np.linspace(start, 1, int(np.prod(shape))).reshape(shape)
+
+
+def legal_calls(
+    fill: Callable[..., Any] = ramp, rows: int = 4, inner: int = 3, columns: int = 6
+) -> dict[str, Call]:
+    """Return a legal call of every public op; each result has the form of one (rows, columns).
+
+    `fill` makes an operand of a shape; `start=0.5` asks it for positive ones.
+    """
+    calls: dict[str, Call] = {}
+
+    def elementwise(name: str, **more: Any) -> None:
+        calls[name] = {"input": fill(rows, columns), **more}
+        calls[f"{name}_backward"] = {"grad_output": fill(rows, columns), **calls[name]}
+
+    for name in ELEMENTWISE:
+        elementwise(name)
+    for name in ("softmax", "log_softmax"):
+        elementwise(name, dim=1)
+    elementwise("dropout", p=0.5, seed=1, offset=0)
+    product = {"a": fill(rows, inner), "b": fill(inner, columns)}
+    calls["matmul"] = product
+    calls["matmul_backward"] = {"grad_output": fill(rows, columns), **product, "wrt": "a"}
+    layer = {"input": fill(rows, inner), "weight": fill(columns, inner), "bias": fill(columns)}
+    calls["linear"] = layer
+    calls["linear_backward"] = {"grad_output": fill(rows, columns), **layer}
+    pair = {
+        "input": fill(rows, columns),
+        "target": fill(rows, columns),
+        "weight": fill(rows, columns, start=0.5),
+    }
+    calls["mse_loss"] = {**pair, "reduction": "none"}
+    calls["mse_loss_value_and_grad"] = dict(pair)
+    calls["mse_loss_backward"] = {
+        "grad_output": fill(rows, columns), **pair, "reduction": "none",
+    }  # fmt: skip
+    classes = {
+        "input": fill(rows, inner, columns),
+        "target": np.zeros((rows, columns), np.int64),
+        "weight": fill(inner, start=0.5),
+    }
+    calls["cross_entropy"] = {**classes, "reduction": "none"}
+    calls["cross_entropy_value_and_grad"] = dict(classes)
+    calls["cross_entropy_backward"] = {
+        "grad_output": fill(rows, columns), **classes, "reduction": "none",
+    }  # fmt: skip
+    return calls
