@@ -6,7 +6,6 @@ The kernels are compiled as _sim_trace's are, with the trace and the runtime but
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -18,7 +17,7 @@ import numpy as np
 import pytest
 
 import tilegrad as tg
-from tilegrad import _trace_lines, _trace_page, backends, cli, sim
+from tilegrad import _trace_lines, _trace_page, backends, sim
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "tests" / "cpp" / "trace_kernels.cu"
@@ -325,86 +324,6 @@ def test_lines_of_the_runtime_belong_to_the_kernel(program: Path) -> None:
     assert load.line == store.line == line("float4 copy")
 
 
-# ---- tilegrad trace -----------------------------------------------------------------------------
-
-
-def test_command_shows_figures_beside_the_source(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["trace", "matmul", "--shape", "64x32x48", "--variant", "naive"]
-    assert cli.main(arguments) == 0
-    text = capsys.readouterr().out
-    assert "matmul 64x32 by 32x48 float32, variant naive: 196,608 floating-point" in text
-    assert "matmul_naive_kernel<float>" in text
-    (row,) = [line for line in text.splitlines() if "sum = fma(" in line]
-    # 48 columns of 2 warps of rows, 32 steps: a costs 32 sectors for 4, b one.
-    assert row.split()[1:7] == ["global", "load", "4", "B", "6,144", "101,376"]
-    assert "6.60x" in row
-    assert "races: none" in text
-
-
-def test_command_writes_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["trace", "softmax_backward", "--shape", "5x40", "--json",
-                     "--schedule", "reverse/lazy", "--dtype", "float64"]) == 0  # fmt: skip
-    found = json.loads(capsys.readouterr().out)
-    assert (found["op"], found["shapes"], found["schedule"]) == (
-        "softmax_backward", [[5, 40]], "reverse/lazy")  # fmt: skip
-    assert found["races"] == found["out_of_bounds"] == []
-    assert {site["space"] for site in found["sites"]} >= {"global"}
-    assert all(site["ratio"] == site["sectors"] / site["ideal"] for site in found["sites"])
-
-
-def test_command_writes_a_page_of_its_own(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "page.html"
-    assert cli.main(["trace", "linear", "--html", str(file)]) == 0
-    page = file.read_text()
-    assert page.startswith("<!doctype html>")
-    assert "1.00&times;" in page
-    assert "prefers-color-scheme: dark" in page
-    assert not re.search(r"(src|href)\s*=|url\(|@import", page)
-    balance = {tag: page.count(f"<{tag}") - page.count(f"</{tag}>") for tag in
-               ("table", "tr", "td", "span", "details", "div")}  # fmt: skip
-    assert set(balance.values()) == {0}
-    assert "csrc/cuda/matmul/" in capsys.readouterr().out
-
-
-def test_a_page_shows_races(program: Path) -> None:
-    page = _trace_page.page("raw", run(program, "raw-", "forward"))
-    assert "race in shared memory at offset 256 of tile" in page
-    assert page.count("hit race") == 2 + 1  # both lines; one of them has two accesses
-
-
-@pytest.mark.parametrize("op", sorted(tg.ops.__all__))
-def test_command_knows_every_op(op: str, capsys: pytest.CaptureFixture[str]) -> None:
-    shape = "8x12x20" if op.startswith(("matmul", "linear")) else "6x20"
-    assert cli.main(["trace", op, "--shape", shape]) == 0
-    assert "kernel launch" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["no_such_op"], "no such op; got 'no_such_op'"),
-        (["relu", "--shape", "3x4", "--shape", "3x4"], "takes one shape; got 2"),
-        (["matmul", "--shape", "3x4"], "two shapes, or one MxKxN; got 1"),
-        (["relu", "--variant", "naive"], "relu has no variants"),
-        (["matmul", "--variant", "quick"], "quick"),
-        (["mse_loss", "--dtype", "float16"], "float16"),
-        (["relu", "--schedule", "sideways"], "sideways"),
-    ],
-)
-def test_command_refuses(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["trace", *arguments]) == 1
-    assert message in capsys.readouterr().err
-
-
-def test_command_refuses_a_bad_shape(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["trace", "relu", "--shape", "3xfour"]) == 2
-    assert "must be sizes with x between" in capsys.readouterr().err
-
-
 def test_without_pyelftools_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     find = backends.importlib.util.find_spec
     monkeypatch.setattr(
@@ -415,3 +334,9 @@ def test_without_pyelftools_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
     monkeypatch.undo()
     with tg.sim.trace():
         pass
+
+
+def test_a_page_shows_races(program: Path) -> None:
+    page = _trace_page.page("raw", run(program, "raw-", "forward"))
+    assert "race in shared memory at offset 256 of tile" in page
+    assert page.count("hit race") == 2 + 1  # both lines; one of them has two accesses
