@@ -8,6 +8,19 @@ if(TILEGRAD_CUDA STREQUAL OFF)
 endif()
 
 set(CMAKE_CUDA_ARCHITECTURES ${TILEGRAD_CUDA_ARCHITECTURES})
+# The toolkit of pip (cuda-toolkit[nvcc,cccl]==13.0.*) lies in site-packages and is on no path; its
+# nvcc looks for libraries in lib64, but they come in lib.
+if(NOT DEFINED ENV{CUDACXX})
+  file(GLOB pip_toolkits "$ENV{VIRTUAL_ENV}/lib/python3.*/site-packages/nvidia/cu13/bin")
+  find_program(TILEGRAD_NVCC nvcc PATHS ${pip_toolkits} ${Python_SITELIB}/nvidia/cu13/bin)
+  if(TILEGRAD_NVCC)
+    set(ENV{CUDACXX} ${TILEGRAD_NVCC})
+  endif()
+endif()
+if("$ENV{CUDACXX}" MATCHES "^(.*/nvidia/cu13)/bin/nvcc$")
+  set(ENV{LIBRARY_PATH} "${CMAKE_MATCH_1}/lib:$ENV{LIBRARY_PATH}")  # while CMake tries the compiler
+  link_directories(${CMAKE_MATCH_1}/lib)
+endif()
 include(CheckLanguage)
 check_language(CUDA)
 if(NOT CMAKE_CUDA_COMPILER)
