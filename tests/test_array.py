@@ -166,6 +166,27 @@ def test_it_never_becomes_a_numpy_array_silently(where: str) -> None:
     assert "shape=(2000,)" in repr(tg.zeros(2000, device=where))
 
 
+def test_comparing_is_refused_and_formatting_is_a_number(where: str) -> None:
+    a = tg.ones((), device=where)
+    assert f"{a:.2f}" == "1.00"
+    assert f"{a}" == str(a)
+    assert a == a
+    assert len({a: 1}) == 1
+    for other in (tg.ones((), device=where), 1.0, np.ones(2)):
+        with pytest.raises(TypeError, match=r"call \.numpy\(\)"):
+            a == other  # noqa: B015
+        with pytest.raises(TypeError, match=r"call \.numpy\(\)"):
+            other == a  # noqa: B015
+
+
+def test_bfloat16_tensors_are_taken(where: str) -> None:
+    tensor = torch.tensor([1.5, -2.0], dtype=torch.bfloat16)
+    a = tg.asarray(tensor, device="sim")
+    assert a.dtype_name == "bfloat16"
+    assert a._pointer != tensor.data_ptr()
+    assert torch.from_dlpack(tg.relu(a)).tolist() == [1.5, 0.0]
+
+
 def test_operands_of_two_devices_are_named(where: str) -> None:
     x, a = values((2, 2)), tg.ones((2, 2), device=where)
     place = a.device

@@ -221,6 +221,34 @@ def test_a_second_sigint_does_not_wait() -> None:
     assert reached == ["first"]
 
 
+def test_a_sigint_that_a_destructor_swallows_is_raised_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    swallowed = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda report: swallowed.append(report.exc_type))
+    reached = []
+
+    class Unlucky:
+        def __del__(self) -> None:
+            sigint()
+
+    def train() -> None:
+        with _fit._Interrupts() as interrupts:
+            Unlucky()  # Python prints what a destructor raises, and goes on
+            reached.append("after the destructor")
+            with interrupts.held():
+                reached.append("the next batch")
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train()
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert swallowed == [KeyboardInterrupt]
+    assert reached == ["after the destructor"]
+
+
 def test_foreign_handlers_and_other_threads_are_left_alone() -> None:
     def mine(*_: Any) -> None:
         seen.append("mine")

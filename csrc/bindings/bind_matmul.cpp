@@ -25,16 +25,17 @@ Matrix<T> matrix(const Operand& operand, int64_t offset, int64_t batch_stride) {
           batch_stride};
 }
 
-// c = a b for every index of the batch. Where c's batch stride is 0 the products are summed: as one
-// longer product where the operands lie so (then a 16-bit sum is rounded once), else in the order
-// of the index. The last batch axis goes to the kernel as one batched product.
+// c = a b for every index of the batch. Where c's batch stride is 0 the products are summed: on a
+// device as one longer product where the operands lie so (a 16-bit sum is rounded once), else in
+// the order of the index. (On the CPU operands may lie anyhow, and the bits must not tell.) The
+// last batch axis goes to the kernel as one batched product.
 template <class T>
 void batched_matmul(Context& context, Operand c, Operand a, Operand b, Dims batch, int64_t m,
                     int64_t n, int64_t k, std::string_view variant = {}) {
   if (m == 0 || n == 0) return;
   for (int axis = batch.count - 1;
-       axis >= 0 && c.batch_strides[axis] == 0 && a.batch_strides[axis] == k * a.col_stride &&
-       b.batch_strides[axis] == k * b.row_stride;
+       kOnDevice && axis >= 0 && c.batch_strides[axis] == 0 &&
+       a.batch_strides[axis] == k * a.col_stride && b.batch_strides[axis] == k * b.row_stride;
        --axis) {
     k *= batch[axis];
     batch.count = axis;

@@ -2,6 +2,7 @@
 #include "launch.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <stdexcept>
 #include <utility>
 #include <vector>
@@ -15,6 +16,9 @@ namespace tilegrad::simulator {
 namespace {
 
 constexpr size_t kMaxStatic = 48 * 1024;
+constexpr std::chrono::milliseconds kPatience{100};
+
+void (*interrupt_check)() = nullptr;
 
 cudaError_t check_configuration(const KernelCall& call) {
   const dim3 grid = call.grid, block = call.block;
@@ -64,7 +68,12 @@ void run_grid(const KernelCall& call) {
       std::swap(shuffled[i - 1], shuffled[worker.random.below(i)]);
     }
   }
+  auto checked = std::chrono::steady_clock::now();
   for (uint64_t i = 0; i < blocks; ++i) {
+    if (interrupt_check != nullptr && std::chrono::steady_clock::now() - checked > kPatience) {
+      interrupt_check();
+      checked = std::chrono::steady_clock::now();
+    }
     uint64_t which = i;
     if (worker.schedule.order == Order::kReverse) which = blocks - 1 - i;
     if (!shuffled.empty()) which = shuffled[i];
@@ -106,6 +115,8 @@ void launch_call(KernelCall call, cudaStream_t stream) {
     return cudaSuccess;
   });
 }
+
+void set_interrupt_check(void (*check)()) { interrupt_check = check; }
 
 void* dynamic_shared_memory() { return running_worker("dynamic_shared_memory").arena.data(); }
 

@@ -58,6 +58,9 @@ bool is_shared(const void* address);
 void set_schedule(const std::string& text);
 std::string schedule();
 
+// Called between blocks, every tenth of a second or so; it may throw to end the launch (Ctrl-C).
+void set_interrupt_check(void (*check)());
+
 // The device that host code sees: 75, 80 or 90 (std::invalid_argument for others), from now on.
 // Before that the environment variable TILEGRAD_SIM_CC holds, else 90.
 void set_compute_capability(int compute_capability);

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -72,6 +73,8 @@ def run(args: argparse.Namespace) -> int:
     """Trace an op and print what was found; 1 if that is a race or an access out of bounds."""
     if args.op not in ops.__all__:
         raise ValueError(f"trace: no such op; got {args.op!r} (ops: {', '.join(known_ops())})")
+    if args.html is not None and not Path(args.html).absolute().parent.is_dir():
+        raise ValueError(f"trace: --html: there is no folder {Path(args.html).parent}")
     arguments, options, shapes = operands(args.op, args.shape, args.dtype, args.seed)
     if args.variant is not None:
         if "variant" not in inspect.signature(getattr(ops, args.op)).parameters:
@@ -93,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
         from . import _trace_page
 
         Path(args.html).write_text(_trace_page.page(head, trace), encoding="utf-8")
+        print(f"wrote {args.html}", file=sys.stderr)
     if args.json:
         print(json.dumps(_as_json(args, shapes, trace)))
     else:

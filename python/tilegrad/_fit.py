@@ -377,18 +377,21 @@ class _Interrupts:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _handle(self, number: int, frame: Any) -> None:
-        if self._held and not self._pending:
-            self._pending = True
-        else:
+        again, self._pending = self._pending, True
+        if again or not self._held:
             raise KeyboardInterrupt
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
+        self._raise_pending()  # Python drops what is raised inside a destructor
         self._held = True
         try:
             yield
         finally:
             self._held = False
+        self._raise_pending()
+
+    def _raise_pending(self) -> None:
         if self._pending:
             self._pending = False
             raise KeyboardInterrupt

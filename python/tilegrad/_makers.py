@@ -57,9 +57,17 @@ def asarray(x: Any, dtype: DTypeLike | None = None, *, device: str | None = None
         if kind == 2:
             array: Array = backends.at(int(number)).from_dlpack(x)
             return asarray(array, dtype, device=device)
-        x = np.from_dlpack(x)
+        try:
+            x = np.from_dlpack(x)
+        except (BufferError, RuntimeError, TypeError):
+            if device != "sim" or dtype is not None:
+                raise
+            sim = backends.at(backends.SIM)  # NumPy does not know bfloat16
+            return sim.identity(sim.from_dlpack(x), None)
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError("asarray: x is a masked array; call .filled(value) or .data first")
+    if isinstance(dtype, str) and dtype == "bfloat16":
+        dtype = _numpy_dtype(_CODES[dtype])
     host = np.asarray(x, dtype)
     place = None if device is None else backends.place_of(device)
     return host if place is None else _copied(host, place)

@@ -66,9 +66,6 @@ class Array:
 
     __slots__ = ("__weakref__", "_dtype", "_place", "_pointer", "_shape", "_storage")
 
-    # For the interpreter of NumPy: no ufunc takes it, so `ndarray * Array` is a TypeError.
-    __array_ufunc__ = None
-
     _shape: tuple[int, ...]
     _storage: Any  # owns the memory
     _pointer: int  # address of the first element
@@ -169,6 +166,19 @@ class Array:
 
     def __array__(self, *args: Any, **kwargs: Any) -> NDArray[Any]:
         raise TypeError(f"Array: it is on {self.device}; call .numpy() to copy it to the CPU")
+
+    def __array_ufunc__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(f"Array: it is on {self.device} and has no arithmetic; call .numpy() first")
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        raise TypeError("Array: == compares no elements; call .numpy() on both sides")
+
+    __hash__ = object.__hash__
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else str(self)
 
     # ---- views and copies ---------------------------------------------------------------------
 

@@ -75,7 +75,8 @@ def _load(place: int) -> Any:
     name = "sim" if place == SIM else "cuda"
     reason = _reason_missing(name)
     if reason is not None:
-        raise RuntimeError(f"device: {name!r} cannot be used: {reason}")
+        hint = " (device='sim' runs the same kernels anywhere)" if name == "cuda" else ""
+        raise RuntimeError(f"device: {name!r} cannot be used: {reason}{hint}")
     from .array import Array
 
     _Loaded.array = Array

@@ -155,6 +155,10 @@ void bind_runtime(py::module_& m) {
   m.def("to_dlpack", &to_dlpack, py::arg("array"), py::arg("stream"), py::arg("versioned"));
 
 #ifdef TILEGRAD_SIM
+  simulator::set_interrupt_check([] {
+    py::gil_scoped_acquire gil;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  });
   m.def("schedule", &simulator::schedule);
   m.def("_memory_table", [] { return reinterpret_cast<uintptr_t>(&simulator::memory()); });
   m.def("_set_schedule", &simulator::set_schedule, py::arg("text"));
