@@ -5,9 +5,10 @@
 // Common rules
 // - Pointers are aligned to their element only; arrays are C-contiguous unless strides are given.
 // - Sizes are counts of elements, strides are in elements; any size may be 0.
-// - T is float or double; on cuda and sim also bfloat16 and float16 for matmul, linear, activation,
-//   softmax, cross_entropy, pack and fill. Results narrower than double accumulate in float32 or
-//   wider and are rounded to T once, when they are stored.
+// - T is float or double; also bfloat16, and on cuda and sim float16, for matmul, linear,
+// activation,
+//   softmax, cross_entropy, pack, fill and convert. Results narrower than double accumulate in
+//   float32 or wider and are rounded to T once, when they are stored.
 // - On cuda and sim every pointer, that of a StepState too, is device memory, except the arrays of
 //   OptimTensor and bad_row; a call only puts work on context.stream.
 // - Same inputs, same bits: a result depends on shape, dtype, ISA and device model only.
@@ -89,9 +90,10 @@ void linear(Context&, T* y, T* preactivation, const T* x, const T* weight, const
 // dz = dy * f'(z);  dx = dz weight;  dweight = dz^T x;  dbias = sum over rows of dz.
 // dx, dweight, dbias may each be null. f' is taken from `saved`: the output y where
 // saved_is_output, else the preactivation z; null for the identity. With accumulate, dweight and
-// dbias are added to instead of overwritten. dz is kept in workspace.
-template <class T>
-void linear_backward(Context&, T* dx, T* dweight, T* dbias, const T* dy, const T* x,
+// dbias are added to instead of overwritten. dz is kept in workspace, rounded to T.
+// G is T, or float where T has 16 bits: gradients that are summed up before they are used.
+template <class T, class G = T>
+void linear_backward(Context&, T* dx, G* dweight, G* dbias, const T* dy, const T* x,
                      const T* weight, const T* saved, bool saved_is_output, LinearSize size,
                      Activation activation, bool accumulate);
 
@@ -185,6 +187,11 @@ void pack(Context&, T* y, const T* x, const StridedShape& shape);
 template <class T>
 void fill(Context&, T* y, int64_t n, double value);
 
+// y[i] = x[i] between float and a 16-bit type: exact one way, to the nearest (ties to even) the
+// other. NaN stays NaN.
+template <class To, class From>
+void convert(Context&, To* y, const From* x, int64_t n);
+
 // ---- reductions and random numbers -------------------------------------------------------------
 
 // y[o,i] = sum_a x[o,a,i], in a fixed order; added to y where accumulate.
@@ -210,6 +217,7 @@ void random_uniform(Context&, T* y, int64_t n, double low, double high, uint64_t
 // ---- optimisers --------------------------------------------------------------------------------
 
 // One parameter with its gradient and the optimiser's buffers (null where an option needs none).
+// A parameter of 16 bits is trained as float: `data` is its master copy, `rounded` itself.
 template <class T>
 struct OptimTensor {
   T* data;
@@ -218,6 +226,7 @@ struct OptimTensor {
   T* second;  // Adam: mean of squared gradients
   T* third;   // Adam with amsgrad: running maximum of `second`
   int64_t size;
+  bfloat16* rounded = nullptr;  // receives data, rounded
 };
 
 struct SgdOptions {

@@ -59,11 +59,15 @@ std::ostream& operator<<(std::ostream& out, const Dims& dims) {
 Tensor read_float(py::handle object, const char* op, const char* name, Floats floats,
                   bool strided) {
   Tensor tensor = read(object, op, name, strided);
-  const bool all = kHasHalf && floats == Floats::all;
-  if (!is_float(tensor.dtype) && !(all && is_half(tensor.dtype))) {
+  const bool all = floats == Floats::all;
+  const bool half = (kHasBfloat16 && tensor.dtype == DType::bfloat16) ||
+                    (kHasFloat16 && tensor.dtype == DType::float16);
+  if (!is_float(tensor.dtype) && !(all && half)) {
+    const char* const wide = kHasFloat16    ? "float32, float64, bfloat16 or float16"
+                             : kHasBfloat16 ? "float32, float64 or bfloat16"
+                                            : "float32 or float64";
     throw TypeError(format("{}: {} must have dtype {}; got {}", op, name,
-                           all ? "float32, float64, bfloat16 or float16" : "float32 or float64",
-                           dtype_text(tensor.owner)));
+                           all ? wide : "float32 or float64", dtype_text(tensor.owner)));
   }
   return tensor;
 }

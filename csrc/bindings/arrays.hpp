@@ -158,8 +158,10 @@ decltype(auto) with_float(DType dtype, F&& f) {
 // The same for ops that take 16-bit floats, where the backend has them.
 template <class F>
 decltype(auto) with_any_float(DType dtype, F&& f) {
-  if constexpr (kHasHalf) {
+  if constexpr (kHasBfloat16) {
     if (dtype == DType::bfloat16) return f(bfloat16{});
+  }
+  if constexpr (kHasFloat16) {
     if (dtype == DType::float16) return f(float16{});
   }
   return with_float(dtype, f);

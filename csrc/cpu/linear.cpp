@@ -15,8 +15,8 @@ void linear(Context& context, T* y, T* preactivation, const T* x, const T* weigh
             {bias, activation, preactivation});
 }
 
-template <class T>
-void linear_backward(Context& context, T* dx, T* dweight, T* dbias, const T* dy, const T* x,
+template <class T, class G>
+void linear_backward(Context& context, T* dx, G* dweight, G* dbias, const T* dy, const T* x,
                      const T* weight, const T* saved, bool saved_is_output, LinearSize size,
                      Activation activation, bool accumulate) {
   const auto [rows, in, out] = size;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Math:        pack: y = the elements of x in C order; fill: y_i = value.
+// Math:        pack: y = the elements of x in C order; fill: y_i = value; convert: y_i = x_i.
 // Shapes:      x: up to 32 axes of any strides; host code first merges axes that lie one behind
 //              the other. Elements move as bits, so types of one width share their kernels.
 // Parallelism: contiguous: a packet a thread. A row-major copy of columns: 32 x 32 tiles through
@@ -169,6 +169,11 @@ __global__ void __launch_bounds__(kThreads)
                [&](Slot<T> slot) { slot.store(y, packet); });
 }
 
+template <class To, class From>
+__global__ void __launch_bounds__(kThreads) convert_kernel(To* y, const From* x, int64_t n) {
+  for (int64_t i = grid_thread(); i < n; i += grid_threads()) y[i] = narrow<To>(widen(x[i]));
+}
+
 // A float that rounds to 16 bits as the double does: rounded to odd, it still tells on which side
 // of a tie the double lies.
 float round_to_odd(double value) {
@@ -202,6 +207,12 @@ void fill(Context& context, T* y, int64_t n, double value) {
          packet_aligned(y), rounded);
 }
 
+template <class To, class From>
+void convert(Context& context, To* y, const From* x, int64_t n) {
+  launch(convert_kernel<To, From>, blocks_for(n, kThreads), kThreads, 0, stream_of(context), y, x,
+         n);
+}
+
 template void pack(Context&, float*, const float*, const StridedShape&);
 template void pack(Context&, double*, const double*, const StridedShape&);
 template void pack(Context&, bfloat16*, const bfloat16*, const StridedShape&);
@@ -214,5 +225,9 @@ template void fill(Context&, float*, int64_t, double);
 template void fill(Context&, double*, int64_t, double);
 template void fill(Context&, bfloat16*, int64_t, double);
 template void fill(Context&, float16*, int64_t, double);
+template void convert(Context&, float*, const bfloat16*, int64_t);
+template void convert(Context&, float*, const float16*, int64_t);
+template void convert(Context&, bfloat16*, const float*, int64_t);
+template void convert(Context&, float16*, const float*, int64_t);
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

@@ -11,6 +11,7 @@
 //              sectors (double 2.0x, 16 bits 8.0x) of 1 row in 64 or more.
 #include <algorithm>
 #include <bit>
+#include <type_traits>
 
 #include "../ops.hpp"
 #include "activation_gradient.cuh"
@@ -110,20 +111,10 @@ void bias_gradient(Context& context, T* dz, T* dbias, const T* dy, const T* save
   sum_pieces<T>(context, dbias, sums, c.pieces, out, accumulate);
 }
 
-}  // namespace
-
 template <class T>
-void linear(Context& context, T* y, T* preactivation, const T* x, const T* weight, const T* bias,
-            LinearSize size, Activation activation) {
-  const auto [rows, in, out] = size;
-  matmul<T>(context, {y, out, 1}, {x, in, 1}, {weight, 1, in}, {1, rows, out, in}, 1, 0,
-            {bias, activation, preactivation});
-}
-
-template <class T>
-void linear_backward(Context& context, T* dx, T* dweight, T* dbias, const T* dy, const T* x,
-                     const T* weight, const T* saved, bool saved_is_output, LinearSize size,
-                     Activation activation, bool accumulate) {
+void backward(Context& context, T* dx, T* dweight, T* dbias, const T* dy, const T* x,
+              const T* weight, const T* saved, bool saved_is_output, LinearSize size,
+              Activation activation, bool accumulate) {
   const auto [rows, in, out] = size;
   const bool has_activation = activation.kind != ActivationKind::identity;
   const bool has_product = dx != nullptr || dweight != nullptr;
@@ -147,12 +138,62 @@ void linear_backward(Context& context, T* dx, T* dweight, T* dbias, const T* dy,
   }
 }
 
+// The same with gradients of the weights in float. Both factors are widened: what they are of 16
+// bits is exact, and the sums are not rounded.
+template <class T>
+  requires(sizeof(T) == 2)
+void backward(Context& context, T* dx, float* dweight, float* dbias, const T* dy, const T* x,
+              const T* weight, const T* saved, bool saved_is_output, LinearSize size,
+              Activation activation, bool accumulate) {
+  const auto [rows, in, out] = size;
+  WorkspaceScope scope(context);
+  const T* dz = dy;
+  if (activation.kind != ActivationKind::identity) {
+    T* product = context.workspace->take<T>(rows * out);
+    activation_backward<T>(context, product, dy, saved, saved_is_output, rows * out, activation);
+    dz = product;
+  }
+  T* const none = nullptr;
+  backward<T>(context, dx, none, none, dz, x, weight, none, false, size, {}, false);
+  float* wide_dz = context.workspace->take<float>(rows * out);
+  convert(context, wide_dz, dz, rows * out);
+  float* wide_x = context.workspace->take<float>(dweight == nullptr ? 0 : rows * in);
+  if (dweight != nullptr) convert(context, wide_x, x, rows * in);
+  float* const no_dx = nullptr;
+  backward<float>(context, no_dx, dweight, dbias, wide_dz, wide_x, no_dx, no_dx, false, size, {},
+                  accumulate);
+}
+
+}  // namespace
+
+template <class T>
+void linear(Context& context, T* y, T* preactivation, const T* x, const T* weight, const T* bias,
+            LinearSize size, Activation activation) {
+  const auto [rows, in, out] = size;
+  matmul<T>(context, {y, out, 1}, {x, in, 1}, {weight, 1, in}, {1, rows, out, in}, 1, 0,
+            {bias, activation, preactivation});
+}
+
+template <class T, class G>
+void linear_backward(Context& context, T* dx, G* dweight, G* dbias, const T* dy, const T* x,
+                     const T* weight, const T* saved, bool saved_is_output, LinearSize size,
+                     Activation activation, bool accumulate) {
+  backward(context, dx, dweight, dbias, dy, x, weight, saved, saved_is_output, size, activation,
+           accumulate);
+}
+
 #define TILEGRAD_INSTANTIATE(T)                                                                 \
   template void linear(Context&, T*, T*, const T*, const T*, const T*, LinearSize, Activation); \
   template void linear_backward(Context&, T*, T*, T*, const T*, const T*, const T*, const T*,   \
                                 bool, LinearSize, Activation, bool);
 TILEGRAD_INSTANTIATE(float)
 TILEGRAD_INSTANTIATE(double)
+TILEGRAD_INSTANTIATE(bfloat16)
+TILEGRAD_INSTANTIATE(float16)
+#undef TILEGRAD_INSTANTIATE
+#define TILEGRAD_INSTANTIATE(T)                                                             \
+  template void linear_backward(Context&, T*, float*, float*, const T*, const T*, const T*, \
+                                const T*, bool, LinearSize, Activation, bool);
 TILEGRAD_INSTANTIATE(bfloat16)
 TILEGRAD_INSTANTIATE(float16)
 #undef TILEGRAD_INSTANTIATE

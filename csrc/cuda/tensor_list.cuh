@@ -19,7 +19,7 @@ struct TensorList {
   int64_t first_chunk[kListSize + 1];
   OptimTensor<T> tensors[kListSize];
 };
-static_assert(sizeof(TensorList<float>) <= 2048, "kernel arguments have 4 KB");
+static_assert(sizeof(TensorList<float>) <= 3072, "kernel arguments have 4 KB");
 
 // The part of a tensor that is one chunk.
 template <class T>
@@ -31,7 +31,8 @@ __device__ inline OptimTensor<T> chunk_of(const TensorList<T>& list, int64_t chu
   const auto at = [begin](auto* p) { return p == nullptr ? nullptr : p + begin; };
   const int64_t left = tensor.size - begin;
   return {at(tensor.data),   at(tensor.grad),  at(tensor.first),
-          at(tensor.second), at(tensor.third), left < kChunk ? left : kChunk};
+          at(tensor.second), at(tensor.third), left < kChunk ? left : kChunk,
+          at(tensor.rounded)};
 }
 
 // f(slot) for what the thread has of a chunk.

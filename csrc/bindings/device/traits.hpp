@@ -9,7 +9,8 @@
 
 namespace tilegrad::TILEGRAD_BACKEND {
 
-inline constexpr bool kHasHalf = true;   // bfloat16 and float16
+inline constexpr bool kHasBfloat16 = true;
+inline constexpr bool kHasFloat16 = true;
 inline constexpr bool kOnDevice = true;  // arrays lie where only kernels reach them
 
 // Python names a device by its place: -1 is sim, 0, 1, ... are cuda:0, cuda:1, ...
