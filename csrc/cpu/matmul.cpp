@@ -8,36 +8,15 @@
 //   task. `blocks` shares a packed block of B (k_block x width, in L2) and each task packs a panel
 //   of A (in L1).
 // Source: Goto and van de Geijn 2008; Van Zee and van de Geijn 2015 (BLIS).
-#include "simd/matmul.hpp"
-
 #include <algorithm>
 
 #include "isa.hpp"
-#include "matmul_path.hpp"
+#include "matmul_product.hpp"
 #include "parallel.hpp"
-#include "simd/activation.hpp"
 #include "variant.hpp"
 
 namespace tilegrad::cpu {
 namespace {
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-template <class T>
-struct Product {
-  const MatmulKernels<T>& kernel;
-  const ActivationKernels<T>& activation;
-  Matrix<T> c;
-  Matrix<const T> a, b;
-  MatmulSize size;
-  T alpha, beta;
-  Epilogue<T> epilogue;
-  MatmulPath path;
-
-  int64_t depth() const { return k_block(size.k, sizeof(T)); }
-  int64_t k_blocks() const { return std::max<int64_t>(1, ceil_div(size.k, depth())); }
-  int64_t width() const { return int64_t{path.vectors} * kernel.lanes; }
-};
 
 template <class T>
 struct Panel {
@@ -54,23 +33,6 @@ void run_tile(const Product<T>& x, int64_t batch, int64_t i, int64_t rows, int64
       {x.c.data + batch * x.c.batch_stride + i * x.c.row_stride + j, x.c.row_stride, a.data,
        a.lane_step, a.step, b.data, b.step, k, columns, x.alpha, p == 0 ? x.beta : T(1)},
       static_cast<int>(rows), vectors);
-}
-
-template <class T>
-void run_epilogue(const Product<T>& x, int64_t batch, int64_t i, int64_t rows, int64_t j,
-                  int64_t columns) {
-  const Epilogue<T>& e = x.epilogue;
-  if (e.bias == nullptr && e.preactivation == nullptr &&
-      e.activation.kind == ActivationKind::identity) {
-    return;
-  }
-  for (int64_t r = i; r < i + rows; ++r) {
-    T* before = e.preactivation == nullptr
-                    ? nullptr
-                    : e.preactivation + (batch * x.size.m + r) * x.size.n + j;
-    x.activation.bias_forward(x.c.data + batch * x.c.batch_stride + r * x.c.row_stride + j, before,
-                              e.bias == nullptr ? nullptr : e.bias + j, columns, e.activation);
-  }
 }
 
 template <class T>
@@ -215,10 +177,13 @@ void matmul(Context& context, Matrix<T> c, Matrix<const T> a, Matrix<const T> b,
     b = a;
   }
   const auto& kernel = kernels<MatmulKernels<T>>();
+  const auto& dot = kernels<MatmulDotKernels<T>>();
   const MatmulPath path =
       choose_matmul_path(size, {a.row_stride, a.col_stride}, {b.row_stride, b.col_stride},
-                         {kernel.lanes, kernel.max_rows, sizeof(T)}, thread_limit(context));
+                         {kernel.lanes, kernel.max_rows, dot.max_rows, dot.max_columns, sizeof(T)},
+                         thread_limit(context));
   const Product<T> product = {kernel,
+                              dot,
                               kernels<ActivationKernels<T>>(),
                               c,
                               a,
@@ -228,7 +193,9 @@ void matmul(Context& context, Matrix<T> c, Matrix<const T> a, Matrix<const T> b,
                               static_cast<T>(beta),
                               epilogue,
                               path};
-  if (path.kind == MatmulPath::blocks) {
+  if (path.kind == MatmulPath::dots) {
+    run_dots(context, product);
+  } else if (path.kind == MatmulPath::blocks) {
     for (int64_t batch = 0; batch < size.batch; ++batch) run_blocks(context, product, batch);
   } else if (path.pack_a) {
     for (int64_t batch = 0; batch < size.batch; ++batch) run_columns(context, product, batch, 1);
