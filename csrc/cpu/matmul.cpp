@@ -158,6 +158,36 @@ void run_blocks(Context& context, const Product<T>& x, int64_t batch) {
   }
 }
 
+// C^T = B^T A^T in workspace, then transposed. A single column is a row already.
+template <class T>
+void run_turned(Context& context, const Product<T>& x) {
+  const auto [batches, m, n, k] = x.size;
+  const Matrix<const T> a = {x.b.data, x.b.col_stride, x.b.row_stride, x.b.batch_stride};
+  const Matrix<const T> b = {x.a.data, x.a.col_stride, x.a.row_stride, x.a.batch_stride};
+  const MatmulSize size = {batches, n, m, k};
+  if (n == 1 && x.c.row_stride == 1) {
+    matmul<T>(context, {x.c.data, m, 1, x.c.batch_stride}, a, b, size, x.alpha, x.beta);
+  } else {
+    WorkspaceScope scope(context);
+    T* const turned = context.workspace->take<T>(2 * batches * n * m);
+    T* const rows = turned + batches * n * m;
+    matmul<T>(context, {turned, m, 1, n * m}, a, b, size, x.alpha);
+    for (int64_t batch = 0; batch < batches; ++batch) {
+      T* const c = x.c.data + batch * x.c.batch_stride;
+      const bool direct = x.beta == 0 && x.c.row_stride == n;
+      T* const target = direct ? c : rows + batch * n * m;
+      x.kernel.pack(target, n, turned + batch * n * m, m, 1, n, m);
+      for (int64_t i = 0; i < (direct ? 0 : m); ++i) {
+        T* const row = c + i * x.c.row_stride;
+        for (int64_t j = 0; j < n; ++j) {
+          row[j] = x.beta == 0 ? target[i * n + j] : target[i * n + j] + x.beta * row[j];
+        }
+      }
+    }
+  }
+  for (int64_t batch = 0; batch < batches; ++batch) run_epilogue(x, batch, 0, m, 0, n);
+}
+
 }  // namespace
 
 template <class T>
@@ -165,13 +195,6 @@ void matmul(Context& context, Matrix<T> c, Matrix<const T> a, Matrix<const T> b,
             double alpha, double beta, const Epilogue<T>& epilogue, std::string_view variant) {
   check_no_variant("matmul", variant);
   if (size.batch <= 0 || size.m <= 0 || size.n <= 0) return;
-  if (size.n == 1 && size.m > 1 && c.row_stride == 1 && epilogue.bias == nullptr) {
-    // A column of C as a row: c^T = b^T a^T fills whole vectors, with the same bits.
-    return matmul<T>(context, {c.data, size.m, 1, c.batch_stride},
-                     {b.data, b.col_stride, b.row_stride, b.batch_stride},
-                     {a.data, a.col_stride, a.row_stride, a.batch_stride},
-                     {size.batch, 1, size.m, size.k}, alpha, beta, epilogue);
-  }
   if (size.k == 0) {  // nothing is read: a and b may be null
     a.row_stride = a.col_stride = a.batch_stride = 0;
     b = a;
@@ -193,7 +216,9 @@ void matmul(Context& context, Matrix<T> c, Matrix<const T> a, Matrix<const T> b,
                               static_cast<T>(beta),
                               epilogue,
                               path};
-  if (path.kind == MatmulPath::dots) {
+  if (path.turn) {
+    run_turned(context, product);
+  } else if (path.kind == MatmulPath::dots) {
     run_dots(context, product);
   } else if (path.kind == MatmulPath::blocks) {
     for (int64_t batch = 0; batch < size.batch; ++batch) run_blocks(context, product, batch);

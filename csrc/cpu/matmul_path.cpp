@@ -44,7 +44,7 @@ bool lies_along_k(int64_t k_stride, int64_t other_stride, int64_t other_size) {
          magnitude(k_stride) < magnitude(other_stride);
 }
 
-// The larger operand is walked once, the smaller one for every few rows of it.
+// B is walked once, A for every few columns of it.
 MatmulPath dots_path(MatmulSize size, MatrixStrides a, MatrixStrides b, const MatmulTiles& tiles,
                      int threads) {
   const auto [batch, m, n, k] = size;
@@ -54,13 +54,8 @@ MatmulPath dots_path(MatmulSize size, MatrixStrides a, MatrixStrides b, const Ma
   path.pack_a = a.column != 1;
   path.pack_b = b.row != 1;
   path.task_rows = ceil_div(m, path.rows) * path.rows;
-  path.task_columns = ceil_div(n, tiles.dot_columns) * tiles.dot_columns;
-  const int64_t wanted = threads == 1 ? 1 : ceil_div(kTasksPerThread * threads, batch);
-  if (n >= m) {
-    path.task_columns = task_size(n, tiles.dot_columns, wanted);
-  } else {
-    path.task_rows = task_size(m, path.rows, wanted);
-  }
+  const int64_t wanted = threads == 1 ? 1 : kTasksPerThread * threads;
+  path.task_columns = task_size(n, tiles.dot_columns, ceil_div(wanted, batch));
   return path;
 }
 
@@ -87,9 +82,15 @@ double matmul_nanoseconds(int64_t m, int64_t n, int64_t k, int64_t element_bytes
 
 MatmulPath choose_matmul_path(MatmulSize size, MatrixStrides a, MatrixStrides b,
                               const MatmulTiles& tiles, int threads) {
-  if (sums_along_k(size, a, b)) return dots_path(size, a, b, tiles, threads);
   const auto [batch, m, n, k] = size;
   MatmulPath path = {};
+  const bool dots = sums_along_k(size, a, b);
+  // A narrow C would leave lanes empty; its transpose has them along the rows of A.
+  if (n < m && (dots || (n < tiles.lanes && a.row == 1))) {
+    path.turn = true;
+    return path;
+  }
+  if (dots) return dots_path(size, a, b, tiles, threads);
   // Few rows: wide tiles, which keep enough sums in flight.
   const bool wide = m <= tiles.max_rows[4] && n > 2 * tiles.lanes;
   path.vectors = n <= tiles.lanes ? 1 : wide ? 4 : 2;

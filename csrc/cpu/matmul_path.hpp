@@ -15,6 +15,7 @@ struct MatmulPath {
   Kind kind;
   int vectors;            // width of a tile in vectors; unused by dots
   int rows;               // rows of a tile
+  bool turn;              // compute C^T = B^T A^T and transpose it; the rest is not set
   bool pack_a, pack_b;    // columns, dots: else read in place
   int64_t task_rows;      // a multiple of `rows`
   int64_t task_columns;   // a multiple of the tile's width, or all
@@ -38,9 +39,9 @@ int64_t k_block(int64_t k, int64_t element_bytes);
 // The same where lanes run along k.
 int64_t dot_block(int64_t k, int64_t element_bytes);
 
-// Whether the lanes of a vector run along k: where the operand with more rows or columns of C lies
-// along k and the other has so few of them that turning the larger one would not pay. Batch,
-// threads, gaps between elements and their alignment do not matter.
+// Whether the lanes of a vector run along k: where k is the faster axis in memory of the larger
+// operand, and the other has so few rows (or columns) that transposing the larger one to the lanes
+// of C does not pay. Batch, threads, alignment and gaps between elements do not matter.
 bool sums_along_k(MatmulSize size, MatrixStrides a, MatrixStrides b);
 
 // Estimated serial time.
