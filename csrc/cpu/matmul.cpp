@@ -2,8 +2,9 @@
 // Math: c = f(alpha a b + beta c + bias).
 // Shapes: a (m, k), b (k, n), c (m, n), any strides, a batch of each.
 // Parallelism: a task owns a block of C. Sums run over p = 0 .. k-1 in one chain of fma within a
-//   block of k, and block after block: neither the path, nor the tile, nor the thread count shows
-//   in the bits of an element.
+//   block of k, and block after block: of `columns` and `blocks`, tiles and thread count nothing
+//   shows in the bits. The sums of `dots` (matmul_dots.cpp) run in as many chains as a vector has
+//   lanes; whether they do depends on sizes and the order of axes alone (sums_along_k).
 // Memory: `columns` gives a task all of m and a few columns of B, read in place or packed by the
 //   task. `blocks` shares a packed block of B (k_block x width, in L2) and each task packs a panel
 //   of A (in L1).
