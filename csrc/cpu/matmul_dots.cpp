@@ -57,22 +57,29 @@ template <class T>
 void pack_a(Context& context, const Product<T>& x, int64_t batch, Packed<T> packed) {
   const int64_t m = x.size.m, k = x.size.k;
   const int64_t depth = dot_block(k, sizeof(T));
-  const T* a = x.a.data + batch * x.a.batch_stride;
-  parallel_for(context, ceil_div(m, x.path.rows), 0.5 * static_cast<double>(m * k),
-               [&](int64_t group, int) {
-                 const int64_t i = group * x.path.rows;
-                 const int64_t rows = std::min<int64_t>(x.path.rows, m - i);
-                 const T* from = a + i * x.a.row_stride;
+  const int64_t height = x.path.rows;
+  const int64_t task_rows = ceil_div(32, height) * height;
+  const T* const a = x.a.data + batch * x.a.batch_stride;
+  parallel_for(context, ceil_div(m, task_rows), 0.5 * static_cast<double>(m * k),
+               [&](int64_t task, int) {
+                 const int64_t begin = task * task_rows;
+                 const int64_t end = std::min(m, begin + task_rows);
+                 const T* from = a;
                  int64_t from_row = x.a.row_stride;
                  if (x.path.pack_a) {
-                   x.kernel.pack(packed.a + i * k, k, from, x.a.col_stride, from_row, k, rows);
-                   from = packed.a + i * k;
+                   x.kernel.pack(packed.a + begin * k, k, a + begin * from_row, x.a.col_stride,
+                                 from_row, k, end - begin);
+                   from = packed.a;
                    from_row = k;
                  }
-                 for (int64_t p = 0; p < k; p += depth) {
-                   const int64_t kb = std::min(depth, k - p);
-                   const int64_t step = ceil_div(kb, x.kernel.lanes) * x.kernel.lanes;
-                   x.dot.pack(packed.a_tiles + p * m + i * step, from + p, from_row, rows, kb);
+                 for (int64_t i = begin; i < end; i += height) {
+                   const int64_t rows = std::min(height, end - i);
+                   for (int64_t p = 0; p < k; p += depth) {
+                     const int64_t kb = std::min(depth, k - p);
+                     const int64_t step = ceil_div(kb, x.kernel.lanes) * x.kernel.lanes;
+                     x.dot.pack(packed.a_tiles + p * m + i * step, from + i * from_row + p,
+                                from_row, rows, kb);
+                   }
                  }
                });
 }

@@ -16,6 +16,7 @@ constexpr int64_t kFewPanels = 3;                    // up to here a copy of B d
 constexpr int64_t kManyPanels = 20;                  // beyond, a copy of B costs next to nothing
 constexpr int64_t kTasksPerThread = 6;
 constexpr int64_t kDotBytes = 4096;  // of a row where lanes run along k: 10 of them in L1
+constexpr int64_t kNarrow = 16;      // columns that C must have for lanes along them
 constexpr int64_t kDotShare = 6;     // length of a sum from which on its tree is cheap, a row
 
 // Lines that lie a multiple of half a page apart meet in the same few sets of L1.
@@ -72,7 +73,7 @@ int64_t dot_block(int64_t k, int64_t element_bytes) {
 bool sums_along_k(MatmulSize size, MatrixStrides a, MatrixStrides b) {
   if (kDotShare * std::min(size.m, size.n) > size.k) return false;
   return size.n >= size.m ? lies_along_k(b.row, b.column, size.n)
-                          : lies_along_k(a.column, a.row, size.m);
+                          : size.n < kNarrow && lies_along_k(a.column, a.row, size.m);
 }
 
 double matmul_nanoseconds(int64_t m, int64_t n, int64_t k, int64_t element_bytes) {
@@ -86,7 +87,7 @@ MatmulPath choose_matmul_path(MatmulSize size, MatrixStrides a, MatrixStrides b,
   MatmulPath path = {};
   const bool dots = sums_along_k(size, a, b);
   // A narrow C would leave lanes empty; its transpose has them along the rows of A.
-  if (n < m && (dots || (n < tiles.lanes && a.row == 1))) {
+  if (n < m && (dots || (n < kNarrow && a.row == 1))) {
     path.turn = true;
     return path;
   }

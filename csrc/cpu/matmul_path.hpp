@@ -39,9 +39,9 @@ int64_t k_block(int64_t k, int64_t element_bytes);
 // The same where lanes run along k.
 int64_t dot_block(int64_t k, int64_t element_bytes);
 
-// Whether the lanes of a vector run along k: where k is the faster axis in memory of the larger
-// operand, and the other has so few rows (or columns) that transposing the larger one to the lanes
-// of C does not pay. Batch, threads, alignment and gaps between elements do not matter.
+// Whether the lanes of a vector run along k. They do where C has few rows and k is the faster axis
+// of B in memory, so that transposing B would not pay; and where C is narrow and k is the faster
+// axis of A. Batch, threads, alignment and gaps between elements do not matter.
 bool sums_along_k(MatmulSize size, MatrixStrides a, MatrixStrides b);
 
 // Estimated serial time.
