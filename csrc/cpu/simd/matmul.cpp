@@ -71,28 +71,37 @@ void tile(const MatmulTile<T>& t) {
     for (int g = 0; g < kGroups; ++g) a[g] += a_step;
     b += b_step;
   }
-  if (t.alpha == T(1) && t.beta == T(0) && t.columns == kVectors * V::kSize) {
+  const int64_t c_row = t.c_row;
+  T* c = t.c;
+  if (t.columns == kVectors * V::kSize && t.alpha == T(1) && (t.beta == T(0) || t.beta == T(1))) {
+    const bool add = t.beta == T(1);
 #pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
+    for (int r = 0; r < kRows; ++r, c += c_row) {
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) sum[r][v].store(t.c + r * t.c_row + v * V::kSize);
+      for (int v = 0; v < kVectors; ++v) {
+        T* out = c + v * V::kSize;
+        (add ? V::load(out) + sum[r][v] : sum[r][v]).store(out);
+      }
     }
     return;
   }
+  int lanes[kVectors];
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) {
+    const int64_t left = t.columns - v * V::kSize;
+    lanes[v] = left <= 0 ? 0 : left >= V::kSize ? V::kSize : static_cast<int>(left);
+  }
+  const V alpha = t.alpha;
+  const V beta = t.beta;
+  const bool add = t.beta != T(0);
 #pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
+  for (int r = 0; r < kRows; ++r, c += c_row) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
-      T* c = t.c + r * t.c_row + v * V::kSize;
-      const V value = t.alpha * sum[r][v];
-      const int64_t left = t.columns - v * V::kSize;
-      if (left >= V::kSize) {
-        (t.beta == T(0) ? value : fma(V(t.beta), V::load(c), value)).store(c);
-      } else if (left > 0) {
-        const int lanes = static_cast<int>(left);
-        (t.beta == T(0) ? value : fma(V(t.beta), V::load_partial(c, lanes), value))
-            .store_partial(c, lanes);
-      }
+      T* out = c + v * V::kSize;
+      V value = alpha * sum[r][v];
+      if (add) value = fma(beta, V::load_partial(out, lanes[v]), value);
+      value.store_partial(out, lanes[v]);
     }
   }
 }
