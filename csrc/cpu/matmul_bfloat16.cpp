@@ -14,8 +14,10 @@
 #include <type_traits>
 
 #include "isa.hpp"
+#include "matmul_bfloat16_path.hpp"
 #include "parallel.hpp"
 #include "simd/activation.hpp"
+#include "simd/convert.hpp"
 #include "variant.hpp"
 
 namespace tilegrad::cpu {
@@ -36,6 +38,7 @@ template <class C>
 struct Product {
   const MatmulBfloat16Kernels& kernel;
   const ActivationKernels<float>& activation;
+  const ConvertKernels& convert;
   Matrix<C> c;
   Matrix<const bfloat16> a, b;
   MatmulSize size;
@@ -111,7 +114,7 @@ void finish(const Product<C>& x, const Block& block, int64_t i, int64_t rows, Sc
       if constexpr (std::is_same_v<C, float>) {
         if (x.beta != 0) old = c;
       } else if (x.beta != 0) {
-        x.kernel.widen(scratch.old, c, n);
+        x.convert.widen(scratch.old, c, n);
         old = scratch.old;
       }
       x.kernel.scale(sum, old, x.alpha, x.beta, n);
@@ -121,13 +124,13 @@ void finish(const Product<C>& x, const Block& block, int64_t i, int64_t rows, Sc
                                 x.bias == nullptr ? nullptr : x.bias + block.column, n, x.f);
     }
     if (x.preactivation != nullptr) {
-      x.kernel.narrow(x.preactivation + (block.batch * x.size.m + r) * x.size.n + block.column,
-                      scratch.before, n);
+      x.convert.narrow(x.preactivation + (block.batch * x.size.m + r) * x.size.n + block.column,
+                       scratch.before, n);
     }
     if constexpr (std::is_same_v<C, float>) {
       std::copy(sum, sum + n, c);
     } else {
-      x.kernel.narrow(c, sum, n);
+      x.convert.narrow(c, sum, n);
     }
   }
 }
@@ -254,13 +257,15 @@ void run(Context& context, Matrix<C> c, Matrix<const bfloat16> a, Matrix<const b
   }
   WorkspaceScope scope(context);
   const auto& kernel = kernels<MatmulBfloat16Kernels>();
+  const auto& convert = kernels<ConvertKernels>();
   float* bias = nullptr;
   if (epilogue.bias != nullptr) {
     bias = context.workspace->take<float>(size.n);
-    kernel.widen(bias, epilogue.bias, size.n);
+    convert.widen(bias, epilogue.bias, size.n);
   }
   const Product<C> product = {kernel,
                               kernels<ActivationKernels<float>>(),
+                              convert,
                               c,
                               a,
                               b,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-#include <algorithm>
+#include "matmul_bfloat16_path.hpp"
 
-#include "matmul_bfloat16.hpp"
+#include <algorithm>
 
 namespace tilegrad::cpu {
 namespace {

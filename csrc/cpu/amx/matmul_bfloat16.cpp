@@ -154,8 +154,7 @@ const MatmulBfloat16Kernels& table() {
       kTileRows, sizeof(bfloat16),
       begin,     end,
       tile,      pack_a,
-      pack_b,    widen,
-      narrow,    scale};
+      pack_b,    scale};
   return kTable;
 }
 

@@ -71,8 +71,7 @@ MatmulBfloat16Kernels kernels_of(const MatmulKernels<float>& product) {
           1,       sizeof(float),
           nothing, nothing,
           tile,    pack_a,
-          pack_b,  widen,
-          narrow,  scale};
+          pack_b,  scale};
 }
 
 }  // namespace

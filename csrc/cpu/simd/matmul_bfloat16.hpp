@@ -51,9 +51,7 @@ struct MatmulBfloat16Kernels {
   // kPackedSteps) elements.
   void (*pack_b)(void* packed, int64_t width, const bfloat16* b, int64_t lane_stride, int64_t step,
                  int64_t lanes, int64_t k);
-  // Rows of n elements: y = x in the other type; sum = alpha sum + beta c.
-  void (*widen)(float* y, const bfloat16* x, int64_t n);
-  void (*narrow)(bfloat16* y, const float* x, int64_t n);
+  // sum = alpha sum + beta c over n elements; a null c counts as zeros.
   void (*scale)(float* sum, const float* c, float alpha, float beta, int64_t n);
 };
 

@@ -89,21 +89,11 @@ TILEGRAD_INLINE void pack_words(const bfloat16* source, int64_t lane_stride, int
   }
 }
 
+// y = x, exactly.
 inline void widen(float* y, const bfloat16* x, int64_t n) {
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) widened(load_halves(x + i)).store(y + i);
   if (i < n) widened(load_halves(x + i, n - i)).store_partial(y + i, static_cast<int>(n - i));
-}
-
-inline void narrow(bfloat16* y, const float* x, int64_t n) {
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    store_halves(y + i, kLanes, narrowed(Vec<float>::load(x + i)));
-  }
-  if (i < n) {
-    const auto last = Vec<float>::load_partial(x + i, static_cast<int>(n - i));
-    store_halves(y + i, n - i, narrowed(last));
-  }
 }
 
 inline void scale(float* sum, const float* c, float alpha, float beta, int64_t n) {
