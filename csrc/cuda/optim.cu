@@ -6,8 +6,8 @@
 //              takes chunks, grid-stride, and a thread a packet of 16 bytes at a time. A norm takes
 //              two passes: a double sum for each chunk, then one block over the chunks in order.
 // Memory:      coalesced (an unaligned sector: up to 4 requests). Elements read + written: Adam
-//              4 + 3, SGD 2 + 1 or with momentum 3 + 2, norms 1 + 0. Scalars come from StepState on
-//              the device, so that a captured graph sees their values of today.
+//              4 + 3, SGD 2 + 1 or with momentum 3 + 2, norms 1 + 0; a parameter of 16 bits beside
+//              its master 1 + 1 half ones. Scalars come from StepState on the device.
 // Source:      torch.optim.SGD, Adam, AdamW (foreach=False); Kingma and Ba, arXiv:1412.6980;
 //              Loshchilov and Hutter, arXiv:1711.05101; Reddi et al., arXiv:1904.09237.
 #include "../ops.hpp"
@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t c = blockIdx.x; c < chunks; c += gridDim.x) {
     const OptimTensor<T> chunk = chunk_of(list, c);
     for_chunk_slots(chunk, [&](Slot<T> slot) {
-      Packet<T> w = slot.load(chunk.data);
+      Packet<T> w = load_values(slot, chunk);
       Packet<T> g = slot.load(chunk.grad);
       Packet<T> v = {};
       if (has_momentum && !first_step) v = slot.load(chunk.first);
@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kThreads)
         w.at[j] = fma(step, minus_rate, w.at[j]);
       }
       if (has_momentum) slot.store(chunk.first, v);
-      slot.store(chunk.data, w);
+      store_values(slot, chunk, w);
     });
   }
 }
@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   for (int64_t i = blockIdx.x; i < chunks; i += gridDim.x) {
     const OptimTensor<T> chunk = chunk_of(list, i);
     for_chunk_slots(chunk, [&](Slot<T> slot) {
-      Packet<T> w = slot.load(chunk.data);
+      Packet<T> w = load_values(slot, chunk);
       Packet<T> g = slot.load(chunk.grad);
       Packet<T> m = slot.load(chunk.first);
       Packet<T> v = slot.load(chunk.second);
@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(kThreads, 2)
         const T denominator = sqrt(v.at[j]) / c.sqrt_correction2 + c.eps;
         w.at[j] += c.minus_step_size * m.at[j] / denominator;
       }
-      slot.store(chunk.data, w);
+      store_values(slot, chunk, w);
     });
   }
 }

@@ -39,8 +39,54 @@ __device__ inline OptimTensor<T> chunk_of(const TensorList<T>& list, int64_t chu
 template <class T, class F>
 __device__ inline void for_chunk_slots(const OptimTensor<T>& chunk, F f) {
   const bool aligned =
-      packet_aligned(chunk.data, chunk.grad, chunk.first, chunk.second, chunk.third);
+      packet_aligned(chunk.data, chunk.grad, chunk.first, chunk.second, chunk.third, chunk.rounded);
   for_slots<T, true>(threadIdx.x, kListThreads, chunk.size, aligned, f);
+}
+
+// The parameter's values. Those of bfloat16 are its master, but what was written to the parameter
+// since the last update counts for more.
+template <class T>
+__device__ inline Packet<T> load_values(Slot<T> slot, const OptimTensor<T>& chunk) {
+  Packet<T> w = slot.load(chunk.data);
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (chunk.rounded == nullptr) return w;
+    bfloat16 rounded[kPacket<T>] = {};
+    if (slot.whole()) {
+      const uint2 bits = *reinterpret_cast<const uint2*>(chunk.rounded + slot.index(0));
+      std::memcpy(rounded, &bits, sizeof(rounded));
+    } else {
+#pragma unroll
+      for (int j = 0; j < kPacket<T>; ++j) {
+        if (slot.index(j) < chunk.size) rounded[j] = chunk.rounded[slot.index(j)];
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < kPacket<T>; ++j) {
+      if (narrow<bfloat16>(w.at[j]).bits != rounded[j].bits) w.at[j] = widen(rounded[j]);
+    }
+  }
+  return w;
+}
+
+template <class T>
+__device__ inline void store_values(Slot<T> slot, const OptimTensor<T>& chunk, const Packet<T>& w) {
+  slot.store(chunk.data, w);
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (chunk.rounded == nullptr) return;
+    bfloat16 rounded[kPacket<T>];
+#pragma unroll
+    for (int j = 0; j < kPacket<T>; ++j) rounded[j] = narrow<bfloat16>(w.at[j]);
+    if (slot.whole()) {
+      uint2 bits;
+      std::memcpy(static_cast<void*>(&bits), rounded, sizeof(rounded));
+      *reinterpret_cast<uint2*>(chunk.rounded + slot.index(0)) = bits;
+    } else {
+#pragma unroll
+      for (int j = 0; j < kPacket<T>; ++j) {
+        if (slot.index(j) < chunk.size) chunk.rounded[slot.index(j)] = rounded[j];
+      }
+    }
+  }
 }
 
 // Calls f(list) for the tensors in lists of up to kListSize.
