@@ -6,7 +6,7 @@
 
 namespace tilegrad::TILEGRAD_BACKEND {
 
-inline constexpr bool kHasBfloat16 = false;
+inline constexpr bool kHasBfloat16 = true;
 inline constexpr bool kHasFloat16 = false;
 inline constexpr bool kOnDevice = false;  // arrays lie where only kernels reach them
 inline constexpr int kFirstPlace = 0;     // there is one place
