@@ -2,6 +2,7 @@
 // What bindings must know of the cpu backend at compile time, and the context of a call there.
 #pragma once
 
+#include "../../cpu/matmul_bfloat16.hpp"
 #include "../../ops.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
