@@ -251,20 +251,17 @@ def test_bfloat16_and_float32_layers_train_in_one_model(
     assert [p.dtype for p in model.parameters()] == [BF16, BF16, np.float32, np.float32]
 
 
-def accuracy(model: nn.Module, images: Array, labels: Array) -> float:
-    return float((model.predict(images).astype("f4").argmax(1) == labels).mean())
-
-
-def test_digits_are_learnt_nearly_as_well_as_in_float32() -> None:
-    """And far better than by bfloat16 weights without masters, under the same small updates."""
+@pytest.mark.parametrize("lr", [0.02, 0.002])
+def test_digits_are_learnt_as_well_as_in_float32(lr: float) -> None:
+    """And better than by bfloat16 weights without masters, by far where the updates are small."""
     digits = data.load_digits()
     images = digits.train_images.reshape(-1, 64) / 16
     test = digits.test_images.reshape(-1, 64) / 16
-    results = {}
-    for name in ("float32", "masters", "no masters"):
-        dtype = np.dtype("f4") if name == "float32" else BF16
+    correct = {}
+    for way in ("float32", "masters", "no masters"):
+        dtype = np.dtype("f4") if way == "float32" else BF16
         model = layers((64, 32, 10), dtype.name)
-        optimiser = tg.optim.SGD(model.parameters(), lr=0.005, momentum=0.9)
+        optimiser = tg.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
         loader = data.DataLoader(
             images.astype(dtype), digits.train_labels, batch_size=32, shuffle=True, seed=1
         )
@@ -275,10 +272,11 @@ def test_digits_are_learnt_nearly_as_well_as_in_float32() -> None:
                 loss_fn(model(x), t)
                 model.backward(loss_fn.backward(), input_grad=False)
                 optimiser.step()
-                if name == "no masters":  # every update starts from the rounded values
+                if way == "no masters":  # every update starts from the rounded values
                     for p in model.parameters():
                         optimiser.state[p]["master"][...] = p.data.astype("f4")
-        results[name] = accuracy(model, test.astype(dtype), digits.test_labels)
-    assert results["float32"] > 0.93
-    assert results["masters"] >= results["float32"] - 0.01, results
-    assert results["no masters"] < results["masters"], results
+        logits = model.predict(test.astype(dtype)).astype("f4")
+        correct[way] = float((logits.argmax(1) == digits.test_labels).mean())
+    assert correct["float32"] > {0.02: 0.96, 0.002: 0.89}[lr]
+    assert correct["masters"] >= correct["float32"] - 0.01, correct
+    assert correct["no masters"] < correct["masters"] - {0.02: 0, 0.002: 0.1}[lr], correct
