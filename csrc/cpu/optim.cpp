@@ -62,6 +62,11 @@ T* at(T* p, int64_t offset) {
   return p == nullptr ? nullptr : p + offset;
 }
 
+template <class T>
+uint16_t* rounded_at(const OptimTensor<T>& tensor, int64_t offset) {
+  return tensor.rounded == nullptr ? nullptr : &tensor.rounded[offset].bits;
+}
+
 double gradient_factor(const StepState& state, bool maximize) {
   return maximize ? -state.grad_scale : state.grad_scale;
 }
@@ -112,7 +117,8 @@ void sgd_step(Context& context, const OptimTensor<T>* tensors, int64_t count,
   const double nanoseconds = static_cast<double>(flat.size()) * kSgdNanoseconds;
   parallel_for(context, flat.tasks(), nanoseconds, [&](int64_t task, int) {
     flat.for_pieces(task, [&](const OptimTensor<T>& tensor, int64_t begin, int64_t n) {
-      kernel.sgd(tensor.data + begin, tensor.grad + begin, at(tensor.first, begin), n, constants);
+      kernel.sgd(tensor.data + begin, rounded_at(tensor, begin), tensor.grad + begin,
+                 at(tensor.first, begin), n, constants);
     });
   });
 }
@@ -127,8 +133,9 @@ void adam_step(Context& context, const OptimTensor<T>* tensors, int64_t count,
   const double nanoseconds = static_cast<double>(flat.size()) * kAdamNanoseconds;
   parallel_for(context, flat.tasks(), nanoseconds, [&](int64_t task, int) {
     flat.for_pieces(task, [&](const OptimTensor<T>& tensor, int64_t begin, int64_t n) {
-      kernel.adam(tensor.data + begin, tensor.grad + begin, tensor.first + begin,
-                  tensor.second + begin, at(tensor.third, begin), n, constants);
+      kernel.adam(tensor.data + begin, rounded_at(tensor, begin), tensor.grad + begin,
+                  tensor.first + begin, tensor.second + begin, at(tensor.third, begin), n,
+                  constants);
     });
   });
 }

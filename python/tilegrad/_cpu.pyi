@@ -213,6 +213,7 @@ def adam_step(
     decoupled: bool,
     maximize: bool,
     state: StepState,
+    rounded: typing.Any = None,
 ) -> None: ...
 def clip_scale(
     grads: typing.Any,
@@ -398,6 +399,7 @@ def sgd_step(
     nesterov: bool,
     maximize: bool,
     state: StepState,
+    rounded: typing.Any = None,
 ) -> None: ...
 def sigmoid(input: typing.Any, out: typing.Any) -> typing.Any: ...
 def sigmoid_backward(
