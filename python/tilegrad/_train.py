@@ -79,6 +79,14 @@ class _Update:
     fingerprint: tuple[Any, ...]
 
 
+@dataclass
+class _Whole:
+    """Both of them as one plan."""
+
+    passes: _Plan
+    update: _Update
+
+
 class TrainStep:
     """Run zero_grad, forward, loss, backward, clipping and update as one native call.
 
@@ -150,6 +158,7 @@ class TrainStep:
         # alive, so that another one cannot have the same id
         self._trained: list[tuple[bool, int]] = []
         self._plans: dict[Signature, _Plan] = {}
+        self._wholes: dict[Signature, _Whole] = {}
         self._gradients: list[Parameter] = []  # those that a recorded backward pass fills
         self._update: _Update | None = None
         self._accumulated = 0  # batches whose gradients lie in the buffers
@@ -167,6 +176,8 @@ class TrainStep:
             has not been waited for.
         """
         with self._alone:
+            if self._is_one_plan():
+                return self._run_whole(x, target)
             loss = self._forward_backward(x, target)
             if self._accumulated >= self.accumulate:
                 self._run_update()
@@ -189,6 +200,38 @@ class TrainStep:
         with self._alone:
             self._run_update()
 
+    def _is_one_plan(self) -> bool:
+        """Say whether passes and update run as one plan now.
+
+        There the CPU's update of a weight takes place where its gradient is made, and the gradient
+        is not stored. On a device gradients are stored, and two graphs serve as well as one.
+        """
+        return (
+            self.accumulate == 1
+            and self._accumulated == 0
+            and all(isinstance(p.data, np.ndarray) for p in self._parameters)
+        )
+
+    def _run_whole(self, x: Any, target: Any) -> Any:
+        x, target = _as_array(x, "x"), _as_array(target, "target")
+        self._forget_outdated()
+        key = (x.shape, x.dtype, target.shape, target.dtype)
+        fingerprint = self.optimizer._fingerprint()
+        whole = self._wholes.get(key)
+        if whole is not None and whole.update.fingerprint == fingerprint:
+            self._run(whole.passes, whole.update.batches, x, target)
+        else:
+            known = set(self.optimizer.state)
+            try:
+                whole = self._record_whole(x, target, fingerprint)
+                self._run(whole.passes, whole.update.batches, x, target)
+            except BaseException:
+                for parameter in self.optimizer.state.keys() - known:
+                    del self.optimizer.state[parameter]  # made for an update that did not happen
+                raise
+            self._wholes[key] = whole
+        return whole.passes.loss[()]  # a copy: the next step writes here again
+
     def _forward_backward(self, x: Any, target: Any) -> Any:
         x, target = _as_array(x, "x"), _as_array(target, "target")
         self._forget_outdated()
@@ -196,11 +239,19 @@ class TrainStep:
         recorded = self._plans.get(key)
         if recorded is None:
             recorded = self._plans[key] = self._record(x, target)
-        recorder = recorded.recorder
-        recorder.state.seed, recorder.state.offset = _random.take(4 * recorder.counters)
-        recorder.plan.run((x, target), self._accumulated > 0)
+        self._run(recorded, (), x, target)
         self._accumulated += 1
-        return recorded.loss[()]  # a copy: the next step writes here again
+        return recorded.loss[()]
+
+    def _run(self, passes: _Plan, batches: Sequence[Batch], x: Array, target: Array) -> None:
+        recorder = passes.recorder
+        if recorder.counters:
+            recorder.state.seed, recorder.state.offset = _random.take(4 * recorder.counters)
+        for batch in batches:
+            self.optimizer._prepare(batch)
+        recorder.plan.run((x, target), self._accumulated > 0)
+        for batch in batches:
+            self.optimizer._count(batch)
 
     def _run_update(self) -> None:
         if self._accumulated == 0:
@@ -209,7 +260,8 @@ class TrainStep:
         fingerprint = self.optimizer._fingerprint()
         update = self._update
         if update is None or update.fingerprint != fingerprint:
-            update = self._update = self._record_update(fingerprint)
+            plan = backends.at(self._place()).Plan()
+            update = self._update = self._record_update(plan, fingerprint)
         for batch in update.batches:
             self.optimizer._prepare(batch)
         update.plan.run((), False)
@@ -222,6 +274,7 @@ class TrainStep:
         trained = [(p.requires_grad, id(p.data)) for p in self._parameters]
         if trained != self._trained:
             self._plans.clear()
+            self._wholes.clear()
             self._update = None
             self._trained = trained
 
@@ -252,8 +305,11 @@ class TrainStep:
             raise TypeError(f"TrainStep: parameters must be on one device; got {names}")
         return places.pop() if places else None
 
-    def _record_update(self, fingerprint: tuple[Any, ...]) -> _Update:
-        plan = backends.at(self._place()).Plan()
+    def _record_whole(self, x: Array, target: Array, fingerprint: tuple[Any, ...]) -> _Whole:
+        passes = self._record(x, target)
+        return _Whole(passes, self._record_update(passes.recorder.plan, fingerprint))
+
+    def _record_update(self, plan: Any, fingerprint: tuple[Any, ...]) -> _Update:
         filled = {id(p) for p in self._gradients}
         batches = self.optimizer._batches(filled)
         clipped = [p.grad_buffer() for p in self._parameters if id(p) in filled]
