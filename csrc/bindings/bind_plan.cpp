@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Plan: its inputs, what it keeps alive, and the replay.
+#include <algorithm>
+
 #include "families.hpp"
 #include "plan.hpp"
 
@@ -19,9 +21,11 @@ class Plan::Running {
     plan_.running_ = true;
   }
   ~Running() {
-    for (Input& input : plan_.inputs_) {
-      input.owner = py::object();
-      input.keep = py::object();
+    for (auto* list : {&plan_.inputs_, &plan_.outputs_}) {
+      for (Bound& bound : *list) {
+        bound.owner = py::object();
+        bound.keep = py::object();
+      }
     }
     plan_.running_ = false;
   }
@@ -32,10 +36,20 @@ class Plan::Running {
   Plan& plan_;
 };
 
-void Plan::input(py::handle placeholder) {
-  const Tensor tensor = take(placeholder, "input");
-  inputs_.push_back({tensor.data, tensor.dtype, tensor.shape, tensor.data, {}, {}});
+int Plan::buffer_at(void* address) {
+  const auto known = std::find(buffers_.begin(), buffers_.end(), address) - buffers_.begin();
+  if (known == std::ssize(buffers_)) buffers_.push_back(address);
+  return static_cast<int>(known);
 }
+
+Plan::Bound Plan::bound(py::handle placeholder, const char* name) {
+  const Tensor tensor = take(placeholder, name);
+  return {tensor.data, buffer_at(tensor.data), tensor.dtype, tensor.shape, {}, {}};
+}
+
+void Plan::input(py::handle placeholder) { inputs_.push_back(bound(placeholder, "input")); }
+
+void Plan::output(py::handle placeholder) { outputs_ = {bound(placeholder, "output")}; }
 
 Tensor Plan::take(py::handle object, const char* name) {
   if (object.is_none()) return {};
@@ -55,7 +69,7 @@ StepState* Plan::take_state(const py::object& state) {
   return buffer.memory();
 }
 
-void Plan::run(py::tuple batch, bool accumulate) {
+py::object Plan::run(py::tuple batch, bool accumulate, py::handle out) {
   check(batch.size() == inputs_.size(), "TrainStep: takes {} arrays; got {}", inputs_.size(),
         batch.size());
   check(!accumulate || updates_.empty(),
@@ -65,14 +79,20 @@ void Plan::run(py::tuple batch, bool accumulate) {
   CallContext context;
   context.at(place_);
   for (size_t i = 0; i < inputs_.size(); ++i) {
-    Input& input = inputs_[i];
+    Bound& input = inputs_[i];
     Tensor tensor = read_batch(batch[i], "TrainStep");
     check_type(tensor.dtype == input.dtype, "TrainStep: a batch must be {}; got {}",
                dtype_name(input.dtype), dtype_name(tensor.dtype));
     check_shape(tensor, input.shape, "TrainStep", "a batch");
-    input.data = bind_batch(*context, tensor, input.placeholder);
+    buffers_[static_cast<size_t>(input.buffer)] = bind_batch(*context, tensor, input.placeholder);
     input.owner = std::move(tensor.owner);
     input.keep = std::move(tensor.keep);
+  }
+  py::object result = py::none();
+  for (Bound& output : outputs_) {
+    const Tensor tensor = make_result(out, output.shape, output.dtype, "predict", {});
+    buffers_[static_cast<size_t>(output.buffer)] = tensor.data;
+    result = output.owner = tensor.owner;
   }
   for (StepBuffer* state : states_) state->upload(*context);
   if ((*context).stream != stream_) {  // its buffers are in use there from now on
@@ -88,15 +108,18 @@ void Plan::run(py::tuple batch, bool accumulate) {
       }
     });
   });
+  return result;
 }
 
 void bind_plan(py::module_& m) {
   PlanClass plan(m, "Plan", py::module_local());
-  plan.def(py::init<>()).def("input", &Plan::input, py::arg("placeholder"));
+  plan.def(py::init<>())
+      .def("input", &Plan::input, py::arg("placeholder"))
+      .def("output", &Plan::output, py::arg("placeholder"));
   bind_plan_layers(plan);
   bind_plan_losses(plan);
   bind_plan_updates(plan);
-  plan.def("run", &Plan::run, py::arg("batch"), py::arg("accumulate"));
+  plan.def("run", &Plan::run, py::arg("batch"), py::arg("accumulate"), py::arg("out") = py::none());
 }
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

@@ -39,19 +39,18 @@ void record_linear_backward(Plan& plan, py::handle dx, py::handle dweight, py::h
   const LinearSize size = linear_size(plan.take(x, "input"), w);
   plan.record(w.dtype, 2 * nanoseconds(size), [&](auto t) -> Plan::Call {
     using T = decltype(t);
-    return
-        [=, &plan, dx = plan.at<T>(dx), dw = plan.at<T>(dweight), db = plan.at<T>(dbias),
-         dy = plan.at<const T>(dy), x = plan.at<const T>(x), w = plan.at<const T>(weight),
-         saved = plan.at<const T>(saved),
-         update = plan.updates().offer<T>(plan.at<T>(dweight).fixed, w.size())](Context& context) {
-          if (update.is_set()) {
-            return update.linear_backward(context, dx(), db(), dy(), x(), saved(), saved_is_output,
-                                          size, f);
-          }
-          tilegrad::TILEGRAD_BACKEND::linear_backward(context, dx(), dw(), db(), dy(), x(), w(),
-                                                      saved(), saved_is_output, size, f,
-                                                      plan.accumulates());
-        };
+    return [=, &plan, dx = plan.at<T>(dx), dw = plan.at<T>(dweight), db = plan.at<T>(dbias),
+            dy = plan.at<const T>(dy), x = plan.at<const T>(x), w = plan.at<const T>(weight),
+            saved = plan.at<const T>(saved),
+            update = plan.updates().offer<T>(plan.at<T>(dweight)(), w.size())](Context& context) {
+      if (update.is_set()) {
+        return update.linear_backward(context, dx(), db(), dy(), x(), saved(), saved_is_output,
+                                      size, f);
+      }
+      tilegrad::TILEGRAD_BACKEND::linear_backward(context, dx(), dw(), db(), dy(), x(), w(),
+                                                  saved(), saved_is_output, size, f,
+                                                  plan.accumulates());
+    };
   });
 }
 

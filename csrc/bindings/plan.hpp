@@ -20,14 +20,13 @@ class Plan {
  public:
   using Call = std::function<void(Context&)>;
 
-  // A fixed address, or that of an input of the current run.
+  // One of the plan's buffers: its own memory, or that of an array of the current run.
   template <class T>
   struct Pointer {
-    void* fixed;
     const Plan* plan;
-    int input;  // -1: fixed
+    int buffer;  // -1: null
     T* operator()() const {
-      return static_cast<T*>(input < 0 ? fixed : plan->inputs_[static_cast<size_t>(input)].data);
+      return buffer < 0 ? nullptr : static_cast<T*>(plan->buffers_[static_cast<size_t>(buffer)]);
     }
   };
 
@@ -36,18 +35,21 @@ class Plan {
   Plan& operator=(const Plan&) = delete;
 
   // Declares an array that stands for whatever run() is given in its place: calls recorded with it
-  // (or with a reshaped view of it) read, or write, the memory of that run's array.
+  // (or with a reshaped view of it) read the memory of that run's array.
   void input(py::handle placeholder);
+  // The same for the array that run() writes and returns, on the CPU only.
+  void output(py::handle placeholder);
 
   // Replays the calls on this batch. With accumulate, gradients of parameters are added to.
-  void run(py::tuple batch, bool accumulate);
+  // Returns the output, a new array where `out` is None, if there is one.
+  py::object run(py::tuple batch, bool accumulate, py::handle out);
   // Of the current run.
   bool accumulates() const { return accumulate_; }
 
   // Where a recorded call finds an array; None is null.
   template <class T>
   Pointer<T> at(py::handle object) {
-    if (object.is_none()) return {nullptr, this, -1};
+    if (object.is_none()) return {this, -1};
     const Tensor tensor = take(object, "a buffer");
     if constexpr (!std::is_void_v<T>) {
       const DType wanted = sizeof(T) == sizeof(double) ? DType::float64 : DType::float32;
@@ -55,10 +57,7 @@ class Plan {
                  "TrainStep: floating inputs must share one dtype; got {} and {}",
                  dtype_name(tensor.dtype), dtype_name(wanted));
     }
-    for (size_t i = 0; i < inputs_.size(); ++i) {
-      if (inputs_[i].placeholder == tensor.data) return {nullptr, this, static_cast<int>(i)};
-    }
-    return {tensor.data, this, -1};
+    return {this, buffer_at(tensor.data)};
   }
 
   // These read an operand of a call and keep it alive as long as the plan.
@@ -85,15 +84,21 @@ class Plan {
   // The buffers are one step's: a second thread must not enter meanwhile. Under the GIL.
   class Running;
 
-  struct Input {
+  struct Bound {
     void* placeholder;
+    int buffer;
     DType dtype;
     Dims shape;
-    void* data;              // of the current run
-    py::object owner, keep;  // its array
+    py::object owner, keep;  // the array of the current run
   };
 
-  std::vector<Input> inputs_;
+  // The number of the buffer that begins at an address when it is recorded.
+  int buffer_at(void* address);
+  Bound bound(py::handle placeholder, const char* name);
+
+  std::vector<void*> buffers_;  // where they are in the current run
+  std::vector<Bound> inputs_;
+  std::vector<Bound> outputs_;  // one at most
   std::vector<Call> calls_;
   std::vector<py::object> owners_;  // keeps buffers and states alive
   std::vector<StepBuffer*> states_;

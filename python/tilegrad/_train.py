@@ -12,54 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilegrad import _random, backends
-from tilegrad._makers import asarray, empty
+from tilegrad._makers import asarray
+from tilegrad._recorder import Recorder
 from tilegrad.array import Array as DeviceArray
 from tilegrad.nn.loss import Loss
 from tilegrad.nn.module import Module
-from tilegrad.nn.parameter import Parameter
+from tilegrad.nn.parameter import Edits, Parameter
 from tilegrad.optim.optimizer import Batch, Optimizer
 
 Array: TypeAlias = NDArray[Any]
 Signature: TypeAlias = tuple[Any, ...]
-
-
-class Recorder:
-    """What modules record into: the native plan and the buffers that belong to it."""
-
-    def __init__(self, place: int | None = None) -> None:
-        module = backends.at(place)
-        self.device = backends.place_name(place)
-        self.plan = module.Plan()
-        self.state = module.StepState()  # seed and offset of the random stream at the step's start
-        self.counters = 0  # random counters that a step consumes
-        self.gradients: list[Parameter] = []  # in the order in which backward completes them
-
-    def empty(self, shape: Sequence[int], dtype: Any) -> Array:
-        """Return a new buffer; the plan keeps it alive once it is used in a call."""
-        buffer: Array = empty(tuple(shape), dtype, device=self.device)
-        return buffer
-
-    def constant(self, values: Array) -> Array:
-        """Return values that never change, C-contiguous on the plan's device."""
-        if isinstance(values, np.ndarray):
-            values = np.ascontiguousarray(values)
-        result: Array = asarray(values, device=self.device)
-        return result
-
-    def take_random(self, words: int) -> int:
-        """Return the counter, from the start of the step, of the next so many random words."""
-        offset = self.counters
-        self.counters += -(-words // 4)
-        return offset
-
-    def gradient(self, parameter: Parameter | None) -> Array | None:
-        """Return the gradient's buffer, or None where no gradient is wanted."""
-        if parameter is None or not parameter.requires_grad:
-            return None
-        if any(known is parameter for known in self.gradients):
-            raise RuntimeError("TrainStep: a parameter is used by two modules; that has no plan")
-        self.gradients.append(parameter)
-        return parameter.grad_buffer()
 
 
 @dataclass
@@ -157,6 +119,8 @@ class TrainStep:
         # requires_grad and buffer of each when the plans were recorded; these keep the buffers
         # alive, so that another one cannot have the same id
         self._trained: list[tuple[bool, int]] = []
+        self._edits = -1  # Edits.count when they were last compared
+        self._on_cpu = True
         self._plans: dict[Signature, _Plan] = {}
         self._wholes: dict[Signature, _Whole] = {}
         self._gradients: list[Parameter] = []  # those that a recorded backward pass fills
@@ -176,7 +140,10 @@ class TrainStep:
             has not been waited for.
         """
         with self._alone:
-            if self._is_one_plan():
+            self._forget_outdated()
+            # As one plan, the CPU's update of a weight takes place where its gradient is made, which
+            # is not stored. On a device gradients are stored, and two graphs serve as well as one.
+            if self.accumulate == 1 and self._accumulated == 0 and self._on_cpu:
                 return self._run_whole(x, target)
             loss = self._forward_backward(x, target)
             if self._accumulated >= self.accumulate:
@@ -200,21 +167,8 @@ class TrainStep:
         with self._alone:
             self._run_update()
 
-    def _is_one_plan(self) -> bool:
-        """Say whether passes and update run as one plan now.
-
-        There the CPU's update of a weight takes place where its gradient is made, and the gradient
-        is not stored. On a device gradients are stored, and two graphs serve as well as one.
-        """
-        return (
-            self.accumulate == 1
-            and self._accumulated == 0
-            and all(isinstance(p.data, np.ndarray) for p in self._parameters)
-        )
-
     def _run_whole(self, x: Any, target: Any) -> Any:
         x, target = _as_array(x, "x"), _as_array(target, "target")
-        self._forget_outdated()
         key = (x.shape, x.dtype, target.shape, target.dtype)
         fingerprint = self.optimizer._fingerprint()
         whole = self._wholes.get(key)
@@ -271,7 +225,11 @@ class TrainStep:
 
     def _forget_outdated(self) -> None:
         """Drop the plans when a parameter was frozen, thawed or moved to another device."""
+        if self._edits == Edits.count:
+            return
+        self._edits = Edits.count
         trained = [(p.requires_grad, id(p.data)) for p in self._parameters]
+        self._on_cpu = all(isinstance(p.data, np.ndarray) for p in self._parameters)
         if trained != self._trained:
             self._plans.clear()
             self._wholes.clear()
