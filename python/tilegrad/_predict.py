@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = NDArray[Any]
 
+_OWN = ("_parameters", "_modules", "_inference")  # of Module: changed by its methods alone
 _MOST_PLANS = 8  # of one model
 _MOST_BYTES = 1 << 26  # of one plan's buffers
 
@@ -34,7 +35,7 @@ class _Plan:
             (attributes, name, value, value.copy())
             for attributes in self.attributes
             for name, value in attributes.items()
-            if isinstance(value, (dict, list, set)) and name not in ("_parameters", "_modules")
+            if isinstance(value, (dict, list, set)) and name not in _OWN
         ]
         self.native: Any = None
         parameters = [p.data for p in model.parameters()]

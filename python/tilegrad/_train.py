@@ -123,10 +123,11 @@ class TrainStep:
         self._on_cpu = True
         self._plans: dict[Signature, _Plan] = {}
         self._wholes: dict[Signature, _Whole] = {}
+        self._latest: tuple[Signature, _Whole | None] = ((), None)
         self._gradients: list[Parameter] = []  # those that a recorded backward pass fills
         self._update: _Update | None = None
         self._accumulated = 0  # batches whose gradients lie in the buffers
-        self._alone = _Alone()
+        self._lock = threading.Lock()  # the buffers are one batch's
 
     def __call__(self, x: Any, target: Any) -> Any:
         """Train on one batch.
@@ -139,7 +140,8 @@ class TrainStep:
             The loss before the update: a NumPy scalar; on a device an Array without axes, which
             has not been waited for.
         """
-        with self._alone:
+        self._enter()
+        try:
             self._forget_outdated()
             # As one plan, the CPU's update of a weight takes place where its gradient is made, which
             # is not stored. On a device gradients are stored, and two graphs serve as well as one.
@@ -149,14 +151,19 @@ class TrainStep:
             if self._accumulated >= self.accumulate:
                 self._run_update()
             return loss
+        finally:
+            self._lock.release()
 
     def forward_backward(self, x: Any, target: Any) -> Any:
         """Run everything but the update; return the loss.
 
         Called again before ``update``, it adds to the gradients that are there.
         """
-        with self._alone:
+        self._enter()
+        try:
             return self._forward_backward(x, target)
+        finally:
+            self._lock.release()
 
     def update(self) -> None:
         """Clip and update with the gradients of the batches since the last update.
@@ -164,14 +171,24 @@ class TrainStep:
         Raises:
             RuntimeError: There was no ``forward_backward`` since then.
         """
-        with self._alone:
+        self._enter()
+        try:
             self._run_update()
+        finally:
+            self._lock.release()
+
+    def _enter(self) -> None:
+        """Refuse a second thread."""
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError("TrainStep: this step is already running in a thread")
 
     def _run_whole(self, x: Any, target: Any) -> Any:
         x, target = _as_array(x, "x"), _as_array(target, "target")
         key = (x.shape, x.dtype, target.shape, target.dtype)
         fingerprint = self.optimizer._fingerprint()
-        whole = self._wholes.get(key)
+        latest, whole = self._latest
+        if key != latest:
+            whole = self._wholes.get(key)
         if whole is not None and whole.update.fingerprint == fingerprint:
             self._run(whole.passes, whole.update.batches, x, target)
         else:
@@ -184,6 +201,7 @@ class TrainStep:
                     del self.optimizer.state[parameter]  # made for an update that did not happen
                 raise
             self._wholes[key] = whole
+        self._latest = key, whole
         return whole.passes.loss[()]  # a copy: the next step writes here again
 
     def _forward_backward(self, x: Any, target: Any) -> Any:
@@ -233,6 +251,7 @@ class TrainStep:
         if trained != self._trained:
             self._plans.clear()
             self._wholes.clear()
+            self._latest = (), None
             self._update = None
             self._trained = trained
 
@@ -276,20 +295,6 @@ class TrainStep:
         for batch in batches:
             self.optimizer._update(plan, batch)
         return _Update(plan, batches, fingerprint)
-
-
-class _Alone:
-    """Refuses a second thread: the buffers of a step are one batch's."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        if not self._lock.acquire(blocking=False):
-            raise RuntimeError("TrainStep: this step is already running in a thread")
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
 
 
 def _as_array(value: Any, name: str) -> Array:
