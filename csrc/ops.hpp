@@ -217,7 +217,9 @@ void random_uniform(Context&, T* y, int64_t n, double low, double high, uint64_t
 // ---- optimisers --------------------------------------------------------------------------------
 
 // One parameter with its gradient and the optimiser's buffers (null where an option needs none).
-// A parameter of 16 bits is trained as float: `data` is its master copy, `rounded` itself.
+// A parameter of 16 bits is trained as float: `data` is its master copy, `rounded` itself. Where it
+// is not its master rounded, somebody else wrote to it since the last update: the update starts
+// from what was written. So a master of zeros starts from any parameter.
 template <class T>
 struct OptimTensor {
   T* data;
@@ -226,7 +228,7 @@ struct OptimTensor {
   T* second;  // Adam: mean of squared gradients
   T* third;   // Adam with amsgrad: running maximum of `second`
   int64_t size;
-  bfloat16* rounded = nullptr;  // receives data, rounded
+  bfloat16* rounded = nullptr;  // receives data, to the nearest, ties to even
 };
 
 struct SgdOptions {

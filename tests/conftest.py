@@ -56,6 +56,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "simulated(name, rule): on sim, only the values of a parameter that satisfy rule"
     )
+    config.addinivalue_line(
+        "markers", "on_cpu(name, rule): on the cpu, only the values that satisfy rule"
+    )
     for name in devices(config):
         if name not in BACKENDS:
             reason = tg.info()["backends"].get(name, "no such device")
@@ -82,7 +85,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items
         if (not full and item.get_closest_marker("slow"))
         or device_of(item) not in (None, *chosen)
-        or is_too_long_for_sim(item)
+        or is_not_for(item, "sim", "simulated")
+        or is_not_for(item, "cpu", "on_cpu")
     }
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
@@ -98,12 +102,12 @@ def device_of(item: pytest.Item) -> str | None:
     return "cpu" if "isa" in names or "threads" in names else None
 
 
-def is_too_long_for_sim(item: pytest.Item) -> bool:
-    """Apply the test's `simulated(name, rule)`: on sim only the cases that satisfy the rule."""
-    if device_of(item) != "sim":
+def is_not_for(item: pytest.Item, device: str, marker: str) -> bool:
+    """Apply the test's `marker(name, rule)`: on the device only the cases that satisfy the rule."""
+    if device_of(item) != device:
         return False
     call = item.callspec  # type: ignore[attr-defined]
-    markers = item.iter_markers("simulated")
+    markers = item.iter_markers(marker)
     return not all(rule(call.params[name]) for name, rule in (mark.args for mark in markers))
 
 

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""bfloat16 and float16 on a device: how arrays get there and back, and what a rounding costs."""
+"""bfloat16 and float16: how arrays get to a device and back, and what a rounding costs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
+import pytest
 import torch
 
 import tilegrad as tg
-from helpers import Array, Device
+from helpers import Array, Device, aligned
 from tilegrad import array as arrays
 
 
@@ -43,10 +45,16 @@ class Half:
         """Return the rounded numbers on the device, `offset` elements after an aligned address."""
         tensor = torch.from_numpy(np.array(x, np.float32)).to(self.torch)
         bits = tensor.view(torch.int16).numpy().view(np.uint16)
+        if device.name == "cpu":
+            assert self is BFLOAT16, "float16 is not on the cpu"
+            return aligned(bits.view(ml_dtypes.bfloat16), offset)
         return reinterpreted(device.put(bits, offset), self.name)
 
     def get(self, x: Any) -> Array:
         """Return a device's numbers in float64."""
+        if not isinstance(x, tg.Array):
+            assert x.dtype.name == self.name, "the result has another dtype"
+            return np.asarray(x).astype(np.float64)
         assert x._dtype == arrays._CODES[self.name], "the result has another dtype"
         bits = reinterpreted(x, "uint16").numpy().view(np.int16)
         return torch.from_numpy(bits).view(self.torch).double().numpy()
@@ -65,6 +73,12 @@ FLOAT16 = Half("float16", torch.float16, 11, -24, 65504.0)
 HALVES = (BFLOAT16, FLOAT16)
 
 
+def every_half(test: Any) -> Any:
+    """Run a test with both formats, on the cpu with bfloat16."""
+    on_cpu = pytest.mark.on_cpu("half", lambda half: half is BFLOAT16)
+    return on_cpu(pytest.mark.parametrize("half", HALVES, ids=str)(test))
+
+
 def reinterpreted(x: Any, dtype: str) -> Any:
     """Return a view of the same bits; NumPy has no bfloat16 without ml_dtypes."""
     view = x._view(0, x.shape)
@@ -74,7 +88,9 @@ def reinterpreted(x: Any, dtype: str) -> Any:
 
 def bits(x: Any) -> Array:
     """Return a result's bits."""
-    return reinterpreted(x, "uint16").numpy() if isinstance(x, tg.Array) else np.asarray(x)
+    if isinstance(x, tg.Array):
+        return reinterpreted(x, "uint16").numpy()
+    return np.asarray(x).view(np.uint16)
 
 
 def once(half: Half, want: Array, inside: Any = 0.0) -> Array:

@@ -163,7 +163,7 @@ def test_parameter_refuses_what_does_not_fit() -> None:
     assert p.grad is None, "a gradient that was refused must not count as one"
     assert not p.data.any()
     for bad in ([1.0, 2.0], np.zeros(3, np.int64), np.zeros(3, np.float16), 1.0, None):
-        with pytest.raises(TypeError, match=r"^Parameter: data must be a float32 or float64 array"):
+        with pytest.raises(TypeError, match=r"^Parameter: data must be a float32, float64 or bflo"):
             nn.Parameter(bad)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 import tilegrad as tg
 from helpers import Device, host
+from optim_cases import CASES
 from tilegrad import reference as ref
 
 Array = NDArray[Any]
@@ -21,29 +22,6 @@ Array = NDArray[Any]
 SHAPES = [(5,), (33, 7), (), (1,), (0, 3), (1031,)]
 # Errors are measured against the largest weight: a weight that crosses zero has no relative error.
 TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
-
-CASES = [
-    pytest.param("SGD", {"lr": 0.1}, id="sgd"),
-    pytest.param("SGD", {"lr": 0.0}, id="sgd-lr0"),
-    pytest.param("SGD", {"lr": 0.1, "weight_decay": 0.3}, id="sgd-decay"),
-    pytest.param("SGD", {"lr": 0.1, "momentum": 0.9}, id="sgd-momentum"),
-    pytest.param("SGD", {"lr": 0.1, "momentum": 0.9, "dampening": 0.4}, id="sgd-dampening"),
-    pytest.param("SGD", {"lr": 0.1, "momentum": 0.8, "nesterov": True}, id="sgd-nesterov"),
-    pytest.param(
-        "SGD",
-        {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1, "maximize": True},
-        id="sgd-all",
-    ),
-    pytest.param("Adam", {}, id="adam"),
-    pytest.param("Adam", {"lr": 0.1, "betas": (0.5, 0.7), "eps": 1e-3}, id="adam-betas"),
-    pytest.param("Adam", {"lr": 0.1, "betas": (0.0, 0.0)}, id="adam-betas0"),
-    pytest.param("Adam", {"lr": 0.1, "weight_decay": 0.2}, id="adam-decay"),
-    pytest.param("Adam", {"lr": 0.1, "amsgrad": True}, id="adam-amsgrad"),
-    pytest.param("Adam", {"lr": 0.1, "maximize": True, "weight_decay": 0.2}, id="adam-maximize"),
-    pytest.param("AdamW", {"lr": 0.1}, id="adamw"),
-    pytest.param("AdamW", {"lr": 0.1, "weight_decay": 0.5, "amsgrad": True}, id="adamw-amsgrad"),
-    pytest.param("AdamW", {"lr": 0.1, "weight_decay": 0.0, "maximize": True}, id="adamw-maximize"),
-]
 
 
 class Pair:

@@ -148,8 +148,8 @@ const T* contiguous(Context& context, const Tensor& tensor) {
 }
 template const float* contiguous(Context&, const Tensor&);
 template const double* contiguous(Context&, const Tensor&);
-#if TILEGRAD_HALF
 template const bfloat16* contiguous(Context&, const Tensor&);
+#if TILEGRAD_HALF
 template const float16* contiguous(Context&, const Tensor&);
 #endif
 

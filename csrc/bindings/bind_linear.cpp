@@ -97,19 +97,27 @@ py::object backward(py::handle grad_output, py::handle input, py::handle weight,
 
   check_type(out.is_none() || (py::isinstance<py::tuple>(out) && py::len(out) == 3),
              "{}: out must be a 3-tuple (dinput, dweight, dbias), None where not given", kOp);
+  const bool asked[] = {wanted[0], wanted[1], wanted[2] && p.has_bias};
+  const auto given = [&](int i) {
+    return out.is_none() ? py::none() : py::object(py::reinterpret_borrow<py::tuple>(out)[i]);
+  };
+  // Gradients of 16-bit weights may be summed up in float32: where out has one such, both are.
+  DType gradients = p.x.dtype;
+  for (int i = 1; i < 3 && is_half(p.x.dtype); ++i) {
+    const bool has_one = asked[i] && !given(i).is_none();
+    if (has_one && read(given(i), kOp, "out").dtype == DType::float32) gradients = DType::float32;
+  }
   Tensor dx, dw, db;
-  const auto result = [&](int i, bool asked, const Dims& shape, bool added_to) {
-    if (!asked) return Tensor();
-    const py::object given =
-        out.is_none() ? py::none() : py::object(py::reinterpret_borrow<py::tuple>(out)[i]);
-    check(!added_to || !given.is_none(),
+  const auto result = [&](int i, const Dims& shape, DType dtype, bool added_to) {
+    if (!asked[i]) return Tensor();
+    check(!added_to || !given(i).is_none(),
           "{}: accumulate adds to dweight and dbias; give both in out", kOp);
-    return make_result(given, shape, p.x.dtype, kOp,
+    return make_result(given(i), shape, dtype, kOp,
                        {&dy, &p.x, &p.weight, &p.bias, &y, &z, &dx, &dw});
   };
-  dx = result(0, wanted[0], p.x.shape, false);
-  dw = result(1, wanted[1], p.weight.shape, accumulate);
-  db = result(2, wanted[2] && p.has_bias, {p.size.out_features}, accumulate);
+  dx = result(0, p.x.shape, p.x.dtype, false);
+  dw = result(1, p.weight.shape, gradients, accumulate);
+  db = result(2, {p.size.out_features}, gradients, accumulate);
 
   with_any_float(p.x.dtype, [&](auto t) {
     using T = decltype(t);
@@ -124,8 +132,14 @@ py::object backward(py::handle grad_output, py::handle input, py::handle weight,
         linear(*context, z, static_cast<T*>(nullptr), x, w, b, p.size, Activation{});
         kept = z;
       }
-      linear_backward(*context, dx.as<T>(), dw.as<T>(), db.as<T>(), grad, x, w, kept, from_output,
-                      p.size, f, accumulate);
+      const auto differentiate = [&](auto* dweight, auto* dbias) {
+        linear_backward(*context, dx.as<T>(), dweight, dbias, grad, x, w, kept, from_output, p.size,
+                        f, accumulate);
+      };
+      if constexpr (sizeof(T) == 2) {
+        if (gradients == DType::float32) return differentiate(dw.as<float>(), db.as<float>());
+      }
+      differentiate(dw.as<T>(), db.as<T>());
     });
   });
   const auto owner = [](const Tensor& t) { return t.owner ? t.owner : py::object(py::none()); };

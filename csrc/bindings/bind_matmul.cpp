@@ -25,21 +25,28 @@ Matrix<T> matrix(const Operand& operand, int64_t offset, int64_t batch_stride) {
           batch_stride};
 }
 
-// c = a b for every index of the batch. Where c's batch stride is 0 the products are summed: on a
-// device as one longer product where the operands lie so (a 16-bit sum is rounded once), else in
-// the order of the index. (On the CPU operands may lie anyhow, and the bits must not tell.) The
-// last batch axis goes to the kernel as one batched product.
+// Sums of 16-bit products that NumPy's memory does not let run as one longer product: kept in
+// float.
 template <class T>
-void batched_matmul(Context& context, Operand c, Operand a, Operand b, Dims batch, int64_t m,
-                    int64_t n, int64_t k, std::string_view variant = {}) {
-  if (m == 0 || n == 0) return;
-  for (int axis = batch.count - 1;
-       kOnDevice && axis >= 0 && c.batch_strides[axis] == 0 &&
-       a.batch_strides[axis] == k * a.col_stride && b.batch_strides[axis] == k * b.row_stride;
-       --axis) {
-    k *= batch[axis];
-    batch.count = axis;
-  }
+constexpr bool kWideSums = sizeof(T) == 2 && !kOnDevice;
+
+template <class T>
+void multiply(Context& context, Matrix<T> c, Matrix<const T> a, Matrix<const T> b, MatmulSize size,
+              double beta, std::string_view variant) {
+  matmul<T>(context, c, a, b, size, 1, beta, {}, variant);
+}
+template <class T>
+  requires kWideSums<T>
+void multiply(Context& context, Matrix<float> c, Matrix<const T> a, Matrix<const T> b,
+              MatmulSize size, double beta, std::string_view) {
+  matmul_to_float(context, c, a, b, size, 1, beta);
+}
+
+// c = a b for every index of the batch. Where c's batch stride is 0 the products are summed, in the
+// order of the index. The last batch axis goes to the kernel as one batched product.
+template <class T, class C>
+void looped_matmul(Context& context, const Operand& c, const Operand& a, const Operand& b,
+                   const Dims& batch, int64_t m, int64_t n, int64_t k, std::string_view variant) {
   const int last = batch.count - 1;
   const bool fused = last >= 0 && c.batch_strides[last] != 0;
   const int looped = fused ? last : batch.count;
@@ -56,12 +63,46 @@ void batched_matmul(Context& context, Operand c, Operand a, Operand b, Dims batc
       at_c += index[axis] * c.batch_strides[axis];
       first = first && (c.batch_strides[axis] != 0 || index[axis] == 0);
     }
-    matmul<T>(context, matrix<T>(c, at_c, fused ? c.batch_strides[last] : 0),
-              matrix<const T>(a, at_a, fused ? a.batch_strides[last] : 0),
-              matrix<const T>(b, at_b, fused ? b.batch_strides[last] : 0), {inner, m, n, k}, 1,
-              first ? 0 : 1, {}, variant);
+    multiply(context, matrix<C>(c, at_c, fused ? c.batch_strides[last] : 0),
+             matrix<const T>(a, at_a, fused ? a.batch_strides[last] : 0),
+             matrix<const T>(b, at_b, fused ? b.batch_strides[last] : 0), {inner, m, n, k},
+             first ? 0 : 1, variant);
     for (int axis = looped - 1; axis >= 0 && ++index[axis] == batch[axis]; --axis) index[axis] = 0;
   }
+}
+
+// The same; sums over the batch are one longer product where the operands lie so. (Not for the
+// CPU's wide types: their operands may lie anyhow, and the bits must not tell.) A sum of 16-bit
+// products is rounded once then; on the CPU, whose 16-bit operands are contiguous here, always.
+template <class T>
+void batched_matmul(Context& context, Operand c, const Operand& a, const Operand& b, Dims batch,
+                    int64_t m, int64_t n, int64_t k, std::string_view variant = {}) {
+  if (m == 0 || n == 0 || batch.product() == 0) return;
+  constexpr bool kMayMerge = kOnDevice || kWideSums<T>;
+  for (int axis = batch.count - 1;
+       kMayMerge && axis >= 0 && c.batch_strides[axis] == 0 &&
+       a.batch_strides[axis] == k * a.col_stride && b.batch_strides[axis] == k * b.row_stride;
+       --axis) {
+    k *= batch[axis];
+    batch.count = axis;
+  }
+  if constexpr (kWideSums<T>) {
+    int64_t sums = m * n;
+    bool is_sum = false;
+    for (int axis = 0; axis < batch.count; ++axis) {
+      if (c.batch_strides[axis] != 0) sums *= batch[axis];
+      is_sum = is_sum || (c.batch_strides[axis] == 0 && batch[axis] > 1);
+    }
+    if (is_sum) {
+      WorkspaceScope scope(context);
+      auto* const result = static_cast<T*>(c.data);
+      auto* const wide = context.workspace->take<float>(sums);
+      c.data = wide;
+      looped_matmul<T, float>(context, c, a, b, batch, m, n, k, variant);
+      return convert(context, result, wide, sums);
+    }
+  }
+  looped_matmul<T, T>(context, c, a, b, batch, m, n, k, variant);
 }
 
 // NumPy's rules: a vector on the left is a row, one on the right a column, and that axis is left
@@ -97,6 +138,20 @@ struct Problem {
     result = batch;
     if (!a_vector) result.push(m);
     if (!b_vector) result.push(n);
+  }
+
+  // So that how a sum over the batch runs depends on shapes alone.
+  template <class T>
+  void make_contiguous(Context& context) {
+    for (Tensor* t : {&a, &b}) {
+      t->data = const_cast<T*>(contiguous<T>(context, *t));
+      t->contiguous = true;
+      int64_t stride = 1;
+      for (int axis = t->shape.count - 1; axis >= 0; --axis) {
+        t->strides[axis] = stride;
+        stride *= t->shape[axis];
+      }
+    }
   }
 
   Operand left() const { return operand(a, transpose_a); }   // (m, k)
@@ -172,9 +227,8 @@ py::object backward(py::handle grad_output, py::handle a, py::handle b, bool tra
   constexpr const char* kOp = "matmul_backward";
   CallContext context;
   const Wanted wanted(wrt, {"a", "b"}, 3, kOp);
-  const Problem p(a, b, transpose_a, transpose_b, kOp);
+  Problem p(a, b, transpose_a, transpose_b, kOp);
   const Tensor dc = read_grad_output(*context, p.a, grad_output, p.result, kOp);
-  const Operand left = p.left(), right = p.right();
 
   Tensor results[2];
   const auto make = [&](int input, const Tensor& of, bool vector) {
@@ -187,6 +241,8 @@ py::object backward(py::handle grad_output, py::handle a, py::handle b, bool tra
 
   with_any_float(p.a.dtype, [&](auto t) {
     using T = decltype(t);
+    if (kWideSums<T> && p.batch.count > 0) p.make_contiguous<T>(*context);
+    const Operand left = p.left(), right = p.right();
     const Operand grad = p.product(const_cast<T*>(contiguous<T>(*context, dc)));
     const Operand da = p.gradient(results[0].data, p.a), db = p.gradient(results[1].data, p.b);
     run(2 * p.nanoseconds(), [&] {

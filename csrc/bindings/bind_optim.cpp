@@ -45,9 +45,11 @@ void bind_optim(py::module_& m) {
   m.def(
       "sgd_step",
       [](py::handle params, py::handle grads, py::handle momentum_buffers, double momentum,
-         double dampening, double weight_decay, bool nesterov, bool maximize, StepBuffer& state) {
+         double dampening, double weight_decay, bool nesterov, bool maximize, StepBuffer& state,
+         py::handle rounded) {
         CallContext context;
-        OptimTensors tensors("sgd_step", params, grads, momentum_buffers);
+        OptimTensors tensors("sgd_step", params, grads, momentum_buffers, py::none(), py::none(),
+                             rounded);
         const StepState* where = current(*context, state);
         const SgdOptions options{momentum, dampening, weight_decay, nesterov, maximize};
         with_float(tensors.dtype(), [&](auto t) {
@@ -58,14 +60,14 @@ void bind_optim(py::module_& m) {
       },
       py::arg("params"), py::arg("grads"), py::arg("momentum_buffers"), py::arg("momentum"),
       py::arg("dampening"), py::arg("weight_decay"), py::arg("nesterov"), py::arg("maximize"),
-      py::arg("state"));
+      py::arg("state"), py::arg("rounded") = py::none());
   m.def(
       "adam_step",
       [](py::handle params, py::handle grads, py::handle means, py::handle squares,
          py::handle max_squares, double beta1, double beta2, double eps, double weight_decay,
-         bool decoupled, bool maximize, StepBuffer& state) {
+         bool decoupled, bool maximize, StepBuffer& state, py::handle rounded) {
         CallContext context;
-        OptimTensors tensors("adam_step", params, grads, means, squares, max_squares);
+        OptimTensors tensors("adam_step", params, grads, means, squares, max_squares, rounded);
         const StepState* where = current(*context, state);
         const AdamOptions options{
             beta1, beta2, eps, weight_decay, decoupled, !max_squares.is_none(), maximize};
@@ -77,7 +79,8 @@ void bind_optim(py::module_& m) {
       },
       py::arg("params"), py::arg("grads"), py::arg("means"), py::arg("squares"),
       py::arg("max_squares"), py::arg("beta1"), py::arg("beta2"), py::arg("eps"),
-      py::arg("weight_decay"), py::arg("decoupled"), py::arg("maximize"), py::arg("state"));
+      py::arg("weight_decay"), py::arg("decoupled"), py::arg("maximize"), py::arg("state"),
+      py::arg("rounded") = py::none());
   m.def(
       "clip_scale",
       [](py::handle grads, double max_norm, double norm_type, StepBuffer& state) {

@@ -11,11 +11,13 @@ namespace tilegrad::TILEGRAD_BACKEND {
 // Each argument is a list of arrays of one length, or None for buffers that an op does not use.
 class OptimTensors {
  public:
+  // rounded: the bfloat16 parameters that `params` are the masters of, None for each other one.
   OptimTensors(const char* op, py::handle params, py::handle grads, py::handle first = py::none(),
-               py::handle second = py::none(), py::handle third = py::none()) {
+               py::handle second = py::none(), py::handle third = py::none(),
+               py::handle rounded = py::none()) {
     const py::list gradients = py::cast<py::list>(grads);
     const size_t count = gradients.size();
-    for (py::handle list : {params, first, second, third}) {
+    for (py::handle list : {params, first, second, third, rounded}) {
       check(list.is_none() || py::len(list) == count,
             "{}: every list must hold one array a gradient, {}; got {}", op, count,
             list.is_none() ? 0 : py::len(list));
@@ -28,22 +30,30 @@ class OptimTensors {
                  "{}: gradients must be C-contiguous and share one dtype, {}; got {}", op,
                  dtype_name(dtype_), dtype_name(grad.dtype));
       owners_.push_back(grad.owner);
-      const auto writable = [&](py::handle list) -> void* {
-        if (list.is_none()) return nullptr;
-        const py::object item = list[py::int_(i)];
-        const Tensor tensor = make_result(item, grad.shape, dtype_, op, {});
+      const auto writable = [&](py::handle item, DType dtype) -> void* {
+        const Tensor tensor = make_result(item, grad.shape, dtype, op, {});
         owners_.push_back(tensor.owner);
         return tensor.data;
       };
-      void* const w = writable(params);
-      void* const m = writable(first);
-      void* const v = writable(second);
-      void* const u = writable(third);
+      const auto buffer = [&](py::handle list) {
+        return list.is_none() ? nullptr : writable(list[py::int_(i)], dtype_);
+      };
+      void* const w = buffer(params);
+      void* const m = buffer(first);
+      void* const v = buffer(second);
+      void* const u = buffer(third);
+      bfloat16* half = nullptr;
+      if (const py::object item = item_of(rounded, i); !item.is_none()) {
+        check_type(dtype_ == DType::float32,
+                   "{}: gradients of bfloat16 parameters must have dtype float32; got {}", op,
+                   dtype_name(dtype_));
+        half = static_cast<bfloat16*>(writable(item, DType::bfloat16));
+      }
       elements_ += grad.size();
       with_float(dtype_, [&](auto t) {
         using T = decltype(t);
         list<T>().push_back({static_cast<T*>(w), grad.as<const T>(), static_cast<T*>(m),
-                             static_cast<T*>(v), static_cast<T*>(u), grad.size()});
+                             static_cast<T*>(v), static_cast<T*>(u), grad.size(), half});
       });
     }
   }
@@ -62,6 +72,10 @@ class OptimTensors {
   }
 
  private:
+  static py::object item_of(py::handle list, size_t i) {
+    return list.is_none() ? py::none() : py::object(list[py::int_(i)]);
+  }
+
   DType dtype_ = DType::float32;
   int place_ = kFirstPlace;
   int64_t elements_ = 0;

@@ -1,13 +1,27 @@
 // SPDX-License-Identifier: MIT
 // Copies: strided arrays in C order, one value everywhere.
 #include <algorithm>
+#include <bit>
+#include <cmath>
+#include <type_traits>
 
 #include "../ops.hpp"
+#include "bfloat16.hpp"
 
 namespace tilegrad::cpu {
 namespace {
 
 constexpr int kMaxAxes = 32;
+
+// A float that rounds to 16 bits as the double does: rounded to odd, it still tells on which side
+// of a tie the double lies.
+float round_to_odd(double value) {
+  const auto nearest = static_cast<float>(value);
+  if (static_cast<double>(nearest) == value || std::isnan(value)) return nearest;
+  uint32_t bits = std::bit_cast<uint32_t>(nearest);
+  if (std::fabs(static_cast<double>(nearest)) > std::fabs(value)) --bits;
+  return std::bit_cast<float>(bits | 1u);
+}
 
 }  // namespace
 
@@ -38,16 +52,22 @@ void pack(Context&, T* y, const T* x, const StridedShape& shape) {
 
 template <class T>
 void fill(Context&, T* y, int64_t n, double value) {
-  std::fill_n(y, n, static_cast<T>(value));
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    std::fill_n(y, n, rounded(round_to_odd(value)));
+  } else {
+    std::fill_n(y, n, static_cast<T>(value));
+  }
 }
 
 template void pack(Context&, float*, const float*, const StridedShape&);
 template void pack(Context&, double*, const double*, const StridedShape&);
+template void pack(Context&, bfloat16*, const bfloat16*, const StridedShape&);
 template void pack(Context&, uint8_t*, const uint8_t*, const StridedShape&);
 template void pack(Context&, uint16_t*, const uint16_t*, const StridedShape&);
 template void pack(Context&, uint32_t*, const uint32_t*, const StridedShape&);
 template void pack(Context&, uint64_t*, const uint64_t*, const StridedShape&);
 template void fill(Context&, float*, int64_t, double);
 template void fill(Context&, double*, int64_t, double);
+template void fill(Context&, bfloat16*, int64_t, double);
 
 }  // namespace tilegrad::cpu

@@ -22,11 +22,12 @@ struct UpdateRule {
   // Updates elements [begin, begin + n) of a tensor by the n gradients at `grad`.
   void operator()(const OptimTensor<T>& tensor, int64_t begin, int64_t n, const T* grad) const {
     const auto at = [begin](T* p) { return p == nullptr ? nullptr : p + begin; };
+    uint16_t* const rounded = tensor.rounded == nullptr ? nullptr : &tensor.rounded[begin].bits;
     if (is_adam) {
-      kernel.adam(at(tensor.data), grad, at(tensor.first), at(tensor.second), at(tensor.third), n,
-                  adam);
+      kernel.adam(at(tensor.data), rounded, grad, at(tensor.first), at(tensor.second),
+                  at(tensor.third), n, adam);
     } else {
-      kernel.sgd(at(tensor.data), grad, at(tensor.first), n, sgd);
+      kernel.sgd(at(tensor.data), rounded, grad, at(tensor.first), n, sgd);
     }
   }
 };

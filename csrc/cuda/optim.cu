@@ -6,8 +6,8 @@
 //              takes chunks, grid-stride, and a thread a packet of 16 bytes at a time. A norm takes
 //              two passes: a double sum for each chunk, then one block over the chunks in order.
 // Memory:      coalesced (an unaligned sector: up to 4 requests). Elements read + written: Adam
-//              4 + 3, SGD 2 + 1 or with momentum 3 + 2, norms 1 + 0. Scalars come from StepState on
-//              the device, so that a captured graph sees their values of today.
+//              4 + 3, SGD 2 + 1 or with momentum 3 + 2, norms 1 + 0; a parameter of 16 bits beside
+//              its master 1 + 1 half ones. Scalars come from StepState on the device.
 // Source:      torch.optim.SGD, Adam, AdamW (foreach=False); Kingma and Ba, arXiv:1412.6980;
 //              Loshchilov and Hutter, arXiv:1711.05101; Reddi et al., arXiv:1904.09237.
 #include "../ops.hpp"
@@ -24,7 +24,7 @@ __device__ inline double gradient_factor(const StepState& state, bool maximize) 
   return maximize ? -state.grad_scale : state.grad_scale;
 }
 
-template <class T>
+template <bool kMasters, class T>
 __global__ void __launch_bounds__(kThreads)
     sgd_step_kernel(const __grid_constant__ TensorList<T> list, SgdOptions options,
                     const StepState* state) {
@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t c = blockIdx.x; c < chunks; c += gridDim.x) {
     const OptimTensor<T> chunk = chunk_of(list, c);
     for_chunk_slots(chunk, [&](Slot<T> slot) {
-      Packet<T> w = slot.load(chunk.data);
+      Packet<T> w = load_values<kMasters>(slot, chunk);
       Packet<T> g = slot.load(chunk.grad);
       Packet<T> v = {};
       if (has_momentum && !first_step) v = slot.load(chunk.first);
@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kThreads)
         w.at[j] = fma(step, minus_rate, w.at[j]);
       }
       if (has_momentum) slot.store(chunk.first, v);
-      slot.store(chunk.data, w);
+      store_values<kMasters>(slot, chunk, w);
     });
   }
 }
@@ -84,7 +84,7 @@ __device__ inline AdamConstants<T> adam_constants(const AdamOptions& options,
           static_cast<T>(-(rate / correction1))};
 }
 
-template <class T>
+template <bool kMasters, class T>
 __global__ void __launch_bounds__(kThreads, 2)
     adam_step_kernel(const __grid_constant__ TensorList<T> list, AdamOptions options,
                      const StepState* state) {
@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   for (int64_t i = blockIdx.x; i < chunks; i += gridDim.x) {
     const OptimTensor<T> chunk = chunk_of(list, i);
     for_chunk_slots(chunk, [&](Slot<T> slot) {
-      Packet<T> w = slot.load(chunk.data);
+      Packet<T> w = load_values<kMasters>(slot, chunk);
       Packet<T> g = slot.load(chunk.grad);
       Packet<T> m = slot.load(chunk.first);
       Packet<T> v = slot.load(chunk.second);
@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(kThreads, 2)
         const T denominator = sqrt(v.at[j]) / c.sqrt_correction2 + c.eps;
         w.at[j] += c.minus_step_size * m.at[j] / denominator;
       }
-      slot.store(chunk.data, w);
+      store_values<kMasters>(slot, chunk, w);
     });
   }
 }
@@ -192,8 +192,10 @@ template <class T>
 void sgd_step(Context& context, const OptimTensor<T>* tensors, int64_t count,
               const SgdOptions& options, const StepState* state) {
   for_lists(tensors, count, [&](const TensorList<T>& list, int64_t chunks) {
-    launch(sgd_step_kernel<T>, blocks_for(chunks, 1), kThreads, 0, stream_of(context), list,
-           options, state);
+    visit_masters(list, [&](auto masters) {
+      launch(sgd_step_kernel<masters.value, T>, blocks_for(chunks, 1), kThreads, 0,
+             stream_of(context), list, options, state);
+    });
   });
 }
 
@@ -201,8 +203,10 @@ template <class T>
 void adam_step(Context& context, const OptimTensor<T>* tensors, int64_t count,
                const AdamOptions& options, const StepState* state) {
   for_lists(tensors, count, [&](const TensorList<T>& list, int64_t chunks) {
-    launch(adam_step_kernel<T>, blocks_for(chunks, 1), kThreads, 0, stream_of(context), list,
-           options, state);
+    visit_masters(list, [&](auto masters) {
+      launch(adam_step_kernel<masters.value, T>, blocks_for(chunks, 1), kThreads, 0,
+             stream_of(context), list, options, state);
+    });
   });
 }
 

@@ -45,6 +45,7 @@ class Slot {
         whole_(aligned && first + kPacket<T> <= n),
         spread_(spread) {}
 
+  __device__ bool whole() const { return whole_; }
   __device__ int64_t index(int j) const { return first_ + j * (spread_ ? kWarpSize : 1); }
 
   // Elements from n on are zero.

@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tilegrad.array import _CODES, _numpy_dtype
 from tilegrad.array import Array as DeviceArray
 
 Array: TypeAlias = NDArray[Any]
@@ -31,7 +32,7 @@ _KEY, _CHECK = "tilegrad", "tilegrad.crc32"
 _MARK = f'"{_CHECK}": "'  # far from the key: what damages one leaves the other
 _DTYPES = {"float32": "F32", "float64": "F64", "int64": "I64", "int32": "I32", "uint8": "U8",
            "int8": "I8", "int16": "I16", "uint16": "U16", "uint32": "U32", "uint64": "U64",
-           "bool": "BOOL", "float16": "F16"}  # fmt: skip
+           "bool": "BOOL", "float16": "F16", "bfloat16": "BF16"}  # fmt: skip
 
 
 def import_safetensors(op: str) -> Any:
@@ -91,10 +92,14 @@ def decode(value: Any, tensors: Mapping[str, Array]) -> Any:
         return tensors[value["$tensor"]]
     if "$scalar" in value:
         name, number = value["$scalar"]
-        return np.dtype(name).type(number)
+        return _dtype(name).type(number)
     if "$tuple" in value:
         return tuple(decode(v, tensors) for v in value["$tuple"])
     return {key: decode(v, tensors) for key, v in value.items()}
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    return _numpy_dtype(_CODES[name]) if name == "bfloat16" else np.dtype(name)
 
 
 def _describe(tensor: Array) -> dict[str, Any]:
@@ -147,6 +152,18 @@ def write(path: Path, tensors: Mapping[str, Array], state: Mapping[str, Any]) ->
             os.close(descriptor)
 
 
+def _read_bfloat16(package: Any, path: Path) -> dict[str, Array]:
+    """Return the tensors of bfloat16, which not every version of safetensors gives to NumPy."""
+    dtype = _dtype("bfloat16")
+    with open(path, "rb") as file:
+        content = package.deserialize(file.read())
+    return {
+        name: np.frombuffer(tensor["data"], dtype).reshape(tensor["shape"]).copy()
+        for name, tensor in content
+        if tensor["dtype"] == "BF16"
+    }
+
+
 def read(path: Path) -> tuple[dict[str, Array], dict[str, Any] | None]:
     """Return the tensors and the checked state; None for a file that ``save`` did not write."""
     package = import_safetensors("load")
@@ -155,11 +172,15 @@ def read(path: Path) -> tuple[dict[str, Array], dict[str, Any] | None]:
     try:
         with package.safe_open(os.fspath(path), framework="numpy") as file:
             metadata = file.metadata() or {}
-            for name in file.keys():  # noqa: SIM118  not a mapping
-                kind = file.get_slice(name).get_dtype()
+            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+            for name, kind in kinds.items():
                 if kind not in _DTYPES.values():
                     raise ValueError(f"{name} has dtype {kind}, which NumPy does not have")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {
+                name: file.get_tensor(name) for name, kind in kinds.items() if kind != "BF16"
+            }
+        if len(tensors) < len(kinds):
+            tensors.update(_read_bfloat16(package, path))
     except package.SafetensorError as error:
         raise ValueError(f"it is no whole safetensors file; {error}") from error
     if _KEY not in metadata and not any(_MARK in text for text in metadata.values()):

@@ -212,6 +212,7 @@ def adam_step(
     decoupled: bool,
     maximize: bool,
     state: StepState,
+    rounded: typing.Any = None,
 ) -> None: ...
 def clip_scale(
     grads: typing.Any,
@@ -397,6 +398,7 @@ def sgd_step(
     nesterov: bool,
     maximize: bool,
     state: StepState,
+    rounded: typing.Any = None,
 ) -> None: ...
 def sigmoid(input: typing.Any, out: typing.Any) -> typing.Any: ...
 def sigmoid_backward(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // DLPack in and out: memory is shared, never copied, and the streams of both sides are ordered.
-#include "dlpack.hpp"
+#include "../dlpack.hpp"
 
 #include <array>
 #include <memory>
@@ -23,40 +23,6 @@ constexpr Row kTypes[] = {
     {DType::uint16, dlpack::kUInt, 16},     {DType::uint32, dlpack::kUInt, 32},
     {DType::uint64, dlpack::kUInt, 64},
 };
-
-// Calls a managed tensor's deleter when Python forgets it.
-template <class M>
-void release(PyObject* capsule) {
-  auto* managed = static_cast<M*>(PyCapsule_GetPointer(capsule, nullptr));
-  if (managed->deleter != nullptr) managed->deleter(managed);
-}
-
-template <class M>
-py::object own(M* managed) {
-  PyObject* owner = PyCapsule_New(managed, nullptr, &release<M>);
-  if (owner == nullptr) throw py::error_already_set();
-  return py::reinterpret_steal<py::object>(owner);
-}
-
-// Takes the tensor out of a capsule, which may happen once.
-template <class M>
-M* consume(PyObject* capsule, const char* name, const char* used_name) {
-  auto* managed = static_cast<M*>(PyCapsule_GetPointer(capsule, name));
-  if (managed == nullptr || PyCapsule_SetName(capsule, used_name) != 0) {
-    throw py::error_already_set();
-  }
-  return managed;
-}
-
-py::object call_dlpack(py::handle object, const py::object& stream) {
-  const py::object method = object.attr("__dlpack__");
-  try {
-    return method(py::arg("stream") = stream, py::arg("max_version") = py::make_tuple(1, 0));
-  } catch (py::error_already_set& error) {
-    if (!error.matches(PyExc_TypeError)) throw;
-    return method(py::arg("stream") = stream);  // written before DLPack 1
-  }
-}
 
 // What keeps an exported tensor's sizes and its Array alive.
 template <class M>
@@ -136,31 +102,12 @@ Tensor import_dlpack(py::handle object, const char* op, const char* name, bool* 
     const py::object stream = py::int_(reinterpret_cast<intptr_t>(current_stream(place)));
 #endif
     (void)place;
-    made = call_dlpack(object, stream);
+    made = dlpack::capsule_of(object, stream);
     capsule = made.ptr();
   }
-  py::object owner;
-  dlpack::Tensor from;
-  *read_only = false;
-  if (PyCapsule_IsValid(capsule, dlpack::kVersionedName) != 0) {
-    auto* managed = consume<dlpack::ManagedVersioned>(capsule, dlpack::kVersionedName,
-                                                      dlpack::kUsedVersionedName);
-    owner = own(managed);
-    check_type(managed->major == 1, "{}: {} has DLPack version {}; this reads version 1", op, name,
-               managed->major);
-    *read_only = (managed->flags & dlpack::kReadOnly) != 0;
-    from = managed->tensor;
-  } else {
-    check_type(PyCapsule_IsValid(capsule, dlpack::kName) != 0,
-               "{}: {} must be a DLPack capsule that nobody has consumed; got one named {}", op,
-               name,
-               PyCapsule_CheckExact(capsule) && PyCapsule_GetName(capsule) != nullptr
-                   ? PyCapsule_GetName(capsule)
-                   : "nothing");
-    auto* managed = consume<dlpack::Managed>(capsule, dlpack::kName, dlpack::kUsedName);
-    owner = own(managed);
-    from = managed->tensor;
-  }
+  const dlpack::Taken taken = dlpack::take(capsule, op, name);
+  const dlpack::Tensor& from = taken.tensor;
+  *read_only = taken.read_only;
   Tensor tensor;
 #ifdef TILEGRAD_SIM
   check_type(from.device.type == dlpack::kCpu, "{}: {} must be in host memory; got device type {}",
@@ -191,7 +138,7 @@ Tensor import_dlpack(py::handle object, const char* op, const char* name, bool* 
     if (tensor.shape[axis] != 1 && stride != packed[axis]) tensor.contiguous = false;
   }
   tensor.contiguous = tensor.contiguous || expected == 0;
-  tensor.owner = owner;
+  tensor.owner = taken.owner;
   return tensor;
 }
 

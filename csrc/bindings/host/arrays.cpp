@@ -8,6 +8,7 @@
 
 #include "../../cpu/parallel.hpp"
 #include "../arrays.hpp"
+#include "bfloat16.hpp"
 #include "pool.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
@@ -26,6 +27,7 @@ DType dtype_of(const py::dtype& dtype) {
     default:
       break;
   }
+  if (is_bfloat16(dtype)) return DType::bfloat16;
   const bool is_signed = dtype.kind() == 'i';
   if (!is_signed && dtype.kind() != 'u') return DType::other;
   switch (dtype.itemsize()) {
@@ -40,7 +42,8 @@ DType dtype_of(const py::dtype& dtype) {
   }
 }
 
-py::dtype numpy_dtype(DType dtype) {
+py::dtype numpy_dtype(DType dtype, const char* op) {
+  if (dtype == DType::bfloat16) return bfloat16_dtype(op);
   return dtype == DType::float64 ? py::dtype::of<double>() : py::dtype::of<float>();
 }
 
@@ -72,6 +75,12 @@ py::object to_ndarray(py::handle object, const char* op, const char* name) {
   try {
     return numpy.attr("from_dlpack")(object);
   } catch (py::error_already_set& error) {
+    // NumPy knows no bfloat16. What fails for another reason fails once more.
+    try {
+      const py::object array = bfloat16_from_dlpack(object, op, name);
+      if (array) return array;
+    } catch (py::error_already_set&) {
+    }
     throw TypeError(format("{}: {} could not be read through DLPack: {}", op, name,
                            py::str(error.value()).cast<std::string>()));
   }
@@ -167,7 +176,8 @@ Tensor empty(const Dims& shape, DType dtype, const char* op) {
   check_size(shape, op);
   std::vector<py::ssize_t> sizes(shape.value, shape.value + shape.count);
   const size_t bytes = static_cast<size_t>(shape.product() * item_size(dtype));
-  if (bytes < HostPool::kSmallest) return view(py::array(numpy_dtype(dtype), sizes), op, "result");
+  if (bytes < HostPool::kSmallest)
+    return view(py::array(numpy_dtype(dtype, op), sizes), op, "result");
   void* data = HostPool::instance().take(bytes);
   struct Block {
     void* data;
@@ -178,7 +188,7 @@ Tensor empty(const Dims& shape, DType dtype, const char* op) {
     HostPool::instance().give(block->data, block->bytes);
     delete block;
   });
-  return view(py::array(numpy_dtype(dtype), sizes, data, base), op, "result");
+  return view(py::array(numpy_dtype(dtype, op), sizes, data, base), op, "result");
 }
 
 Tensor make_result(py::handle out, const Dims& shape, DType dtype, const char* op,

@@ -2,11 +2,12 @@
 // What bindings must know of the cpu backend at compile time, and the context of a call there.
 #pragma once
 
+#include "../../cpu/matmul_bfloat16.hpp"
 #include "../../ops.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
 
-inline constexpr bool kHasBfloat16 = false;
+inline constexpr bool kHasBfloat16 = true;
 inline constexpr bool kHasFloat16 = false;
 inline constexpr bool kOnDevice = false;  // arrays lie where only kernels reach them
 inline constexpr int kFirstPlace = 0;     // there is one place

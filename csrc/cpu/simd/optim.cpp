@@ -5,7 +5,8 @@
 //              multiply-adds included: SGD gives torch's bits. So does Adam but for the root,
 //              which is correctly rounded here and in torch now and then 1 ulp off.
 // Parallelism: one vector of elements at a time; Adam is bound by its root and two divisions.
-// Memory:      elements read + written: Adam 4 + 3, SGD 2 + 1 or with momentum 3 + 2, norms 1 + 0.
+// Memory:      elements read + written: Adam 4 + 3, SGD 2 + 1 or with momentum 3 + 2, norms 1 + 0;
+//              a parameter of 16 bits beside its master 1 + 1 half elements more.
 // Source:      torch.optim.SGD, Adam, AdamW (foreach=False); Kingma and Ba, arXiv:1412.6980;
 //              Loshchilov and Hutter, arXiv:1711.05101; Reddi et al., arXiv:1904.09237.
 #include "optim.hpp"
@@ -42,12 +43,69 @@ TILEGRAD_INLINE void for_slots(int64_t n, F f) {
   if (i < n) f(Slot<T>{i, static_cast<int>(n - i)});
 }
 
+// The values of a parameter that is trained as it is.
 template <class T>
-void sgd_kernel(T* w, const T* grad, T* momentum, int64_t n, const SgdConstants<T>& constants) {
+struct Plain {
+  T* w;
+  TILEGRAD_INLINE Vec<T> load(Slot<T> slot) const { return slot.load(w); }
+  TILEGRAD_INLINE void store(Slot<T> slot, Vec<T> v) const { slot.store(w, v); }
+};
+
+// Those of a parameter of bfloat16: its master, but what was written to the parameter since the
+// last update counts for more.
+class Master {
+ public:
+  TILEGRAD_INLINE Master(float* w, uint16_t* rounded) : w_(w), rounded_(rounded) {}
+
+  TILEGRAD_INLINE Vec<float> load(Slot<float> slot) const {
+    const Vec<float> master = slot.load(w_);
+    Halves halves = {};
+    if (slot.count == Vec<float>::kSize) {
+      __builtin_memcpy(&halves, rounded_ + slot.begin, sizeof(halves));
+    } else {
+      __builtin_memcpy(&halves, rounded_ + slot.begin, bytes(slot));
+    }
+    const Words now = __builtin_convertvector(halves, Words) << 16;
+    return Vec<float>::from_bits(
+        (native::I32)(now == round(master) ? (Words)master.to_bits() : now));
+  }
+
+  TILEGRAD_INLINE void store(Slot<float> slot, Vec<float> v) const {
+    slot.store(w_, v);
+    const Halves halves = __builtin_convertvector(round(v) >> 16, Halves);
+    if (slot.count == Vec<float>::kSize) {
+      __builtin_memcpy(rounded_ + slot.begin, &halves, sizeof(halves));
+    } else {
+      __builtin_memcpy(rounded_ + slot.begin, &halves, bytes(slot));
+    }
+  }
+
+ private:
+  using Words [[gnu::vector_size(native::kVectorBytes)]] = uint32_t;
+  using Halves [[gnu::vector_size(native::kVectorBytes / 2)]] = uint16_t;
+
+  static TILEGRAD_INLINE size_t bytes(Slot<float> slot) {
+    return static_cast<size_t>(slot.count) * sizeof(uint16_t);
+  }
+
+  // To the nearest bfloat16, ties to even, in the upper half of each lane. NaN stays NaN.
+  static TILEGRAD_INLINE Words round(Vec<float> v) {
+    const Words bits = (Words)v.to_bits();
+    const Words nearest = bits + 0x7fff + (bits >> 16 & 1);
+    return ((bits & 0x7fffffff) > 0x7f800000 ? bits | 0x400000 : nearest) & 0xffff0000;
+  }
+
+  float* w_;
+  uint16_t* rounded_;
+};
+
+template <class T, class Values>
+TILEGRAD_INLINE void sgd_pass(Values w, const T* grad, T* momentum, int64_t n,
+                              const SgdConstants<T>& constants) {
   using V = Vec<T>;
   const SgdConstants<T> c = constants;  // a copy: stores to T* cannot change it
   for_slots<T>(n, [&](Slot<T> slot) {
-    const V data = slot.load(w);
+    const V data = w.load(slot);
     V g = slot.load(grad) * V(c.gradient_factor);
     if (c.has_weight_decay) g = fma(data, V(c.weight_decay), g);
     if (c.has_momentum) {
@@ -58,20 +116,29 @@ void sgd_kernel(T* w, const T* grad, T* momentum, int64_t n, const SgdConstants<
       slot.store(momentum, v);
       g = c.nesterov ? fma(v, V(c.momentum), g) : v;
     }
-    slot.store(w, fma(g, V(c.minus_learning_rate), data));
+    w.store(slot, fma(g, V(c.minus_learning_rate), data));
   });
 }
 
 template <class T>
-void adam_kernel(T* w, const T* grad, T* first, T* second, T* third, int64_t n,
-                 const AdamConstants<T>& constants) {
+void sgd_kernel(T* w, uint16_t* rounded, const T* grad, T* momentum, int64_t n,
+                const SgdConstants<T>& constants) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (rounded != nullptr) return sgd_pass(Master(w, rounded), grad, momentum, n, constants);
+  }
+  sgd_pass(Plain<T>{w}, grad, momentum, n, constants);
+}
+
+template <class T, class Values>
+TILEGRAD_INLINE void adam_pass(Values w, const T* grad, T* first, T* second, T* third, int64_t n,
+                               const AdamConstants<T>& constants) {
   using V = Vec<T>;
   const AdamConstants<T> c = constants;
   // torch.lerp starts from the nearer end, so that both ends are exact.
   const bool from_m = c.one_minus_beta1 < T(0.5);
   const V lerp_weight = from_m ? c.one_minus_beta1 : c.one_minus_beta1 - T(1);
   for_slots<T>(n, [&](Slot<T> slot) {
-    const V data = slot.load(w) * V(c.data_factor);
+    const V data = w.load(slot) * V(c.data_factor);
     V g = slot.load(grad) * V(c.gradient_factor);
     if (c.has_weight_decay) g = fma(data, V(c.weight_decay), g);
     V m = slot.load(first);
@@ -84,8 +151,19 @@ void adam_kernel(T* w, const T* grad, T* first, T* second, T* third, int64_t n,
       slot.store(third, v);
     }
     const V denominator = sqrt(v) / V(c.sqrt_correction2) + V(c.eps);
-    slot.store(w, data + V(c.minus_step_size) * m / denominator);
+    w.store(slot, data + V(c.minus_step_size) * m / denominator);
   });
+}
+
+template <class T>
+void adam_kernel(T* w, uint16_t* rounded, const T* grad, T* first, T* second, T* third, int64_t n,
+                 const AdamConstants<T>& constants) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (rounded != nullptr) {
+      return adam_pass(Master(w, rounded), grad, first, second, third, n, constants);
+    }
+  }
+  adam_pass(Plain<T>{w}, grad, first, second, third, n, constants);
 }
 
 template <class T>

@@ -26,10 +26,13 @@ struct AdamConstants {
   bool has_weight_decay, amsgrad;
 };
 
+// rounded: the bits of bfloat16 that w is the master of, or null; always null for double.
 template <class T>
 struct OptimKernels {
-  void (*sgd)(T* w, const T* grad, T* momentum, int64_t n, const SgdConstants<T>&);
-  void (*adam)(T* w, const T* grad, T* m, T* v, T* v_max, int64_t n, const AdamConstants<T>&);
+  void (*sgd)(T* w, uint16_t* rounded, const T* grad, T* momentum, int64_t n,
+              const SgdConstants<T>&);
+  void (*adam)(T* w, uint16_t* rounded, const T* grad, T* m, T* v, T* v_max, int64_t n,
+               const AdamConstants<T>&);
   void (*scale)(T* x, int64_t n, T factor);
   // Over |x|, in double: NaN where an element is.
   double (*sum)(const T* x, int64_t n);

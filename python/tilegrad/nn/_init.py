@@ -9,14 +9,17 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from tilegrad import _cpu, _random
+from tilegrad.array import _CODES, _numpy_dtype
 from tilegrad.nn.module import Array
 
 
 def uniform(shape: tuple[int, ...], low: float, high: float, dtype: DTypeLike) -> Array:
-    """Return values of U(low, high), float32 or float64."""
-    kind = np.dtype(dtype)
-    if kind not in (np.float32, np.float64):
-        raise TypeError(f"parameters must be float32 or float64; got {kind}")
+    """Return values of U(low, high): float32, float64, or bfloat16, which are float32's rounded."""
+    by_name = isinstance(dtype, str) and dtype == "bfloat16"  # NumPy may not know the name
+    kind = _numpy_dtype(_CODES["bfloat16"]) if by_name else np.dtype(dtype)
+    is_bfloat16 = kind.name == "bfloat16"
+    if not is_bfloat16 and kind not in (np.float32, np.float64):
+        raise TypeError(f"parameters must be float32, float64 or bfloat16; got {kind}")
     seed, offset = _random.take(math.prod(shape))
     values: Array = _cpu.random_uniform(shape, kind == np.float64, low, high, seed, offset)
-    return values
+    return values.astype(kind) if is_bfloat16 else values

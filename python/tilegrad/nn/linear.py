@@ -45,10 +45,13 @@ class Linear(Module):
         bias: Whether to add b.
         activation: Name of f, such as "relu" or "gelu_tanh"; None is the identity.
         activation_args: Options of f, such as ``{"negative_slope": 0.1}``.
-        dtype: float32 or float64.
+        dtype: float32, float64 or bfloat16, by name or as ``ml_dtypes.bfloat16``. Of bfloat16
+            are the weights, rounded from those that float32 would start from, the input and the
+            output; the gradients of the weights are float32.
 
     Raises:
         ValueError: A size is below 1, or the activation is unknown.
+        ImportError: bfloat16 without the package ml_dtypes.
 
     Example:
         >>> layer = Linear(2, 1, activation="relu")

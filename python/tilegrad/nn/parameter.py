@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tilegrad import backends
-from tilegrad._makers import asarray, copied, zeros_like
+from tilegrad._makers import asarray, copied, zeros, zeros_like
 from tilegrad.array import Array as DeviceArray
 
 Array: TypeAlias = NDArray[Any]
+_DTYPES = ("float32", "float64", "bfloat16")
 GradReadyHook: TypeAlias = "Callable[[Parameter], None]"
 
 
@@ -30,12 +31,15 @@ class Parameter:
     buffer for the next backward pass: optimisers, recorded training steps and gradient buckets
     rely on the addresses.
 
+    The gradient has the values' dtype; that of bfloat16 values is float32, and the optimiser keeps
+    a float32 master of them in its state.
+
     Args:
-        data: Initial values, float32 or float64, of any shape; they are copied.
+        data: Initial values, float32, float64 or bfloat16, of any shape; they are copied.
         requires_grad: False freezes the parameter: no gradient is computed for it.
 
     Raises:
-        TypeError: ``data`` is not a float32 or float64 array.
+        TypeError: ``data`` is not an array of such a dtype.
 
     Example:
         >>> p = Parameter(np.zeros(3, np.float32))
@@ -48,11 +52,11 @@ class Parameter:
 
     def __init__(self, data: Array, requires_grad: bool = True) -> None:
         is_array = isinstance(data, (np.ndarray, DeviceArray))
-        if not is_array or data.dtype not in (np.float32, np.float64):
-            of = f" of {data.dtype}" if is_array else ""
+        if not is_array or dtype_of(data) not in _DTYPES:
+            of = f" of {dtype_of(data)}" if is_array else ""
             raise TypeError(
-                f"Parameter: data must be a float32 or float64 array; got {type(data).__name__}"
-                f"{of} (call np.asarray with a dtype)"
+                "Parameter: data must be a float32, float64 or bfloat16 array; got "
+                f"{type(data).__name__}{of} (call np.asarray with a dtype)"
             )
         place = backends.place_of_array(data)
         self._data: Array = copied(data, backends.place_name(place))
@@ -72,7 +76,10 @@ class Parameter:
 
     @property
     def grad(self) -> Array | None:
-        """The accumulated gradient, or None where there is none; assigning copies."""
+        """The accumulated gradient, or None where there is none; assigning copies.
+
+        It has the values' dtype; that of bfloat16 values is float32.
+        """
         return self._grad if self._filled else None
 
     @grad.setter
@@ -98,7 +105,7 @@ class Parameter:
     def grad_buffer(self) -> Array:
         """Return the gradient's memory whether or not it holds a gradient now."""
         if self._grad is None:
-            self._grad = zeros_like(self._data)
+            self._grad = wide_zeros(self._data)
         return self._grad
 
     def to(self, device: str) -> Parameter:
@@ -137,7 +144,23 @@ class Parameter:
 
     def __repr__(self) -> str:
         frozen = "" if self.requires_grad else ", requires_grad=False"
-        return f"Parameter(shape={self.shape}, dtype={self.dtype}{frozen})"
+        return f"Parameter(shape={self.shape}, dtype={dtype_of(self._data)}{frozen})"
+
+
+def dtype_of(array: Any) -> str:
+    """Return the name of a dtype, also of bfloat16 where ml_dtypes is missing."""
+    name: str = array.dtype_name if isinstance(array, DeviceArray) else array.dtype.name
+    return name if isinstance(array, DeviceArray) or array.dtype.isnative else str(array.dtype)
+
+
+def wide_zeros(array: Any) -> Array:
+    """Return zeros like an array for what is summed up over steps: float32 where it is bfloat16."""
+    if array.itemsize > 2:
+        result: Array = zeros_like(array)
+        return result
+    place = backends.place_name(backends.place_of_array(array))
+    result = zeros(array.shape, np.float32, device=place)
+    return result
 
 
 def move(parameters: Iterable[Parameter], device: str) -> bool:
@@ -162,8 +185,12 @@ def check_like(buffer: Array, value: ArrayLike, what: str) -> None:
     array: Any = value if isinstance(value, DeviceArray) else np.asarray(value)
     if array.shape != buffer.shape:
         raise ValueError(f"{what}: shape must be {buffer.shape}; got {array.shape}")
-    if array.dtype != buffer.dtype:
-        raise TypeError(f"{what}: dtype must be {buffer.dtype}; got {array.dtype} (call astype)")
+    on_cpu = not isinstance(array, DeviceArray) and not isinstance(buffer, DeviceArray)
+    same = array.dtype == buffer.dtype if on_cpu else dtype_of(array) == dtype_of(buffer)
+    if not same:
+        raise TypeError(
+            f"{what}: dtype must be {dtype_of(buffer)}; got {dtype_of(array)} (call astype)"
+        )
 
 
 def copy_into(buffer: Array, value: Array, what: str) -> None:

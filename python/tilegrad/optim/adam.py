@@ -79,7 +79,7 @@ class Adam(Optimizer):
         beta1, beta2 = group["betas"]
         target.adam_step(
             *batch.operands, beta1, beta2, group["eps"], group["weight_decay"], self._decoupled,
-            group["maximize"], batch.state,
+            group["maximize"], batch.state, **batch.rounded,
         )  # fmt: skip
 
 

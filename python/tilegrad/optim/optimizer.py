@@ -14,30 +14,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilegrad import backends
-from tilegrad._makers import asarray, copied, zeros_like
+from tilegrad._makers import asarray, copied
 from tilegrad.array import Array
-from tilegrad.nn.parameter import Parameter
+from tilegrad.nn.parameter import Parameter, wide_zeros
 
 Group: TypeAlias = dict[str, Any]
 Params: TypeAlias = "Iterable[Parameter] | Iterable[Mapping[str, Any]]"
 Buffers: TypeAlias = "list[NDArray[Any]] | None"
 
 _place = backends.place_of_array
+_MASTER = "master"  # the name in the state of a bfloat16 parameter's float32 values
 
 
 @dataclass
 class Batch:
-    """Parameters that one native call updates: one group, device, dtype and step count."""
+    """Parameters that one native call updates: one group, device, step count, gradients' dtype."""
 
     group: Group
     params: list[Parameter]
     module: Any  # the backend
     state: Any  # the native StepState that the kernels read
     operands: list[Buffers]  # values, gradients, then each buffer's list, or None where unused
+    # The native call's last argument: of each bfloat16 parameter, whose master is among the values,
+    # the parameter itself; None for another. Empty if there is no bfloat16.
+    rounded: dict[str, list[Any]]
 
 
 class Optimizer:
     """Base class. A subclass names its buffers and makes the native call.
+
+    A bfloat16 parameter is trained as float32: its state has a ``master``, which the update works
+    on and then rounds to the parameter. Values that are written to the parameter between updates,
+    in whatever way, replace those of the master, element by element.
 
     Args:
         params: Parameters, or groups ``{"params": [...], "lr": ...}`` whose options override the
@@ -135,28 +143,40 @@ class Optimizer:
                 if has_grad:
                     step = self.state.get(parameter, {}).get("step", 0)
                     place = _place(parameter.data)
-                    key = (i, place, parameter.dtype, step)
+                    key = (i, place, parameter.grad_buffer().dtype, step)
                     batches.setdefault(key, []).append(parameter)
         return [
-            Batch(group, params, module, module.StepState(), self._operands(group, params))
+            self._batch(self.param_groups[i], backends.at(place), params)
             for (i, place, _, _), params in batches.items()
-            for group, module in [(self.param_groups[i], backends.at(place))]
         ]
 
-    def _operands(self, group: Group, params: list[Parameter]) -> list[Buffers]:
+    def _batch(self, group: Group, module: Any, params: list[Parameter]) -> Batch:
         used = self._used_buffers(group)
-        for parameter in params if used else ():
-            state = self.state.setdefault(parameter, {"step": 0})
-            for name in used:
-                if name not in state:
-                    state[name] = zeros_like(parameter.data)
-                elif _place(state[name]) != _place(parameter.data):  # the parameter has moved
-                    state[name] = asarray(state[name], device=parameter.device)
-        operands: list[Buffers] = [[p.data for p in params], [p.grad_buffer() for p in params]]
-        return operands + [
+        rounded: list[Any] = []  # the bfloat16 parameters, None for the others
+        values: list[Any] = []
+        for parameter in params:
+            data = parameter.data
+            is_rounded = data.itemsize == 2
+            names = (_MASTER, *used) if is_rounded else used
+            if names:
+                state = self.state.setdefault(parameter, {"step": 0})
+                for name in names:
+                    # A master of zeros takes over the parameter's values in its first update, as
+                    # any master does with values that are not its own rounded.
+                    if name not in state:
+                        state[name] = wide_zeros(data)
+                    elif _place(state[name]) != _place(data):  # the parameter has moved
+                        state[name] = asarray(state[name], device=parameter.device)
+            values.append(state[_MASTER] if is_rounded else data)
+            rounded.append(data if is_rounded else None)
+        operands: list[Buffers] = [values, [p.grad_buffer() for p in params]]
+        operands += [
             [self.state[p][name] for p in params] if name in used else None
             for name in self._buffer_names
         ]
+        has_rounded = any(data is not None for data in rounded)
+        keywords = {"rounded": rounded} if has_rounded else {}
+        return Batch(group, params, module, module.StepState(), operands, keywords)
 
     def _prepare(self, batch: Batch) -> None:
         """Write what changes from step to step where the kernels read it."""
@@ -242,18 +262,23 @@ class Optimizer:
         if isinstance(step, bool) or not isinstance(step, int) or step < 0:
             raise ValueError(f"{what}: step must be an integer, at least 0; got {step!r}")
         buffers = values.keys() - {"step"}
-        if buffers not in (set(self._buffer_names), set(self._buffer_names[:2])):
-            raise ValueError(
-                f"{what}: buffers must be {list(self._buffer_names)}; got {sorted(buffers)}"
-            )
+        names, legal = self._buffer_names, [self._buffer_names, self._buffer_names[:2]]
+        if parameter.data.itemsize == 2:
+            names = (_MASTER, *names)
+            legal = [(_MASTER, *some) for some in legal]
+            if step == 0:  # no option has needed a buffer yet
+                legal.append((_MASTER,))
+        if buffers not in [set(some) for some in legal]:
+            raise ValueError(f"{what}: buffers must be {list(names)}; got {sorted(buffers)}")
         checked: dict[str, Any] = {"step": step}
-        for key in (name for name in self._buffer_names if name in buffers):  # in a fixed order
+        dtype = parameter.grad_buffer().dtype
+        for key in (name for name in names if name in buffers):  # in a fixed order
             value = values[key]
             if not isinstance(value, (np.ndarray, Array)):
                 raise ValueError(f"{what}: {key} must be an array; got {type(value).__name__}")
-            if value.shape != parameter.shape or value.dtype != parameter.dtype:
+            if value.shape != parameter.shape or value.dtype != dtype:
                 raise ValueError(
-                    f"{what}: {key} must be {parameter.shape} {parameter.dtype}; got "
+                    f"{what}: {key} must be {parameter.shape} {dtype}; got "
                     f"{value.shape} {value.dtype}"
                 )
             checked[key] = copied(value, parameter.device)

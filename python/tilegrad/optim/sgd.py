@@ -78,5 +78,5 @@ class SGD(Optimizer):
         group = batch.group
         target.sgd_step(
             *batch.operands, group["momentum"], group["dampening"], group["weight_decay"],
-            group["nesterov"], group["maximize"], batch.state,
+            group["nesterov"], group["maximize"], batch.state, **batch.rounded,
         )  # fmt: skip
