@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: MIT
 // Optimiser steps, clipping: all tensors as one long vector, cut into tasks of kGrain elements that
 // may begin and end inside a tensor. The kernels are in simd/.
-#include "simd/optim.hpp"
+#include "optim.hpp"
 
 #include <algorithm>
 #include <cmath>
 
-#include "../ops.hpp"
-#include "isa.hpp"
 #include "parallel.hpp"
 
 namespace tilegrad::cpu {
@@ -16,8 +14,6 @@ namespace {
 constexpr int64_t kGrain = 16384;  // also the block of a norm's sums: part of its result
 
 // Estimates of the serial time of an element.
-constexpr double kSgdNanoseconds = 0.3;
-constexpr double kAdamNanoseconds = 0.8;
 constexpr double kNormNanoseconds = 0.1;
 constexpr double kScaleNanoseconds = 0.15;
 
@@ -57,16 +53,6 @@ class Flat {
   int64_t size_ = 0;
 };
 
-template <class T>
-T* at(T* p, int64_t offset) {
-  return p == nullptr ? nullptr : p + offset;
-}
-
-template <class T>
-uint16_t* rounded_at(const OptimTensor<T>& tensor, int64_t offset) {
-  return tensor.rounded == nullptr ? nullptr : &tensor.rounded[offset].bits;
-}
-
 double gradient_factor(const StepState& state, bool maximize) {
   return maximize ? -state.grad_scale : state.grad_scale;
 }
@@ -95,49 +81,56 @@ AdamConstants<T> adam_constants(const AdamOptions& options, const StepState& sta
   };
 }
 
+template <class T>
+void step_all(Context& context, const OptimTensor<T>* tensors, int64_t count,
+              const UpdateRule<T>& rule) {
+  WorkspaceScope scope(context);
+  const Flat<T> flat(context, tensors, count);
+  const double nanoseconds = static_cast<double>(flat.size()) * rule.nanoseconds;
+  parallel_for(context, flat.tasks(), nanoseconds, [&](int64_t task, int) {
+    flat.for_pieces(task, [&](const OptimTensor<T>& tensor, int64_t begin, int64_t n) {
+      rule(tensor, begin, n, tensor.grad + begin);
+    });
+  });
+}
+
 }  // namespace
+
+template <class T>
+UpdateRule<T> update_rule(const SgdOptions& options, const StepState& state) {
+  UpdateRule<T> rule(0.3);
+  rule.sgd = {
+      .gradient_factor = static_cast<T>(gradient_factor(state, options.maximize)),
+      .weight_decay = static_cast<T>(options.weight_decay),
+      .momentum = static_cast<T>(options.momentum),
+      .one_minus_dampening = static_cast<T>(1 - options.dampening),
+      .minus_learning_rate = static_cast<T>(-state.learning_rate),
+      .has_weight_decay = options.weight_decay != 0,
+      .has_momentum = options.momentum != 0,
+      .first_step = state.step == 1,
+      .nesterov = options.nesterov,
+  };
+  return rule;
+}
+
+template <class T>
+UpdateRule<T> update_rule(const AdamOptions& options, const StepState& state) {
+  UpdateRule<T> rule(0.8);
+  rule.is_adam = true;
+  rule.adam = adam_constants<T>(options, state);
+  return rule;
+}
 
 template <class T>
 void sgd_step(Context& context, const OptimTensor<T>* tensors, int64_t count,
               const SgdOptions& options, const StepState* state) {
-  WorkspaceScope scope(context);
-  const Flat<T> flat(context, tensors, count);
-  const auto& kernel = kernels<OptimKernels<T>>();
-  const SgdConstants<T> constants = {
-      .gradient_factor = static_cast<T>(gradient_factor(*state, options.maximize)),
-      .weight_decay = static_cast<T>(options.weight_decay),
-      .momentum = static_cast<T>(options.momentum),
-      .one_minus_dampening = static_cast<T>(1 - options.dampening),
-      .minus_learning_rate = static_cast<T>(-state->learning_rate),
-      .has_weight_decay = options.weight_decay != 0,
-      .has_momentum = options.momentum != 0,
-      .first_step = state->step == 1,
-      .nesterov = options.nesterov,
-  };
-  const double nanoseconds = static_cast<double>(flat.size()) * kSgdNanoseconds;
-  parallel_for(context, flat.tasks(), nanoseconds, [&](int64_t task, int) {
-    flat.for_pieces(task, [&](const OptimTensor<T>& tensor, int64_t begin, int64_t n) {
-      kernel.sgd(tensor.data + begin, rounded_at(tensor, begin), tensor.grad + begin,
-                 at(tensor.first, begin), n, constants);
-    });
-  });
+  step_all(context, tensors, count, update_rule<T>(options, *state));
 }
 
 template <class T>
 void adam_step(Context& context, const OptimTensor<T>* tensors, int64_t count,
                const AdamOptions& options, const StepState* state) {
-  WorkspaceScope scope(context);
-  const Flat<T> flat(context, tensors, count);
-  const auto& kernel = kernels<OptimKernels<T>>();
-  const AdamConstants<T> constants = adam_constants<T>(options, *state);
-  const double nanoseconds = static_cast<double>(flat.size()) * kAdamNanoseconds;
-  parallel_for(context, flat.tasks(), nanoseconds, [&](int64_t task, int) {
-    flat.for_pieces(task, [&](const OptimTensor<T>& tensor, int64_t begin, int64_t n) {
-      kernel.adam(tensor.data + begin, rounded_at(tensor, begin), tensor.grad + begin,
-                  tensor.first + begin, tensor.second + begin, at(tensor.third, begin), n,
-                  constants);
-    });
-  });
+  step_all(context, tensors, count, update_rule<T>(options, *state));
 }
 
 template <class T>
@@ -184,6 +177,8 @@ void scale(Context& context, T* x, int64_t n, const StepState* state) {
 }
 
 #define TILEGRAD_INSTANTIATE(T)                                                                \
+  template UpdateRule<T> update_rule(const SgdOptions&, const StepState&);                     \
+  template UpdateRule<T> update_rule(const AdamOptions&, const StepState&);                    \
   template void sgd_step(Context&, const OptimTensor<T>*, int64_t, const SgdOptions&,          \
                          const StepState*);                                                    \
   template void adam_step(Context&, const OptimTensor<T>*, int64_t, const AdamOptions&,        \

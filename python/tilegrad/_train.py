@@ -12,54 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilegrad import _random, backends
-from tilegrad._makers import asarray, empty
+from tilegrad._makers import asarray
+from tilegrad._recorder import Recorder
 from tilegrad.array import Array as DeviceArray
 from tilegrad.nn.loss import Loss
 from tilegrad.nn.module import Module
-from tilegrad.nn.parameter import Parameter
+from tilegrad.nn.parameter import Edits, Parameter
 from tilegrad.optim.optimizer import Batch, Optimizer
 
 Array: TypeAlias = NDArray[Any]
 Signature: TypeAlias = tuple[Any, ...]
-
-
-class Recorder:
-    """What modules record into: the native plan and the buffers that belong to it."""
-
-    def __init__(self, place: int | None = None) -> None:
-        module = backends.at(place)
-        self.device = backends.place_name(place)
-        self.plan = module.Plan()
-        self.state = module.StepState()  # seed and offset of the random stream at the step's start
-        self.counters = 0  # random counters that a step consumes
-        self.gradients: list[Parameter] = []  # in the order in which backward completes them
-
-    def empty(self, shape: Sequence[int], dtype: Any) -> Array:
-        """Return a new buffer; the plan keeps it alive once it is used in a call."""
-        buffer: Array = empty(tuple(shape), dtype, device=self.device)
-        return buffer
-
-    def constant(self, values: Array) -> Array:
-        """Return values that never change, C-contiguous on the plan's device."""
-        if isinstance(values, np.ndarray):
-            values = np.ascontiguousarray(values)
-        result: Array = asarray(values, device=self.device)
-        return result
-
-    def take_random(self, words: int) -> int:
-        """Return the counter, from the start of the step, of the next so many random words."""
-        offset = self.counters
-        self.counters += -(-words // 4)
-        return offset
-
-    def gradient(self, parameter: Parameter | None) -> Array | None:
-        """Return the gradient's buffer, or None where no gradient is wanted."""
-        if parameter is None or not parameter.requires_grad:
-            return None
-        if any(known is parameter for known in self.gradients):
-            raise RuntimeError("TrainStep: a parameter is used by two modules; that has no plan")
-        self.gradients.append(parameter)
-        return parameter.grad_buffer()
 
 
 @dataclass
@@ -77,6 +39,14 @@ class _Update:
     plan: Any
     batches: list[Batch]
     fingerprint: tuple[Any, ...]
+
+
+@dataclass
+class _Whole:
+    """Both of them as one plan."""
+
+    passes: _Plan
+    update: _Update
 
 
 class TrainStep:
@@ -149,11 +119,15 @@ class TrainStep:
         # requires_grad and buffer of each when the plans were recorded; these keep the buffers
         # alive, so that another one cannot have the same id
         self._trained: list[tuple[bool, int]] = []
+        self._edits = -1  # Edits.count when they were last compared
+        self._on_cpu = True
         self._plans: dict[Signature, _Plan] = {}
+        self._wholes: dict[Signature, _Whole] = {}
+        self._latest: tuple[Signature, _Whole | None] = ((), None)
         self._gradients: list[Parameter] = []  # those that a recorded backward pass fills
         self._update: _Update | None = None
         self._accumulated = 0  # batches whose gradients lie in the buffers
-        self._alone = _Alone()
+        self._lock = threading.Lock()  # the buffers are one batch's
 
     def __call__(self, x: Any, target: Any) -> Any:
         """Train on one batch.
@@ -166,19 +140,30 @@ class TrainStep:
             The loss before the update: a NumPy scalar; on a device an Array without axes, which
             has not been waited for.
         """
-        with self._alone:
+        self._enter()
+        try:
+            self._forget_outdated()
+            # As one plan, the CPU's update of a weight takes place where its gradient is made, which
+            # is not stored. On a device gradients are stored, and two graphs serve as well as one.
+            if self.accumulate == 1 and self._accumulated == 0 and self._on_cpu:
+                return self._run_whole(x, target)
             loss = self._forward_backward(x, target)
             if self._accumulated >= self.accumulate:
                 self._run_update()
             return loss
+        finally:
+            self._lock.release()
 
     def forward_backward(self, x: Any, target: Any) -> Any:
         """Run everything but the update; return the loss.
 
         Called again before ``update``, it adds to the gradients that are there.
         """
-        with self._alone:
+        self._enter()
+        try:
             return self._forward_backward(x, target)
+        finally:
+            self._lock.release()
 
     def update(self) -> None:
         """Clip and update with the gradients of the batches since the last update.
@@ -186,8 +171,38 @@ class TrainStep:
         Raises:
             RuntimeError: There was no ``forward_backward`` since then.
         """
-        with self._alone:
+        self._enter()
+        try:
             self._run_update()
+        finally:
+            self._lock.release()
+
+    def _enter(self) -> None:
+        """Refuse a second thread."""
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError("TrainStep: this step is already running in a thread")
+
+    def _run_whole(self, x: Any, target: Any) -> Any:
+        x, target = _as_array(x, "x"), _as_array(target, "target")
+        key = (x.shape, x.dtype, target.shape, target.dtype)
+        fingerprint = self.optimizer._fingerprint()
+        latest, whole = self._latest
+        if key != latest:
+            whole = self._wholes.get(key)
+        if whole is not None and whole.update.fingerprint == fingerprint:
+            self._run(whole.passes, whole.update.batches, x, target)
+        else:
+            known = set(self.optimizer.state)
+            try:
+                whole = self._record_whole(x, target, fingerprint)
+                self._run(whole.passes, whole.update.batches, x, target)
+            except BaseException:
+                for parameter in self.optimizer.state.keys() - known:
+                    del self.optimizer.state[parameter]  # made for an update that did not happen
+                raise
+            self._wholes[key] = whole
+        self._latest = key, whole
+        return whole.passes.loss[()]  # a copy: the next step writes here again
 
     def _forward_backward(self, x: Any, target: Any) -> Any:
         x, target = _as_array(x, "x"), _as_array(target, "target")
@@ -196,11 +211,19 @@ class TrainStep:
         recorded = self._plans.get(key)
         if recorded is None:
             recorded = self._plans[key] = self._record(x, target)
-        recorder = recorded.recorder
-        recorder.state.seed, recorder.state.offset = _random.take(4 * recorder.counters)
-        recorder.plan.run((x, target), self._accumulated > 0)
+        self._run(recorded, (), x, target)
         self._accumulated += 1
-        return recorded.loss[()]  # a copy: the next step writes here again
+        return recorded.loss[()]
+
+    def _run(self, passes: _Plan, batches: Sequence[Batch], x: Array, target: Array) -> None:
+        recorder = passes.recorder
+        if recorder.counters:
+            recorder.state.seed, recorder.state.offset = _random.take(4 * recorder.counters)
+        for batch in batches:
+            self.optimizer._prepare(batch)
+        recorder.plan.run((x, target), self._accumulated > 0)
+        for batch in batches:
+            self.optimizer._count(batch)
 
     def _run_update(self) -> None:
         if self._accumulated == 0:
@@ -209,7 +232,8 @@ class TrainStep:
         fingerprint = self.optimizer._fingerprint()
         update = self._update
         if update is None or update.fingerprint != fingerprint:
-            update = self._update = self._record_update(fingerprint)
+            plan = backends.at(self._place()).Plan()
+            update = self._update = self._record_update(plan, fingerprint)
         for batch in update.batches:
             self.optimizer._prepare(batch)
         update.plan.run((), False)
@@ -219,9 +243,15 @@ class TrainStep:
 
     def _forget_outdated(self) -> None:
         """Drop the plans when a parameter was frozen, thawed or moved to another device."""
+        if self._edits == Edits.count:
+            return
+        self._edits = Edits.count
         trained = [(p.requires_grad, id(p.data)) for p in self._parameters]
+        self._on_cpu = all(isinstance(p.data, np.ndarray) for p in self._parameters)
         if trained != self._trained:
             self._plans.clear()
+            self._wholes.clear()
+            self._latest = (), None
             self._update = None
             self._trained = trained
 
@@ -252,8 +282,11 @@ class TrainStep:
             raise TypeError(f"TrainStep: parameters must be on one device; got {names}")
         return places.pop() if places else None
 
-    def _record_update(self, fingerprint: tuple[Any, ...]) -> _Update:
-        plan = backends.at(self._place()).Plan()
+    def _record_whole(self, x: Array, target: Array, fingerprint: tuple[Any, ...]) -> _Whole:
+        passes = self._record(x, target)
+        return _Whole(passes, self._record_update(passes.recorder.plan, fingerprint))
+
+    def _record_update(self, plan: Any, fingerprint: tuple[Any, ...]) -> _Update:
         filled = {id(p) for p in self._gradients}
         batches = self.optimizer._batches(filled)
         clipped = [p.grad_buffer() for p in self._parameters if id(p) in filled]
@@ -262,20 +295,6 @@ class TrainStep:
         for batch in batches:
             self.optimizer._update(plan, batch)
         return _Update(plan, batches, fingerprint)
-
-
-class _Alone:
-    """Refuses a second thread: the buffers of a step are one batch's."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        if not self._lock.acquire(blocking=False):
-            raise RuntimeError("TrainStep: this step is already running in a thread")
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
 
 
 def _as_array(value: Any, name: str) -> Array:

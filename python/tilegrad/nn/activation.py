@@ -9,7 +9,7 @@ from tilegrad import ops
 from tilegrad.nn.module import Array, Module, RecordedBackward
 
 if TYPE_CHECKING:
-    from tilegrad._train import Recorder
+    from tilegrad._recorder import Recorder
 
 
 class _Activation(Module):

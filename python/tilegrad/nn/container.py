@@ -11,7 +11,7 @@ import numpy as np
 from tilegrad.nn.module import Array, Module, RecordedBackward
 
 if TYPE_CHECKING:
-    from tilegrad._train import Recorder
+    from tilegrad._recorder import Recorder
 
 
 class Sequential(Module):

@@ -11,7 +11,7 @@ from tilegrad.nn.module import Array, Module, RecordedBackward
 from tilegrad.ops import dropout, dropout_backward
 
 if TYPE_CHECKING:
-    from tilegrad._train import Recorder
+    from tilegrad._recorder import Recorder
 
 
 class Dropout(Module):
@@ -58,7 +58,7 @@ class Dropout(Module):
         return dropout_backward(grad_output, grad_output, self.p, seed=seed, offset=offset)
 
     def _record(self, recorder: Recorder, x: Array) -> tuple[Array, RecordedBackward]:
-        if self.p == 0:
+        if self.p == 0 or not recorder.training:
             return x, lambda dy, input_grad: dy if input_grad else None
         plan, state = recorder.plan, recorder.state
         offset = recorder.take_random(x.size)

@@ -18,7 +18,7 @@ from tilegrad.nn.parameter import Parameter
 from tilegrad.ops import linear, linear_backward
 
 if TYPE_CHECKING:
-    from tilegrad._train import Recorder
+    from tilegrad._recorder import Recorder
 
 
 def _size(name: str, value: int) -> int:
@@ -151,7 +151,8 @@ class Linear(Module):
         plan, options = recorder.plan, (self.activation, self.activation_args)
         bias = None if self.bias is None else self.bias.data
         y = recorder.empty((*x.shape[:-1], self.out_features), self.weight.dtype)
-        z = None if self._from_output else recorder.empty(y.shape, y.dtype)
+        keeps_z = recorder.training and not self._from_output
+        z = recorder.empty(y.shape, y.dtype) if keeps_z else None
         plan.linear(y, z, x, self.weight.data, bias, *options)
 
         def backward(dy: Array, input_grad: bool) -> Array | None:

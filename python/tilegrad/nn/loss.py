@@ -14,7 +14,7 @@ from tilegrad.backends import place_name, place_of_array
 from tilegrad.nn.module import Array, Module
 
 if TYPE_CHECKING:
-    from tilegrad._train import Recorder
+    from tilegrad._recorder import Recorder
 
 REDUCTIONS = ("none", "mean", "sum")
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tilegrad import _predict
 from tilegrad._makers import asarray, empty
 from tilegrad.array import Array as DeviceArray
-from tilegrad.nn.parameter import GradReadyHook, Parameter, check_like, move
+from tilegrad.nn.parameter import Edits, GradReadyHook, Parameter, check_like, move
 
 if TYPE_CHECKING:
-    from tilegrad._train import Recorder
+    from tilegrad._recorder import Recorder
 
 Array: TypeAlias = NDArray[Any]
 RecordedBackward: TypeAlias = Callable[[Array, bool], "Array | None"]
@@ -40,6 +41,7 @@ class Module:
         self.__dict__["_parameters"] = {}
         self.__dict__["_modules"] = {}
         self.__dict__["_saved"] = None
+        self.__dict__["_inference"] = None
         self.__dict__["training"] = True
 
     # ---- to be defined by a subclass --------------------------------------------------------
@@ -58,7 +60,7 @@ class Module:
         raise TypeError(f"{type(self).__name__}: the class does not define backward")
 
     def _record(self, recorder: Recorder, x: Array) -> tuple[Array, RecordedBackward]:
-        """Record the forward pass for TrainStep; return its output buffer and its backward."""
+        """Record the forward pass; return its output buffer and what records its backward."""
         raise TypeError(
             f"TrainStep: {type(self).__name__} has no plan; it works in the long form "
             "(forward, loss, backward, step)"
@@ -114,10 +116,12 @@ class Module:
         elif isinstance(value, Module):
             self._modules[name] = value
         self.__dict__[name] = value
+        Edits.count += 1
 
     def __delattr__(self, name: str) -> None:
         self._parameters.pop(name, None)
         self._modules.pop(name, None)
+        Edits.count += 1
         object.__delattr__(self, name)
 
     if TYPE_CHECKING:
@@ -257,6 +261,13 @@ class Module:
     def predict(self, x: Array, batch_size: int | None = None) -> Array:
         """Run the forward pass in eval mode, in batches; the mode is restored afterwards.
 
+        On the CPU the first call with a batch of some shape and dtype records the forward pass, and
+        later ones replay it as one native call over buffers that the model keeps (those of up to 8
+        shapes of at most 64 MiB each). Parameters are read where they are at every call and never
+        kept in another form, so every change of a weight counts, in place or not; a changed layer
+        or option is noticed and recorded anew. Modules without a plan, larger batches and other
+        devices run module by module, with the same result.
+
         Args:
             x: Inputs, samples along the first axis.
             batch_size: Samples at a time; None runs them all at once.
@@ -266,6 +277,9 @@ class Module:
         """
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"predict: batch_size must be at least 1; got {batch_size}")
+        planned = _predict.run(self, x, batch_size)
+        if planned is not None:
+            return planned
         device = next((p.device for p in self.parameters()), "cpu")
         there_and_back = device != "cpu" and isinstance(x, np.ndarray)
 

@@ -18,6 +18,12 @@ _DTYPES = ("float32", "float64", "bfloat16")
 GradReadyHook: TypeAlias = "Callable[[Parameter], None]"
 
 
+class Edits:
+    """Counts what a recorded plan cannot see: a plan made at another count must be looked at."""
+
+    count = 0  # attributes of modules set, parameters frozen, thawed or moved
+
+
 class Parameter:
     """Hold a trained array and its gradient in buffers that never move.
 
@@ -42,7 +48,7 @@ class Parameter:
         (np.float32(3.0), True)
     """
 
-    __slots__ = ("__weakref__", "_data", "_filled", "_grad", "grad_ready", "requires_grad")
+    __slots__ = ("__weakref__", "_data", "_filled", "_grad", "_requires_grad", "grad_ready")
 
     def __init__(self, data: Array, requires_grad: bool = True) -> None:
         is_array = isinstance(data, (np.ndarray, DeviceArray))
@@ -56,7 +62,7 @@ class Parameter:
         self._data: Array = copied(data, backends.place_name(place))
         self._grad: Array | None = None  # the buffer, once there was a gradient
         self._filled = False
-        self.requires_grad = requires_grad
+        self._requires_grad = requires_grad
         self.grad_ready: GradReadyHook | None = None
 
     @property
@@ -81,6 +87,16 @@ class Parameter:
         if value is not None:
             copy_into(self.grad_buffer(), value, "Parameter.grad")
         self._filled = value is not None
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether a gradient is computed; False freezes the parameter."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self._requires_grad = value
+        Edits.count += 1
 
     def zero_grad(self) -> None:
         """Forget the gradient, as ``grad = None``; the buffer is kept."""
@@ -160,6 +176,7 @@ def move(parameters: Iterable[Parameter], device: str) -> bool:
     ]
     for parameter, (data, grad) in zip(away, moved, strict=True):
         parameter._data, parameter._grad = data, grad
+        Edits.count += 1
     return bool(away)
 
 

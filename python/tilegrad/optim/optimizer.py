@@ -65,6 +65,7 @@ class Optimizer:
         self.param_groups: list[Group] = []
         self.state: dict[Parameter, dict[str, Any]] = {}
         self._version = 0  # changes whenever a recorded update may have become wrong
+        self._seen: tuple[list[Any], tuple[Any, ...]] = ([], (-1,))  # by _fingerprint
         if isinstance(params, Parameter) or not isinstance(params, Iterable):
             raise TypeError(
                 f"{type(self).__name__}: params must be an iterable of Parameters or groups; got "
@@ -189,13 +190,17 @@ class Optimizer:
 
     def _fingerprint(self) -> tuple[Any, ...]:
         """Return what a recorded update has baked in: everything but the learning rates."""
+        values = [tuple(group.values()) for group in self.param_groups]
+        if values == self._seen[0] and self._version == self._seen[1][0]:  # the rates too
+            return self._seen[1]
         options = (
             value
             for group in self.param_groups
             for name, value in group.items()
             if name not in ("params", "lr", "initial_lr")
         )
-        return (self._version, *options)
+        self._seen = (values, (self._version, *options))
+        return self._seen[1]
 
     # ---- saving -----------------------------------------------------------------------------
 

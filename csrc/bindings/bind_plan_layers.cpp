@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT
+// What a plan records of layers.
+#include "plan.hpp"
+
+namespace tilegrad::TILEGRAD_BACKEND {
+namespace {
+
+LinearSize linear_size(const Tensor& x, const Tensor& weight) {
+  return {x.shape.product(0, x.shape.count - 1), weight.shape[1], weight.shape[0]};
+}
+
+double nanoseconds(LinearSize size) {
+  return 0.02 * static_cast<double>(size.rows * size.in_features * size.out_features);
+}
+
+ClassShape class_shape(const Tensor& x, int axis) {
+  return {x.shape.product(0, axis), x.shape[axis], x.shape.product(axis + 1, x.shape.count)};
+}
+
+void record_linear(Plan& plan, py::handle y, py::handle z, py::handle x, py::handle weight,
+                   py::handle bias, py::handle activation, py::handle args) {
+  const Activation f = parse_activation(activation, args, "linear");
+  const Tensor w = plan.take(weight, "weight");
+  const LinearSize size = linear_size(plan.take(x, "input"), w);
+  plan.record(w.dtype, nanoseconds(size), [&](auto t) -> Plan::Call {
+    using T = decltype(t);
+    return [=, y = plan.at<T>(y), z = plan.at<T>(z), x = plan.at<const T>(x),
+            w = plan.at<const T>(weight), b = plan.at<const T>(bias)](Context& context) {
+      tilegrad::TILEGRAD_BACKEND::linear(context, y(), z(), x(), w(), b(), size, f);
+    };
+  });
+}
+
+void record_linear_backward(Plan& plan, py::handle dx, py::handle dweight, py::handle dbias,
+                            py::handle dy, py::handle x, py::handle weight, py::handle saved,
+                            bool saved_is_output, py::handle activation, py::handle args) {
+  const Activation f = parse_activation(activation, args, "linear_backward");
+  const Tensor w = plan.take(weight, "weight");
+  const LinearSize size = linear_size(plan.take(x, "input"), w);
+  plan.record(w.dtype, 2 * nanoseconds(size), [&](auto t) -> Plan::Call {
+    using T = decltype(t);
+    return [=, &plan, dx = plan.at<T>(dx), dw = plan.at<T>(dweight), db = plan.at<T>(dbias),
+            dy = plan.at<const T>(dy), x = plan.at<const T>(x), w = plan.at<const T>(weight),
+            saved = plan.at<const T>(saved),
+            update = plan.updates().offer<T>(plan.at<T>(dweight)(), w.size())](Context& context) {
+      if (update.is_set()) {
+        return update.linear_backward(context, dx(), db(), dy(), x(), saved(), saved_is_output,
+                                      size, f);
+      }
+      tilegrad::TILEGRAD_BACKEND::linear_backward(context, dx(), dw(), db(), dy(), x(), w(),
+                                                  saved(), saved_is_output, size, f,
+                                                  plan.accumulates());
+    };
+  });
+}
+
+void record_activation(Plan& plan, py::handle y, py::handle x, py::handle name, py::handle args) {
+  const Activation f = parse_activation(name, args, "activation");
+  const Tensor of = plan.take(y, "output");
+  plan.record(of.dtype, elementwise_nanoseconds(of), [&](auto t) -> Plan::Call {
+    using T = decltype(t);
+    return [f, n = of.size(), y = plan.at<T>(y), x = plan.at<const T>(x)](Context& context) {
+      tilegrad::TILEGRAD_BACKEND::activation(context, y(), x(), n, f);
+    };
+  });
+}
+
+void record_activation_backward(Plan& plan, py::handle dx, py::handle dy, py::handle saved,
+                                bool saved_is_output, py::handle name, py::handle args) {
+  const Activation f = parse_activation(name, args, "activation_backward");
+  const Tensor of = plan.take(dx, "dx");
+  plan.record(of.dtype, elementwise_nanoseconds(of), [&](auto t) -> Plan::Call {
+    using T = decltype(t);
+    return [f, saved_is_output, n = of.size(), dx = plan.at<T>(dx), dy = plan.at<const T>(dy),
+            saved = plan.at<const T>(saved)](Context& context) {
+      tilegrad::TILEGRAD_BACKEND::activation_backward(context, dx(), dy(), saved(), saved_is_output,
+                                                      n, f);
+    };
+  });
+}
+
+void record_softmax(Plan& plan, py::handle y, py::handle x, int axis, bool log) {
+  const Tensor of = plan.take(y, "output");
+  const ClassShape shape = class_shape(of, axis);
+  plan.record(of.dtype, elementwise_nanoseconds(of), [&](auto t) -> Plan::Call {
+    using T = decltype(t);
+    return [shape, log, y = plan.at<T>(y), x = plan.at<const T>(x)](Context& context) {
+      tilegrad::TILEGRAD_BACKEND::softmax(context, y(), x(), shape, log);
+    };
+  });
+}
+
+void record_softmax_backward(Plan& plan, py::handle dx, py::handle dy, py::handle y, int axis,
+                             bool log) {
+  const Tensor of = plan.take(dx, "dx");
+  const ClassShape shape = class_shape(of, axis);
+  plan.record(of.dtype, elementwise_nanoseconds(of), [&](auto t) -> Plan::Call {
+    using T = decltype(t);
+    return [shape, log, dx = plan.at<T>(dx), dy = plan.at<const T>(dy),
+            y = plan.at<const T>(y)](Context& context) {
+      tilegrad::TILEGRAD_BACKEND::softmax_backward(context, dx(), dy(), y(), shape, log);
+    };
+  });
+}
+
+// Forward or backward; `offset` counts from the generator's offset at the start of the step.
+void record_dropout(Plan& plan, py::handle y, py::handle x, double p, uint64_t offset,
+                    py::object state) {
+  const Tensor of = plan.take(y, "output");
+  const StepState* step = plan.take_state(state);
+  plan.record(of.dtype, elementwise_nanoseconds(of), [&](auto t) -> Plan::Call {
+    using T = decltype(t);
+    return [p, offset, step, n = of.size(), y = plan.at<T>(y),
+            x = plan.at<const T>(x)](Context& context) {
+      tilegrad::TILEGRAD_BACKEND::dropout(context, y(), x(), n, p, offset, step);
+    };
+  });
+}
+
+}  // namespace
+
+void bind_plan_layers(PlanClass& plan) {
+  plan.def("linear", &record_linear, py::arg("y"), py::arg("z"), py::arg("x"), py::arg("weight"),
+           py::arg("bias"), py::arg("activation"), py::arg("activation_args"))
+      .def("linear_backward", &record_linear_backward, py::arg("dx"), py::arg("dweight"),
+           py::arg("dbias"), py::arg("dy"), py::arg("x"), py::arg("weight"), py::arg("saved"),
+           py::arg("saved_is_output"), py::arg("activation"), py::arg("activation_args"))
+      .def("activation", &record_activation, py::arg("y"), py::arg("x"), py::arg("activation"),
+           py::arg("activation_args"))
+      .def("activation_backward", &record_activation_backward, py::arg("dx"), py::arg("dy"),
+           py::arg("saved"), py::arg("saved_is_output"), py::arg("activation"),
+           py::arg("activation_args"))
+      .def("softmax", &record_softmax, py::arg("y"), py::arg("x"), py::arg("axis"), py::arg("log"))
+      .def("softmax_backward", &record_softmax_backward, py::arg("dx"), py::arg("dy"), py::arg("y"),
+           py::arg("axis"), py::arg("log"))
+      .def("dropout", &record_dropout, py::arg("y"), py::arg("x"), py::arg("p"), py::arg("offset"),
+           py::arg("state"));
+}
+
+}  // namespace tilegrad::TILEGRAD_BACKEND

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: MIT
+// What a plan records of losses.
+#include "cross_entropy_problem.hpp"
+#include "plan.hpp"
+
+namespace tilegrad::TILEGRAD_BACKEND {
+namespace {
+
+void record_cross_entropy(Plan& plan, py::handle loss, py::handle dlogits, py::handle logits,
+                          py::handle target, py::handle weight, py::handle ignore_index,
+                          py::handle reduction, py::handle label_smoothing) {
+  constexpr const char* kOp = "cross_entropy";
+  const CrossEntropyProblem p(kOp, logits, target, weight, ignore_index, reduction,
+                              label_smoothing);
+  plan.take(loss, "loss");
+  plan.take(weight, "weight");
+  CallContext context;
+  context.at(p.logits.place);
+  plan.record(p.logits.dtype, elementwise_nanoseconds(p.logits), [&](auto t) -> Plan::Call {
+    using T = decltype(t);
+    return [problem = p.native<T>(*context), by_index = p.by_index, loss = plan.at<T>(loss),
+            dlogits = plan.at<T>(dlogits), logits = plan.at<const T>(logits),
+            target = plan.at<const void>(target)](Context& context) mutable {
+      problem.logits = logits();
+      if (by_index) {
+        problem.indices.data = target();
+      } else {
+        problem.probabilities = static_cast<const T*>(target());
+      }
+      compute_cross_entropy(kOp, context, loss(), dlogits(), static_cast<const T*>(nullptr),
+                            problem);
+    };
+  });
+}
+
+void record_mse_loss(Plan& plan, py::handle loss, py::handle dinput, py::handle input,
+                     py::handle target, py::handle reduction) {
+  const Tensor of = plan.take(dinput, "dinput");
+  const Reduction reduce = parse_reduction(reduction, "mse_loss");
+  check_shape(plan.take(target, "target"), of.shape, "mse_loss", "target");
+  plan.record(of.dtype, elementwise_nanoseconds(of), [&](auto t) -> Plan::Call {
+    using T = decltype(t);
+    return [reduce, n = of.size(), loss = plan.at<T>(loss), dinput = plan.at<T>(dinput),
+            input = plan.at<const T>(input), target = plan.at<const T>(target)](Context& context) {
+      tilegrad::TILEGRAD_BACKEND::mse_loss<T>(context, loss(), dinput(), nullptr, nullptr, input(),
+                                              target(), nullptr, n, reduce);
+    };
+  });
+}
+
+}  // namespace
+
+void bind_plan_losses(PlanClass& plan) {
+  plan.def("cross_entropy", &record_cross_entropy, py::arg("loss"), py::arg("dlogits"),
+           py::arg("logits"), py::arg("target"), py::arg("weight"), py::arg("ignore_index"),
+           py::arg("reduction"), py::arg("label_smoothing"))
+      .def("mse_loss", &record_mse_loss, py::arg("loss"), py::arg("dinput"), py::arg("input"),
+           py::arg("target"), py::arg("reduction"));
+}
+
+}  // namespace tilegrad::TILEGRAD_BACKEND
