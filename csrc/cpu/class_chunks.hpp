@@ -3,7 +3,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 
 #include "../ops.hpp"
 #include "parallel.hpp"
@@ -18,35 +20,47 @@ struct ClassChunk {
   int64_t row;
   int64_t offset;
   ClassRows rows;
+  void* scratch;  // of the thread that works on the chunk
 };
 
 // f(chunk) for chunks of at most kChunkRows rows, on the pool. A row is never cut, so its result
-// cannot depend on the chunks.
+// cannot depend on the chunks. `result_bytes` is what f writes beside what it reads, 0 if in place.
 template <class F>
-void for_class_chunks(const Context& context, ClassShape shape, double nanoseconds_an_element,
-                      F f) {
+void for_class_chunks(Context& context, ClassShape shape, double nanoseconds_an_element,
+                      int64_t result_bytes, F f) {
   constexpr int64_t kTaskElements = 8192;
+  constexpr int64_t kCacheLine = 64;
+  constexpr int64_t kStreamBytes = int64_t{32} << 20;  // as much as a core's share of L3, and more
   const auto [outer, classes, inner] = shape;
+  const int64_t rows = outer * inner;
+  if (rows == 0) return;
+  const bool contiguous = inner == 1;
   const int64_t row_size = std::max<int64_t>(classes, 1);
-  const int64_t line = inner == 1 ? outer : inner;  // rows next to each other
-  if (outer * inner == 0) return;
   const int64_t width =
-      inner == 1 ? std::clamp<int64_t>(kTaskElements / row_size, 1, kChunkRows) : kChunkRows;
-  const int64_t chunks_a_line = (line + width - 1) / width;
-  const int64_t chunks = chunks_a_line * (outer * inner / line);
-  const int64_t grain = std::max<int64_t>(1, kTaskElements / (std::min(width, line) * row_size));
-  const double time = static_cast<double>(outer * inner) *
-                      (static_cast<double>(classes) * nanoseconds_an_element + 10);
-  parallel_ranges(context, chunks, grain, time, [&](int64_t begin, int64_t end, int) {
+      contiguous ? std::clamp<int64_t>(kTaskElements / row_size, 1, kChunkRows) : kChunkRows;
+  const int64_t chunks = (rows + width - 1) / width;
+  const int64_t grain = std::max<int64_t>(1, kTaskElements / (std::min(width, rows) * row_size));
+  const double time =
+      static_cast<double>(rows) * (static_cast<double>(classes) * nanoseconds_an_element + 10);
+
+  WorkspaceScope scope(context);
+  const int64_t scratch_size = class_scratch_bytes(classes, inner) + kCacheLine;
+  auto* const scratch = context.workspace->take<std::byte>(thread_limit(context) * scratch_size);
+  parallel_ranges(context, chunks, grain, time, [&](int64_t begin, int64_t end, int thread) {
+    void* own = scratch + thread * scratch_size;
+    size_t room = static_cast<size_t>(scratch_size);
+    std::align(kCacheLine, room - kCacheLine, own, room);
     for (int64_t chunk = begin; chunk < end; ++chunk) {
-      const int64_t first = chunk % chunks_a_line * width;
-      const int64_t row = chunk / chunks_a_line * line + first;
-      const int64_t rows = std::min(width, line - first);
-      if (inner == 1) {
-        f(ClassChunk{row, row * classes, {rows, classes, classes, 1}});
-      } else {
-        f(ClassChunk{row, row / inner * classes * inner + first, {rows, classes, 1, inner}});
+      const int64_t row = chunk * width;
+      ClassChunk c{row, row * classes, {std::min(width, rows - row), classes, classes, 1}, own};
+      if (!contiguous) {
+        c.offset = row / inner * classes * inner;
+        c.rows.row_stride = 1;
+        c.rows.class_stride = c.rows.line = inner;
+        c.rows.first = row % inner;
       }
+      c.rows.stream = result_bytes >= kStreamBytes;
+      f(c);
     }
   });
 }

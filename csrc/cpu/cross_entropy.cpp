@@ -163,7 +163,10 @@ void cross_entropy(Context& context, T* loss, T* dlogits, const T* grad_output,
   T* row_loss = loss == nullptr || by_row ? loss : context.workspace->take<T>(rows);
   if (classes == 0 && row_loss != nullptr) std::fill_n(row_loss, rows, T(0));
   if (classes != 0 && (row_loss != nullptr || dlogits != nullptr)) {
-    for_class_chunks(context, problem.shape, kNanosecondsAnElement, [&](const ClassChunk& chunk) {
+    const int64_t result = dlogits == nullptr || dlogits == problem.logits
+                               ? 0
+                               : rows * classes * static_cast<int64_t>(sizeof(T));
+    const auto one_chunk = [&](const ClassChunk& chunk) {
       const auto at = [](auto* p, int64_t i) { return p == nullptr ? nullptr : p + i; };
       ChunkTargets<T> targets;
       targets.read(problem, chunk, by_row ? grad_output : nullptr, scale);
@@ -180,8 +183,10 @@ void cross_entropy(Context& context, T* loss, T* dlogits, const T* grad_output,
       c.weight = problem.weight;
       c.keep = static_cast<T>(1 - smoothing);
       c.floor = static_cast<T>(smoothing / static_cast<double>(classes));
+      c.scratch = chunk.scratch;
       kernel.rows(c);
-    });
+    };
+    for_class_chunks(context, problem.shape, kNanosecondsAnElement, result, one_chunk);
   }
   if (loss != nullptr && !by_row) {
     *loss = static_cast<T>(sum_all(context, row_loss, rows) / denominator);

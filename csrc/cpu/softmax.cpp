@@ -12,13 +12,19 @@ namespace {
 
 constexpr double kNanosecondsAnElement = 0.5;  // an exponential and three passes in cache
 
+template <class T>
+int64_t size_of(ClassShape shape) {
+  return shape.outer * shape.classes * shape.inner * static_cast<int64_t>(sizeof(T));
+}
+
 }  // namespace
 
 template <class T>
 void softmax(Context& context, T* y, const T* x, ClassShape shape, bool log) {
   const auto& kernel = kernels<SoftmaxKernels<T>>();
-  for_class_chunks(context, shape, kNanosecondsAnElement, [&](const ClassChunk& chunk) {
-    kernel.forward(y + chunk.offset, x + chunk.offset, chunk.rows, log);
+  const int64_t result = y == x ? 0 : size_of<T>(shape);
+  for_class_chunks(context, shape, kNanosecondsAnElement, result, [&](const ClassChunk& chunk) {
+    kernel.forward(y + chunk.offset, x + chunk.offset, chunk.rows, log, chunk.scratch);
   });
 }
 
@@ -26,8 +32,10 @@ template <class T>
 void softmax_backward(Context& context, T* dx, const T* dy, const T* y, ClassShape shape,
                       bool log) {
   const auto& kernel = kernels<SoftmaxKernels<T>>();
-  for_class_chunks(context, shape, kNanosecondsAnElement, [&](const ClassChunk& chunk) {
-    kernel.backward(dx + chunk.offset, dy + chunk.offset, y + chunk.offset, chunk.rows, log);
+  const int64_t result = dx == dy || dx == y ? 0 : size_of<T>(shape);
+  for_class_chunks(context, shape, kNanosecondsAnElement, result, [&](const ClassChunk& chunk) {
+    kernel.backward(dx + chunk.offset, dy + chunk.offset, y + chunk.offset, chunk.rows, log,
+                    chunk.scratch);
   });
 }
 

@@ -3,22 +3,22 @@
 //   S = sum exp(z), A = sum b_c:  loss = A log S - sum_c b_c z_c,
 //   dlogits_c = g (A exp(z_c) / S - b_c). For b >= 0 both terms of the loss are >= 0.
 // Shapes: up to 64 rows of `classes` logits, contiguous or as columns of a matrix (ClassRows).
-// Parallelism: along a contiguous row the lanes share it; over columns every lane has one.
-// Memory: a row comes from memory once; its exponentials wait in dlogits, in cache, for S.
+// Parallelism: along a contiguous row the lanes share it; of short rows and of columns each lane
+//   has one (class_lanes.hpp).
+// Memory: a row is read once and written once; its exponentials wait in scratch memory for S.
 // Source: Milakov and Gimelshein, arXiv 1805.02867, for the fusion; three passes, not online, since
 //   a second exponential costs more than a read from cache.
 #include "cross_entropy.hpp"
 
 #include "../isa.hpp"
+#include "class_lanes.hpp"
+#include "class_row.hpp"
 #include "math.hpp"
 #include "softmax_exp.hpp"
 #include "vectors.hpp"
 
 namespace tilegrad::cpu::TILEGRAD_ISA {
 namespace {
-
-template <class T>
-constexpr T kLowest = -__builtin_inff();
 
 // The loss of a row is mass * log(sum) + rest: the logarithms are taken for all rows together.
 template <class T>
@@ -66,136 +66,144 @@ TILEGRAD_INLINE void one_row(const CrossEntropyRows<T>& c, LossTerms<T>& terms, 
     }
     return;
   }
-  const T highest = row_max(x, n);
+  const T highest = row_top(x, n);
+  T* const e = beside(static_cast<T*>(c.scratch), dx);
+  const RowAhead<T> ahead(x, kGradient ? dx : x, c.shape);
   // Read before dlogits, which may be logits, is written.
   double rest = c.target == nullptr ? 0 : -static_cast<double>(c.hit[row] * (x[target] - highest));
   double mass = c.hit[row];
   double sum;
-  V tail = T(0);
   if constexpr (kSoft) {
     double sums[3];
     blocked_sums<V>(sums, n, [&](int64_t i, auto access, V(&term)[3]) {
+      ahead.fetch(i);
       const V z = access.load(x + i, kLowest<T>) - highest;
       term[0] = softmax_exp(z);
       term[1] = access.keep(soft_mass_in_row(c, q, i, access));
       term[2] = access.keep(term[1] * z);
-      if constexpr (kGradient) access.put(dx + i, term[0], tail);
+      if constexpr (kGradient) term[0].store(e + i);
     });
     sum = sums[0];
     mass += sums[1];
     rest -= sums[2];
   } else {
     sum = blocked_sum<V>(n, [&](int64_t i, auto access) {
-      const V e = softmax_exp(access.load(x + i, kLowest<T>) - highest);
-      if constexpr (kGradient) access.put(dx + i, e, tail);
-      return e;
+      ahead.fetch(i);
+      const V value = softmax_exp(access.load(x + i, kLowest<T>) - highest);
+      if constexpr (kGradient) value.store(e + i);
+      return value;
     });
   }
   terms.set(row, sum, mass, rest);
   if constexpr (kGradient) {
-    const V factor = static_cast<T>(c.scale[row] * mass / sum);
+    const T factor = static_cast<T>(c.scale[row] * mass / sum);
     const V scale = c.scale[row];
-    for_vectors<V>(0, n, [&](int64_t i, int, auto access) {
-      V gradient = access.get(dx + i, tail) * factor;
+    write_row(dx, n, c.shape.stream, [&](int64_t i, auto access) {
+      V gradient = V::load(e + i) * V(factor);
       if constexpr (kSoft) gradient -= soft_mass_in_row(c, q, i, access) * scale;
-      access.store(dx + i, gradient);
+      return gradient;
     });
     if (c.target != nullptr) dx[target] -= c.scale[row] * c.hit[row];
   }
 }
 
-template <class T, bool kSoft, bool kGradient, class C, class Access>
-TILEGRAD_INLINE void some_columns(const CrossEntropyRows<T>& c, LossTerms<T>& terms, int64_t first,
-                                  C, Access access) {
+// Rows [first, first + kSize * count) of the chunk, as lanes; q: their probabilities or null.
+template <class T, bool kSoft, bool kGradient, class C>
+TILEGRAD_INLINE void some_lanes(const CrossEntropyRows<T>& c, LossTerms<T>& terms, int64_t first,
+                                int rows, T* x, const T* q, C) {
   using V = Vec<T>;
   constexpr int kVectors = C::count;
-  constexpr int kLanes = kVectors * V::kSize;
-  const int lanes = kLanes - V::kSize + access.n;
-  const int64_t n = c.shape.classes, stride = c.shape.class_stride;
-  const T* x = c.logits + first;
-  T* dx = kGradient ? c.dlogits + first : nullptr;
-  const T* q = kSoft && c.probabilities != nullptr ? c.probabilities + first : nullptr;
+  const int64_t n = c.shape.classes;
   const int64_t* target = c.target == nullptr ? nullptr : c.target + first;
 
   V highest[kVectors];
-#pragma GCC unroll 8
-  for (int u = 0; u < kVectors; ++u) highest[u] = V(kLowest<T>);
-  for (int64_t k = 0; k < n; ++k) {
-#pragma GCC unroll 8
-    for (int u = 0; u < kVectors; ++u) {
-      highest[u] = max(highest[u], access.load(x + k * stride + u * V::kSize));
-    }
-  }
-  T top[kLanes], factor[kLanes] = {}, counts[kLanes] = {};
-  double rest[kLanes] = {};
+  lane_max(highest, x, n);
+  T top[kVectors * V::kSize], picked[kVectors * V::kSize] = {}, counts[kVectors * V::kSize];
 #pragma GCC unroll 8
   for (int u = 0; u < kVectors; ++u) highest[u].store(top + u * V::kSize);
-  for (int lane = 0; lane < lanes; ++lane) {
-    counts[lane] = target == nullptr || target[lane] != kIgnoredRow;
-    if (target == nullptr || target[lane] == kIgnoredRow) continue;
-    rest[lane] =
-        -static_cast<double>(c.hit[first + lane] * (x[target[lane] * stride + lane] - top[lane]));
+  const int present = rows < kVectors * V::kSize ? rows : kVectors * V::kSize;
+  for (int lane = 0; lane < present; ++lane) {
+    const bool hits = target != nullptr && target[lane] != kIgnoredRow;
+    if (hits) picked[lane] = x[target[lane] * kPitch<T> + lane] - top[lane];
+    counts[lane] = target == nullptr || hits;
   }
 
   constexpr int kTerms = kSoft ? 3 : 1;
-  double sums[kTerms][kLanes];
-  blocked_column_sums<V, kTerms, kVectors>(sums, n, [&](int64_t k, int u, V(&term)[kTerms]) {
-    const int64_t at = k * stride + u * V::kSize;
-    const V z = access.load(x + at) - highest[u];
+  V sums[kTerms][kVectors];
+  lane_sums(sums, n, [&](int64_t k, int u, V(&term)[kTerms]) {
+    const int64_t at = k * kPitch<T> + u * V::kSize;
+    const V z = V::load(x + at) - highest[u];
     term[0] = softmax_exp(z);
     if constexpr (kSoft) {
       term[1] = soft_mass(c, q == nullptr ? nullptr : q + at,
-                          c.weight == nullptr ? V(T(1)) : V(c.weight[k]), access);
+                          c.weight == nullptr ? V(T(1)) : V(c.weight[k]), Whole<V>{});
       term[2] = term[1] * z;
     }
-    if constexpr (kGradient) access.store(dx + at, term[0]);
+    if constexpr (kGradient) term[0].store(x + at);
   });
-  for (int lane = 0; lane < lanes; ++lane) {
-    if (counts[lane] == 0) {
-      terms.set(first + lane, 1, 0, 0);
-      continue;
-    }
-    double mass = c.hit[first + lane];
+
+  V factor[kVectors], scale[kVectors];
+  Mask<V> counted[kVectors];
+#pragma GCC unroll 8
+  for (int u = 0; u < kVectors; ++u) {
+    const int left = present - u * V::kSize;
+    const Part<V> access{left < V::kSize ? left : V::kSize};
+    const int64_t at = first + u * V::kSize;
+    const V hit = access.load(c.hit + at);
+    // An ignored row counts for nothing even where its exponentials are NaN.
+    counted[u] = access.load(counts + u * V::kSize) != V(T(0));
+    scale[u] = access.load(c.scale + at);
+    V mass = hit, rest = -(hit * V::load(picked + u * V::kSize));
     if constexpr (kSoft) {
-      mass += sums[1][lane];
-      rest[lane] -= sums[2][lane];
+      mass += sums[1][u];
+      rest -= sums[2][u];
     }
-    terms.set(first + lane, sums[0][lane], mass, rest[lane]);
-    factor[lane] = static_cast<T>(c.scale[first + lane] * mass / sums[0][lane]);
+    factor[u] = scale[u] * mass / sums[0][u];
+    access.store(terms.sum + at, select(counted[u], sums[0][u], V(T(1))));
+    access.store(terms.mass + at, select(counted[u], mass, V(T(0))));
+    access.store(terms.rest + at, select(counted[u], rest, V(T(0))));
   }
   if constexpr (kGradient) {
     for (int64_t k = 0; k < n; ++k) {
 #pragma GCC unroll 8
       for (int u = 0; u < kVectors; ++u) {
-        const int64_t at = k * stride + u * V::kSize;
-        V gradient = access.load(dx + at) * V::load(factor + u * V::kSize);
+        const int64_t at = k * kPitch<T> + u * V::kSize;
+        V gradient = V::load(x + at) * factor[u];
         if constexpr (kSoft) {
           gradient -= soft_mass(c, q == nullptr ? nullptr : q + at,
-                                c.weight == nullptr ? V(T(1)) : V(c.weight[k]), access) *
-                      access.load(c.scale + first + u * V::kSize);
+                                c.weight == nullptr ? V(T(1)) : V(c.weight[k]), Whole<V>{}) *
+                      scale[u];
         }
-        // An ignored row's gradient is 0 even where its exponentials are NaN.
-        const Mask<V> counted = V::load(counts + u * V::kSize) != V(T(0));
-        access.store(dx + at, select(counted, gradient, V(T(0))));
+        select(counted[u], gradient, V(T(0))).store(x + at);
       }
     }
-    for (int lane = 0; target != nullptr && lane < lanes; ++lane) {
-      if (counts[lane] == 0) continue;
-      dx[target[lane] * stride + lane] -= c.scale[first + lane] * c.hit[first + lane];
+    for (int lane = 0; target != nullptr && lane < present; ++lane) {
+      if (target[lane] == kIgnoredRow) continue;
+      x[target[lane] * kPitch<T> + lane] -= c.scale[first + lane] * c.hit[first + lane];
     }
   }
 }
 
 template <class T, bool kSoft, bool kGradient>
 [[gnu::flatten, gnu::noinline]] void all_rows(const CrossEntropyRows<T>& c, LossTerms<T>& terms) {
-  if (c.shape.class_stride == 1) {
+  if (c.shape.class_stride == 1 && c.shape.classes > kShortRow) {
     for (int64_t row = 0; row < c.shape.rows; ++row) {
       one_row<T, kSoft, kGradient>(c, terms, row);
     }
-  } else {
-    for_columns<Vec<T>>(c.shape.rows, [&](int64_t i, auto columns, auto access) {
-      some_columns<T, kSoft, kGradient>(c, terms, i, columns, access);
+    return;
+  }
+  T* const lanes = static_cast<T*>(c.scratch);
+  T* const q = kSoft && c.probabilities != nullptr ? lanes + c.shape.classes * kPitch<T> : nullptr;
+  for (int64_t row = 0; row < c.shape.rows; row += kGroup<T>) {
+    const int rows = group_size<T>(c.shape.rows - row);
+    gather_rows(lanes, c.logits, c.shape, row, rows);
+    if (q != nullptr) gather_rows(q, c.probabilities, c.shape, row, rows);
+    for_lanes<T>(rows, [&](int lane, auto columns) {
+      const int left = rows - lane;
+      some_lanes<T, kSoft, kGradient>(c, terms, row + lane, left, lanes + lane,
+                                      q == nullptr ? nullptr : q + lane, columns);
     });
+    if constexpr (kGradient) scatter_rows(c.dlogits, lanes, c.shape, row, rows);
   }
 }
 
@@ -208,6 +216,7 @@ void rows(const CrossEntropyRows<T>& c) {
   } else {
     c.dlogits != nullptr ? all_rows<T, false, true>(c, terms) : all_rows<T, false, false>(c, terms);
   }
+  if (c.shape.stream) native::finish_streams();
   if (c.loss == nullptr) return;
   for_vectors<V>(0, c.shape.rows, [&](int64_t i, int, auto access) {
     const V log_sum = log(access.load(terms.sum + i, T(1)));

@@ -27,6 +27,7 @@ struct CrossEntropyRows {
   const T* probabilities;  // like logits
   const T* weight;         // (classes)
   T keep, floor;
+  void* scratch;  // class_scratch_bytes()
 };
 
 template <class T>

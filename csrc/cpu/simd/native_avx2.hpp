@@ -22,6 +22,15 @@ TILEGRAD_INLINE F64 broadcast(double s) { return _mm256_set1_pd(s); }
 TILEGRAD_INLINE F32 fma(F32 a, F32 b, F32 c) { return _mm256_fmadd_ps(a, b, c); }
 TILEGRAD_INLINE F64 fma(F64 a, F64 b, F64 c) { return _mm256_fmadd_pd(a, b, c); }
 
+// As the instruction has it: b where either is NaN.
+TILEGRAD_INLINE F32 max_or_second(F32 a, F32 b) { return _mm256_max_ps(a, b); }
+TILEGRAD_INLINE F64 max_or_second(F64 a, F64 b) { return _mm256_max_pd(a, b); }
+// Past the cache, to an address that is a multiple of the vector's size.
+TILEGRAD_INLINE void stream(float* p, F32 v) { _mm256_stream_ps(p, v); }
+TILEGRAD_INLINE void stream(double* p, F64 v) { _mm256_stream_pd(p, v); }
+// Before other threads may read what was streamed.
+TILEGRAD_INLINE void finish_streams() { _mm_sfence(); }
+
 TILEGRAD_INLINE F32 sqrt(F32 a) { return _mm256_sqrt_ps(a); }
 TILEGRAD_INLINE F64 sqrt(F64 a) { return _mm256_sqrt_pd(a); }
 TILEGRAD_INLINE F32 round(F32 a) {

@@ -27,6 +27,15 @@ TILEGRAD_INLINE F64 broadcast(double s) { return _mm512_set1_pd(s); }
 TILEGRAD_INLINE F32 fma(F32 a, F32 b, F32 c) { return _mm512_fmadd_ps(a, b, c); }
 TILEGRAD_INLINE F64 fma(F64 a, F64 b, F64 c) { return _mm512_fmadd_pd(a, b, c); }
 
+// As the instruction has it: b where either is NaN.
+TILEGRAD_INLINE F32 max_or_second(F32 a, F32 b) { return _mm512_maskz_max_ps(kAll32, a, b); }
+TILEGRAD_INLINE F64 max_or_second(F64 a, F64 b) { return _mm512_maskz_max_pd(kAll64, a, b); }
+// Past the cache, to an address that is a multiple of the vector's size.
+TILEGRAD_INLINE void stream(float* p, F32 v) { _mm512_stream_ps(p, v); }
+TILEGRAD_INLINE void stream(double* p, F64 v) { _mm512_stream_pd(p, v); }
+// Before other threads may read what was streamed.
+TILEGRAD_INLINE void finish_streams() { _mm_sfence(); }
+
 TILEGRAD_INLINE F32 sqrt(F32 a) { return _mm512_maskz_sqrt_ps(kAll32, a); }
 TILEGRAD_INLINE F64 sqrt(F64 a) { return _mm512_maskz_sqrt_pd(kAll64, a); }
 TILEGRAD_INLINE F32 round(F32 a) {

@@ -27,6 +27,9 @@ TILEGRAD_INLINE F32 fma(F32 a, F32 b, F32 c) { return a * b + c; }
 TILEGRAD_INLINE F64 fma(F64 a, F64 b, F64 c) { return a * b + c; }
 
 #if defined(__SSE4_1__)
+// As the instruction has it: b where either is NaN.
+TILEGRAD_INLINE F32 max_or_second(F32 a, F32 b) { return _mm_max_ps(a, b); }
+TILEGRAD_INLINE F64 max_or_second(F64 a, F64 b) { return _mm_max_pd(a, b); }
 TILEGRAD_INLINE F32 sqrt(F32 a) { return _mm_sqrt_ps(a); }
 TILEGRAD_INLINE F64 sqrt(F64 a) { return _mm_sqrt_pd(a); }
 TILEGRAD_INLINE F32 round(F32 a) {
@@ -48,6 +51,8 @@ TILEGRAD_INLINE F64 clamp(F64 a, F64 low, F64 high) { return _mm_max_pd(low, _mm
 TILEGRAD_INLINE unsigned bits(M32 m) { return static_cast<unsigned>(_mm_movemask_ps((__m128)m)); }
 TILEGRAD_INLINE unsigned bits(M64 m) { return static_cast<unsigned>(_mm_movemask_pd((__m128d)m)); }
 #else
+TILEGRAD_INLINE F32 max_or_second(F32 a, F32 b) { return a > b ? a : b; }
+TILEGRAD_INLINE F64 max_or_second(F64 a, F64 b) { return a > b ? a : b; }
 TILEGRAD_INLINE F32 sqrt(F32 a) {
   return F32{__builtin_sqrtf(a[0]), __builtin_sqrtf(a[1]), __builtin_sqrtf(a[2]),
              __builtin_sqrtf(a[3])};
@@ -75,6 +80,11 @@ TILEGRAD_INLINE unsigned bits(M32 m) {
 }
 TILEGRAD_INLINE unsigned bits(M64 m) { return static_cast<unsigned>((m[0] & 1) | (m[1] & 2)); }
 #endif
+
+TILEGRAD_INLINE void stream(float* p, F32 v) { __builtin_memcpy(p, &v, sizeof(v)); }
+TILEGRAD_INLINE void stream(double* p, F64 v) { __builtin_memcpy(p, &v, sizeof(v)); }
+// Before other threads may read what was streamed.
+TILEGRAD_INLINE void finish_streams() {}
 
 TILEGRAD_INLINE M32 less(F32 a, F32 b) { return a < b; }
 TILEGRAD_INLINE M64 less(F64 a, F64 b) { return a < b; }

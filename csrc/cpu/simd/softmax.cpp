@@ -3,11 +3,14 @@
 //   that no exponential exceeds 1. Backward: dx = y (dy - sum dy y); with log, dx = dy - exp(y) sum
 //   dy.
 // Shapes: rows of `classes` elements, contiguous or as columns of a matrix (ClassRows).
-// Parallelism: along a contiguous row the lanes share it; over columns every lane has one.
-// Memory: forward reads a row three times and writes it twice, from cache unless it is huge.
+// Parallelism: along a contiguous row the lanes share it; of short rows and of columns each lane
+//   has one (class_lanes.hpp).
+// Memory: a row is read once and written once; its exponentials wait in scratch memory.
 #include "softmax.hpp"
 
 #include "../isa.hpp"
+#include "class_lanes.hpp"
+#include "class_row.hpp"
 #include "math.hpp"
 #include "softmax_exp.hpp"
 #include "vectors.hpp"
@@ -16,28 +19,25 @@ namespace tilegrad::cpu::TILEGRAD_ISA {
 namespace {
 
 template <class T>
-constexpr T kLowest = -__builtin_inff();
-
-template <class T>
-TILEGRAD_INLINE void forward_row(T* y, const T* x, int64_t n, bool log_of) {
+TILEGRAD_INLINE void forward_row(T* y, const T* x, int64_t n, bool log_of, const ClassRows& shape,
+                                 T* scratch) {
   using V = Vec<T>;
-  const V highest = row_max(x, n);
-  V tail = T(0);
+  const V highest = row_top(x, n);
+  T* const e = beside(scratch, y);
+  const RowAhead<T> ahead(x, y, shape);
   const double total = blocked_sum<V>(n, [&](int64_t i, auto access) {
-    const V e = softmax_exp(access.load(x + i, kLowest<T>) - highest);
-    if (!log_of) access.put(y + i, e, tail);
-    return e;
+    ahead.fetch(i);
+    const V value = softmax_exp(access.load(x + i, kLowest<T>) - highest);
+    if (!log_of) value.store(e + i);
+    return value;
   });
   if (log_of) {
     const V log_total = log(V(static_cast<T>(total)));
-    for_vectors<V>(0, n, [&](int64_t i, int, auto access) {
-      access.store(y + i, access.load(x + i) - highest - log_total);
-    });
+    write_row(y, n, shape.stream,
+              [&](int64_t i, auto access) { return access.load(x + i) - highest - log_total; });
   } else {
     const V factor = static_cast<T>(1 / total);
-    for_vectors<V>(0, n, [&](int64_t i, int, auto access) {
-      access.store(y + i, access.get(y + i, tail) * factor);
-    });
+    write_row(y, n, shape.stream, [&](int64_t i, auto) { return V::load(e + i) * factor; });
   }
 }
 
@@ -49,116 +49,120 @@ TILEGRAD_INLINE V exp_of_log(V y) {
 }
 
 template <class T>
-TILEGRAD_INLINE void backward_row(T* dx, const T* dy, const T* y, int64_t n, bool log_of) {
+TILEGRAD_INLINE void backward_row(T* dx, const T* dy, const T* y, int64_t n, bool log_of,
+                                  const ClassRows& shape) {
   using V = Vec<T>;
   const double total = blocked_sum<V>(n, [&](int64_t i, auto access) {
     const V g = access.load(dy + i);
     return log_of ? g : g * access.load(y + i);
   });
   const V sum = static_cast<T>(total);
-  for_vectors<V>(0, n, [&](int64_t i, int, auto access) {
+  write_row(dx, n, shape.stream, [&](int64_t i, auto access) {
     const V g = access.load(dy + i);
     const V value = access.load(y + i);
-    access.store(dx + i, log_of ? g - exp_of_log(value) * sum : value * (g - sum));
+    return log_of ? g - exp_of_log(value) * sum : value * (g - sum);
   });
 }
 
-// The lanes of a vector each have a row; `columns` of them stand side by side.
-template <class T, class C, class Access>
-TILEGRAD_INLINE void forward_columns(T* y, const T* x, int64_t n, int64_t stride, bool log_of, C,
-                                     Access access) {
+template <class T, class C>
+TILEGRAD_INLINE void forward_lanes(T* lanes, int64_t n, bool log_of, C) {
   using V = Vec<T>;
   constexpr int kVectors = C::count;
-  V highest[kVectors];
-#pragma GCC unroll 8
-  for (int u = 0; u < kVectors; ++u) highest[u] = V(kLowest<T>);
-  for (int64_t c = 0; c < n; ++c) {
-#pragma GCC unroll 8
-    for (int u = 0; u < kVectors; ++u) {
-      highest[u] = max(highest[u], access.load(x + c * stride + u * V::kSize));
-    }
-  }
-  double totals[1][kVectors * V::kSize];
-  blocked_column_sums<V, 1, kVectors>(totals, n, [&](int64_t c, int u, V(&terms)[1]) {
-    const int64_t at = c * stride + u * V::kSize;
-    terms[0] = softmax_exp(access.load(x + at) - highest[u]);
-    if (!log_of) access.store(y + at, terms[0]);
+  V highest[kVectors], sums[1][kVectors];
+  lane_max(highest, lanes, n);
+  lane_sums(sums, n, [&](int64_t c, int u, V(&terms)[1]) {
+    T* const at = lanes + c * kPitch<T> + u * V::kSize;
+    terms[0] = softmax_exp(V::load(at) - highest[u]);
+    if (!log_of) terms[0].store(at);
   });
-  V sums[kVectors];
-  round_to(sums, totals[0]);
 #pragma GCC unroll 8
-  for (int u = 0; u < kVectors; ++u) sums[u] = log_of ? log(sums[u]) : V(T(1)) / sums[u];
+  for (int u = 0; u < kVectors; ++u) sums[0][u] = log_of ? log(sums[0][u]) : V(T(1)) / sums[0][u];
   for (int64_t c = 0; c < n; ++c) {
 #pragma GCC unroll 8
     for (int u = 0; u < kVectors; ++u) {
-      const int64_t at = c * stride + u * V::kSize;
-      access.store(y + at, log_of ? access.load(x + at) - highest[u] - sums[u]
-                                  : access.load(y + at) * sums[u]);
+      T* const at = lanes + c * kPitch<T> + u * V::kSize;
+      const V value = V::load(at);
+      (log_of ? value - highest[u] - sums[0][u] : value * sums[0][u]).store(at);
     }
   }
 }
 
-template <class T, class C, class Access>
-TILEGRAD_INLINE void backward_columns(T* dx, const T* dy, const T* y, int64_t n, int64_t stride,
-                                      bool log_of, C, Access access) {
+// The gradient in g, from y; both hold a group of rows.
+template <class T, class C>
+TILEGRAD_INLINE void backward_lanes(T* g, const T* y, int64_t n, bool log_of, C) {
   using V = Vec<T>;
   constexpr int kVectors = C::count;
-  double totals[1][kVectors * V::kSize];
-  blocked_column_sums<V, 1, kVectors>(totals, n, [&](int64_t c, int u, V(&terms)[1]) {
-    const int64_t at = c * stride + u * V::kSize;
-    terms[0] = access.load(dy + at);
-    if (!log_of) terms[0] *= access.load(y + at);
+  V sums[1][kVectors];
+  lane_sums(sums, n, [&](int64_t c, int u, V(&terms)[1]) {
+    const int64_t at = c * kPitch<T> + u * V::kSize;
+    terms[0] = V::load(g + at);
+    if (!log_of) terms[0] *= V::load(y + at);
   });
-  V sums[kVectors];
-  round_to(sums, totals[0]);
   for (int64_t c = 0; c < n; ++c) {
 #pragma GCC unroll 8
     for (int u = 0; u < kVectors; ++u) {
-      const int64_t at = c * stride + u * V::kSize;
-      const V g = access.load(dy + at);
-      const V value = access.load(y + at);
-      access.store(dx + at, log_of ? g - exp_of_log(value) * sums[u] : value * (g - sums[u]));
+      const int64_t at = c * kPitch<T> + u * V::kSize;
+      const V slope = V::load(g + at), value = V::load(y + at);
+      (log_of ? slope - exp_of_log(value) * sums[0][u] : value * (slope - sums[0][u]))
+          .store(g + at);
     }
   }
 }
 
 template <class T, bool kLog>
-[[gnu::flatten]] void forward_all(T* y, const T* x, ClassRows shape) {
-  if (shape.class_stride == 1) {
+[[gnu::flatten]] void forward_all(T* y, const T* x, const ClassRows& shape, T* scratch) {
+  if (shape.class_stride == 1 && shape.classes > kShortRow) {
     for (int64_t row = 0; row < shape.rows; ++row) {
       const int64_t at = row * shape.row_stride;
-      forward_row(y + at, x + at, shape.classes, kLog);
+      forward_row(y + at, x + at, shape.classes, kLog, shape, scratch);
     }
-  } else {
-    for_columns<Vec<T>>(shape.rows, [&](int64_t i, auto columns, auto access) {
-      forward_columns(y + i, x + i, shape.classes, shape.class_stride, kLog, columns, access);
+    return;
+  }
+  for (int64_t row = 0; row < shape.rows; row += kGroup<T>) {
+    const int rows = group_size<T>(shape.rows - row);
+    gather_rows(scratch, x, shape, row, rows);
+    for_lanes<T>(rows, [&](int lane, auto columns) {
+      forward_lanes(scratch + lane, shape.classes, kLog, columns);
     });
+    scatter_rows(y, scratch, shape, row, rows);
   }
 }
 
 template <class T, bool kLog>
-[[gnu::flatten]] void backward_all(T* dx, const T* dy, const T* y, ClassRows shape) {
+[[gnu::flatten]] void backward_all(T* dx, const T* dy, const T* y, const ClassRows& shape,
+                                   T* scratch) {
   if (shape.class_stride == 1) {
     for (int64_t row = 0; row < shape.rows; ++row) {
       const int64_t at = row * shape.row_stride;
-      backward_row(dx + at, dy + at, y + at, shape.classes, kLog);
+      backward_row(dx + at, dy + at, y + at, shape.classes, kLog, shape);
     }
-  } else {
-    for_columns<Vec<T>>(shape.rows, [&](int64_t i, auto columns, auto access) {
-      backward_columns(dx + i, dy + i, y + i, shape.classes, shape.class_stride, kLog, columns,
-                       access);
+    return;
+  }
+  T* const output = scratch + shape.classes * kPitch<T>;
+  for (int64_t row = 0; row < shape.rows; row += kGroup<T>) {
+    const int rows = group_size<T>(shape.rows - row);
+    gather_rows(scratch, dy, shape, row, rows);
+    gather_rows(output, y, shape, row, rows);
+    for_lanes<T>(rows, [&](int lane, auto columns) {
+      backward_lanes(scratch + lane, output + lane, shape.classes, kLog, columns);
     });
+    scatter_rows(dx, scratch, shape, row, rows);
   }
 }
 
 template <class T>
-void forward(T* y, const T* x, ClassRows shape, bool log_of) {
-  log_of ? forward_all<T, true>(y, x, shape) : forward_all<T, false>(y, x, shape);
+void forward(T* y, const T* x, const ClassRows& shape, bool log_of, void* scratch) {
+  T* const own = static_cast<T*>(scratch);
+  log_of ? forward_all<T, true>(y, x, shape, own) : forward_all<T, false>(y, x, shape, own);
+  if (shape.stream) native::finish_streams();
 }
 
 template <class T>
-void backward(T* dx, const T* dy, const T* y, ClassRows shape, bool log_of) {
-  log_of ? backward_all<T, true>(dx, dy, y, shape) : backward_all<T, false>(dx, dy, y, shape);
+void backward(T* dx, const T* dy, const T* y, const ClassRows& shape, bool log_of, void* scratch) {
+  T* const own = static_cast<T*>(scratch);
+  log_of ? backward_all<T, true>(dx, dy, y, shape, own)
+         : backward_all<T, false>(dx, dy, y, shape, own);
+  if (shape.stream) native::finish_streams();
 }
 
 template <class T>

@@ -7,17 +7,32 @@
 namespace tilegrad::cpu {
 
 // Rows of `classes` elements: element c of row r is p[r * row_stride + c * class_stride]. Either
-// class_stride is 1 (rows follow each other), or row_stride is 1 (columns of a matrix).
+// class_stride is 1 (rows follow each other), or row_stride is 1 (columns of a matrix). Columns may
+// go on in the next matrix: with i = first + r, row r is column i % line of matrix i / line, and p
+// points to the first matrix.
 struct ClassRows {
   int64_t rows, classes, row_stride, class_stride;
+  int64_t line = INT64_MAX;  // columns of a matrix; the matrices follow each other
+  int64_t first = 0;
+  bool stream = false;  // results leave the cache anyway: write past it
 };
+
+// Bytes of scratch memory, aligned to a cache line, that a kernel needs: one row, or up to two
+// groups of rows side by side.
+constexpr int64_t kLaneBytes = 5 * 64;  // of a class in a group, with room to step over
+constexpr int64_t kShortRow = 32;       // contiguous rows up to here are worked on in groups
+constexpr int64_t class_scratch_bytes(int64_t classes, int64_t class_stride) {
+  const int64_t lanes = 2 * kLaneBytes * classes;
+  if (class_stride != 1 || classes <= kShortRow) return lanes;
+  return (classes + 32) * static_cast<int64_t>(sizeof(double));
+}
 
 template <class T>
 struct SoftmaxKernels {
   // y = softmax(x), or its logarithm. y may be x.
-  void (*forward)(T* y, const T* x, ClassRows shape, bool log);
+  void (*forward)(T* y, const T* x, const ClassRows& shape, bool log, void* scratch);
   // From y, the forward's result. dx may be dy or y.
-  void (*backward)(T* dx, const T* dy, const T* y, ClassRows shape, bool log);
+  void (*backward)(T* dx, const T* dy, const T* y, const ClassRows& shape, bool log, void* scratch);
 };
 
 }  // namespace tilegrad::cpu

@@ -97,6 +97,8 @@ struct Vec {
     __builtin_memcpy(&r.v, p, sizeof(Native));
     return r;
   }
+  // Past the cache; p is a multiple of sizeof(Native).
+  TILEGRAD_INLINE void stream(T* p) const { native::stream(p, v); }
   TILEGRAD_INLINE void store(T* p) const { __builtin_memcpy(p, &v, sizeof(Native)); }
 
   // The first n lanes, 0 <= n <= kSize; the others are `fill`. Memory from p + n on is not touched.
@@ -141,6 +143,10 @@ struct Vec {
   friend TILEGRAD_INLINE Vec sqrt(Vec a) { return from_native(native::sqrt(a.v)); }
   // To the nearest integer, ties to even.
   friend TILEGRAD_INLINE Vec round(Vec a) { return from_native(native::round(a.v)); }
+  // One instruction; b in lanes where either is NaN.
+  friend TILEGRAD_INLINE Vec max_or_second(Vec a, Vec b) {
+    return from_native(native::max_or_second(a.v, b.v));
+  }
   // A NaN in either operand gives NaN (unlike ::fmax); of +0 and -0 either may come back.
   friend TILEGRAD_INLINE Vec max(Vec a, Vec b) { return from_native(native::max(a.v, b.v)); }
   friend TILEGRAD_INLINE Vec min(Vec a, Vec b) { return from_native(native::min(a.v, b.v)); }
