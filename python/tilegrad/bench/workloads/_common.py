@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilegrad import reference
-from tilegrad.bench.environment import torch
+from tilegrad.bench.environment import jax, torch
 from tilegrad.bench.harness import OURS, Call, Contest, agree
 
 Array = NDArray[Any]
@@ -49,11 +49,31 @@ def tensors(*arrays: Array) -> list[Any]:
     return [torch().from_numpy(array) for array in arrays]
 
 
+def jitted(function: Callable[..., Any], *operands: Array) -> Call:
+    """Return a call of a function that jax compiles, on arrays of jax's own; it waits for results.
+
+    Args:
+        function: Of arrays of jax; returns one or a tuple.
+        operands: What it is given.
+    """
+    compiled = jax().jit(function)
+    given = [jax().numpy.asarray(operand) for operand in operands]
+
+    def call() -> Any:
+        result = compiled(*given)
+        for part in result if isinstance(result, tuple) else (result,):
+            part.block_until_ready()
+        return result
+
+    return call
+
+
 def contest(
     ours: Call,
     peers: Mapping[str, Call],
     expected: Callable[[], Any],
     tolerance: float = 1e-5,
+    left_out: Mapping[str, str] | None = None,
 ) -> Contest:
     """Return a contest whose check calls every side once and compares the results.
 
@@ -62,6 +82,7 @@ def contest(
         peers: The others.
         expected: Compute the result in float64.
         tolerance: As in `agree`.
+        left_out: As in `Contest`.
     """
 
     def check() -> None:
@@ -73,7 +94,7 @@ def contest(
                 call()
             agree({side: call()}, wanted, tolerance)
 
-    return Contest(ours, peers, check)
+    return Contest(ours, peers, check, left_out or {})
 
 
 class Oracle:
