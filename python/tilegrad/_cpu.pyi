@@ -193,6 +193,12 @@ class Plan:
         log: bool,
     ) -> None: ...
 
+def _copy(
+    target: typing.Annotated[numpy.typing.NDArray[numpy.float32], "c_style"],
+    source: typing.Annotated[numpy.typing.NDArray[numpy.float32], "c_style"],
+    rounds: typing.SupportsInt | typing.SupportsIndex,
+) -> float: ...
+def _jobs_and_tasks() -> tuple[int, int]: ...
 def _multiply_add(
     rounds: typing.SupportsInt | typing.SupportsIndex,
     threads: typing.SupportsInt | typing.SupportsIndex,

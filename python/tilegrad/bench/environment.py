@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The conditions of a measurement: threads and cores, equal for every side, set before imports.
 
-Several libraries, each with its own pool of threads, share one process. OpenMP reads its settings when it is
-loaded, so the process starts itself again with the right environment. Two unpinned threads of torch
-can land on one core and cost milliseconds a call; once torch is pinned, the calling thread is bound
-to the first core, and every pool started after it would inherit that one core. So each pool is
-started, and its workers are put on the cores beside the first, in a fixed order. jax's, which share
-work with the caller in no fixed way, may use all of these cores.
+Several libraries, each with a pool of threads, share one process. OpenMP reads its settings when it
+is loaded, so the process starts itself again with the right environment. Two unpinned threads of
+torch can land on one core and cost milliseconds a call; once torch is pinned, the calling thread is
+bound to the first core, and every pool started after it would inherit that one core. So each pool
+is started, and its workers are put on the cores beside the first, in a fixed order. jax's, which
+share work with the caller in no fixed way, may use all of these cores.
 
 Where TILEGRAD_CPU holds tilegrad to an instruction set, the peers are held to the same one.
 """
@@ -43,11 +43,14 @@ _HELD: dict[str, dict[str, str]] = {
 }
 _NUMPY_KEEPS = {"generic": (), "avx2": ("X86_V3", "AVX2", "FMA3", "AVX", "F16C", "POPCNT", "SSE")}
 CANNOT_BE_HELD = ("onnxruntime",)
+_left_out: list[bool] = []  # not empty: no peer but NumPy is wanted
 pinned_to: list[int] = []  # the core of each thread, once `pin` has been called
 
 
 def _module(name: str) -> Any:
-    """Return a module, or None where it is not installed."""
+    """Return a module, or None where it is not installed or left out."""
+    if _left_out and name in PEERS:
+        return None
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -83,6 +86,13 @@ def onnxruntime() -> Any:
 
 
 PEERS = {"torch": torch, "jax": jax, "onnxruntime": onnxruntime}  # beside NumPy, which is there
+
+
+def leave_peers_out() -> None:
+    """Make all peers but NumPy absent, for a run in which nobody looks at them."""
+    _left_out.append(True)
+    for module in PEERS.values():
+        module.cache_clear()
 
 
 def held(isa: str) -> dict[str, str]:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What each case was meant to reach, and whether a run did: one table, set before the kernels were.
 
-A goal is a ratio to a peer of the same run, or, for tiny calls, a time. A row of the table holds the
-cases that share a goal; it is reached when every one of them reached it and, where a mean is asked
-for, the mean did too.
+A goal is a ratio to a peer of the same run, or, for tiny calls, a time. A row of the table holds
+cases with one purpose; it is reached when every one of them reached its goal and, where a mean is
+asked for, the mean did too.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ class Row:
         name: What they are.
         outcomes: Of all goals of the measured cases.
         cases: The case of each outcome.
-        mean: Geometric mean of the ratios, where a goal asks for one and all cases are there.
+        mean: Geometric mean of the ratios that were measured, where a goal asks for one.
         mean_wanted: That goal.
         needs: The feature of the processor that the row was set for.
     """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A network as an ONNX file, written by hand: no package is needed to make what onnxruntime reads.
 
-A message of protocol buffers is a row of fields: a key, which is the field's number times 8 plus the
-way it is stored, then a number of 7 bits a byte (way 0) or a length and so many bytes (way 2).
+A message of protocol buffers is a row of fields: a key, which is the field's number times 8 plus
+the way it is stored, then a number of 7 bits a byte (way 0) or a length and so many bytes (way 2).
 Source: github.com/onnx/onnx, onnx/onnx.proto; protobuf.dev/programming-guides/encoding.
 """
 

@@ -93,8 +93,8 @@ def _build(sizes: Sequence[int], batch: int, optimizer: str) -> Contest:
             slow_down.append(slow)
 
     if jax() is not None:
-        sides["jax"], slow = _jax.step(start, x, target, optimizer, _RATES[optimizer])
-        slow_down.append(partial(slow, _TIMED_RATE))
+        sides["jax"], set_rate = _jax.step(start, x, target, optimizer, _RATES[optimizer])
+        slow_down.append(partial(set_rate, _TIMED_RATE))
 
     def check() -> None:
         wanted = _expected(start, x, target, optimizer)
