@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 # Generated: python tests/check_stubs.py --write
 from __future__ import annotations
+import numpy
+import numpy.typing
 import typing
 
 __all__: list[str] = [
@@ -194,8 +196,8 @@ class Plan:
     ) -> None: ...
 
 def _copy(
-    target: typing.Annotated[numpy.typing.NDArray[numpy.float32], "c_style"],
-    source: typing.Annotated[numpy.typing.NDArray[numpy.float32], "c_style"],
+    target: numpy.typing.NDArray[numpy.float32],
+    source: numpy.typing.NDArray[numpy.float32],
     rounds: typing.SupportsInt | typing.SupportsIndex,
 ) -> float: ...
 def _jobs_and_tasks() -> tuple[int, int]: ...

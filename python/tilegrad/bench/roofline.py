@@ -147,6 +147,7 @@ def plot(result: Record, path: str | os.PathLike[str]) -> Any:
     check_matplotlib("--roofline")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
 
     points = named(result["cases"])
     if not points:
@@ -173,6 +174,8 @@ def plot(result: Record, path: str | os.PathLike[str]) -> Any:
         colour, marker = _LOOKS.get(record["family"], (INK, "o"))
         axes.plot(intensity(record), gflops(record), marker, color=colour, markersize=5.5,
                   markeredgecolor="white", markeredgewidth=0.5, zorder=4)  # fmt: skip
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("operations a byte (operands read once, results written once)", fontsize=9)
     axes.set_ylabel("GFLOP/s", fontsize=9)
     axes.grid(which="major", color=GRID, linewidth=0.7)
@@ -214,6 +217,9 @@ def _roofs(
 
 def _labels(axes: Any, points: Mapping[str, Record], taken: list[Box]) -> None:
     """Name each point where nothing else is, with a line to it where the name is far."""
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=2, foreground="white")]
     renderer, dpi = axes.figure.canvas.get_renderer(), axes.figure.dpi
     pixel = dpi / 72  # of a point of type
     places = {
@@ -243,6 +249,7 @@ def _labels(axes: Any, points: Mapping[str, Record], taken: list[Box]) -> None:
         axes.annotate(
             name, (x, y), xycoords="figure pixels", xytext=start, textcoords="figure pixels",
             fontsize=_FONT, color=colour, ha="center", va="center", zorder=5,
+            path_effects=halo,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.7,
                         "shrinkA": 1, "shrinkB": 3} if far else None,
         )  # fmt: skip

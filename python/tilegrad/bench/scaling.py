@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """``tilegrad bench cpu --scaling``: each case with one thread and with two, and what more would do.
 
-Measured are the time of both in the same rounds, the joins of a call and the pieces between two
-joins, and what a join costs. `speedup` is a model from these; it is a pure function, and beyond two
-threads nothing of it was measured here.
+Measured are the time of both in the same rounds, what a join costs, and for up to 64 threads how
+many joins a call has and into how many pieces the work between them is cut. `speedup` is a model
+from these; it is a pure function, and beyond two threads no time was measured.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ KIND = "scaling"  # of the JSON, beside runs with peers
 # line passes from core to core three times), and what the memory of a socket with 64 cores moves.
 JOIN_MORE = 0.15e-6  # seconds
 SOCKET_GBYTES = 250.0
+COUNTS = (2, 4, 8, 16, 32, 64)  # of threads, for which joins and pieces are counted
 _ONE, _TWO = "1 thread", "2 threads"
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """What the model needs of a case.
+    """What the model needs of a case, for a number of threads.
 
     Attributes:
         seconds: With one thread.
@@ -101,40 +102,83 @@ def speedup(
     return round(case.seconds / whole, 2), stopped
 
 
-def serial_share(one: float, two: float, joins: float) -> float:
+def serial_share(one: float, two: float, joins: float, pieces: float) -> float:
     """Return the share of the work that two threads did not divide, from 0 to 1.
 
+    Math: two = one (f + (1 - f) r) + joins, solved for f; r = ceil(pieces / 2) / pieces.
     Source: Karp and Flatt, "Measuring parallel processor performance", CACM 33(5), 1990.
 
     Args:
         one: Seconds of the work with one thread, without the call.
         two: The same with two.
         joins: Seconds of the joins in it.
+        pieces: Of the work between two joins.
 
     Example:
-        >>> serial_share(1.0, 0.6, 0.0), serial_share(1.0, 0.5, 0.1)
+        >>> serial_share(1.0, 0.6, 0.0, 8), serial_share(1.0, 0.6, 0.1, 8)
         (0.2, 0.0)
     """
-    if one <= 0:
+    whole = max(round(pieces), 1)
+    best = -(-whole // 2) / whole
+    if one <= 0 or best == 1:
         return 1.0
-    return round(min(max(2 * (two - joins) / one - 1, 0.0), 1.0), 3)
+    return round(min(max(((two - joins) / one - best) / (1 - best), 0.0), 1.0), 3)
 
 
-def of_record(record: report.Record, result: report.Record) -> Scaling:
+def of_record(record: report.Record, result: report.Record, threads: int) -> Scaling:
     """Return what the model needs of a stored case.
 
     Args:
         record: The case.
         result: The run that it belongs to.
+        threads: One of COUNTS.
     """
-    one, two = (record["seconds"][name]["median"] for name in (_ONE, _TWO))
+    one = record["seconds"][_ONE]["median"]
+    two = one / record["speedup"]["median"]  # of the same rounds
     call, join = min(result["call_seconds"], one), result["join_seconds"]
-    serial = serial_share(one - call, two - call, record["joins"] * join)
-    # no joins: the op decided that the work is too little to be shared
+    serial = serial_share(
+        one - call, two - call, record["joins"]["2"] * join, record["pieces"]["2"]
+    )
+    joins = record["joins"][str(threads)]
     return Scaling(
-        one, call, record["joins"], join, record["pieces"] if record["joins"] else 1,
-        serial if record["joins"] else 1.0, record["bytes"], result["private_bytes"],
-    )  # fmt: skip
+        one,
+        call,
+        joins,
+        join,
+        record["pieces"][str(threads)] if joins else 1,
+        serial if joins else 1.0,  # no join: the op finds the work too little to be shared
+        record["bytes"],
+        result["private_bytes"],
+    )
+
+
+def count(case: Case, threads: Sequence[int] = COUNTS) -> tuple[dict[str, int], dict[str, float]]:
+    """Count the joins of a call and the pieces between two of them, for numbers of threads.
+
+    The threads are started, more than there are cores: only count after everything is timed.
+
+    Args:
+        case: What is called.
+        threads: The numbers.
+
+    Returns:
+        Joins and pieces, by number of threads.
+    """
+    ours = case.build().ours
+    joins, pieces = {}, {}
+    before = tg.num_threads()
+    try:
+        for number in threads:
+            tg.set_num_threads(number)
+            ours()  # a plan may be made by the first call
+            start = _cpu._jobs_and_tasks()
+            ours()
+            jobs, tasks = (b - a for a, b in zip(start, _cpu._jobs_and_tasks(), strict=True))
+            joins[str(number)] = jobs
+            pieces[str(number)] = round(tasks / jobs, 1) if jobs else 0.0
+    finally:
+        tg.set_num_threads(before)
+    return joins, pieces
 
 
 def join_seconds(samples: int = 15) -> float:
@@ -184,9 +228,6 @@ def measure(case: Case, limits: dict[int, Limit], protocol: Protocol) -> report.
         tg.set_num_threads(threads.get(id(call), 2))
         calls[name], each[name] = calls_per_sample(call, protocol.sample)
     tg.set_num_threads(2)
-    before = _cpu._jobs_and_tasks()
-    contest.ours()
-    jobs, tasks = (b - a for a, b in zip(before, _cpu._jobs_and_tasks(), strict=True))
     whole = sum(1.25 * calls[name] * each[name] for name in sides)
     rounds = min(max(int(protocol.budget / whole), protocol.fewest), protocol.most)
 
@@ -211,8 +252,6 @@ def measure(case: Case, limits: dict[int, Limit], protocol: Protocol) -> report.
         "bytes": case.bytes,
         "flops": case.flops,
         "rounds": rounds,
-        "joins": jobs,
-        "pieces": round(tasks / jobs, 1) if jobs else 0,
         "seconds": {name: summary(seconds[name]) for name in (_ONE, _TWO)},
         "speedup": summary(ratios),
     }
@@ -224,9 +263,8 @@ def measure(case: Case, limits: dict[int, Limit], protocol: Protocol) -> report.
     return result
 
 
-_WIDTHS = (11, 11, 9, 13, 11, 10, 7, 8)
-COLUMNS = ("1 thread", "2 threads", "speed-up", "quartiles", "efficiency", "machine's", "joins",
-           "pieces")  # fmt: skip
+_WIDTHS = (11, 11, 9, 13, 11, 10)
+COLUMNS = ("1 thread", "2 threads", "speed-up", "quartiles", "efficiency", "machine's")
 
 
 def columns(family: str) -> str:
@@ -244,8 +282,6 @@ def row(record: report.Record) -> str:
         f"{report.digits(gain['low'])} - {report.digits(gain['high'])}",
         f"{50 * gain['median']:.0f} %",
         f"{50 * machines['median']:.0f} %" if machines else "-",
-        str(record["joins"]),
-        f"{record['pieces']:g}",
     ))  # fmt: skip
 
 
@@ -253,6 +289,18 @@ def _line(first: str, cells: Sequence[str]) -> str:
     return f"{first:<36}" + "".join(
         f"{cell:>{width}}" for cell, width in zip(cells, _WIDTHS, strict=True)
     )
+
+
+def efficiencies(records: Sequence[report.Record]) -> str:
+    """Return the geometric mean of the efficiency of each family."""
+    families: dict[str, list[float]] = {}
+    for record in records:
+        families.setdefault(record["family"], []).append(record["speedup"]["median"])
+    lines = [
+        f"{family:<25} {50 * report.geometric_mean(gains):>6.0f} %   worst {50 * min(gains):.0f} %"
+        for family, gains in families.items()
+    ]
+    return "\n".join([f"{'efficiency':<25} geomean", *lines])
 
 
 def run(cases: Sequence[Case], args: argparse.Namespace, stored: list[str]) -> None:
@@ -294,6 +342,9 @@ def run(cases: Sequence[Case], args: argparse.Namespace, stored: list[str]) -> N
         result["cases"].append(record)
         print(row(record), flush=True)
     result["load"].append(session.load())
+    print(f"\n{efficiencies(result['cases'])}", flush=True)
+    for case, record in zip(cases, result["cases"], strict=True):
+        record["joins"], record["pieces"] = count(case)
     result["minutes"] = round((time.perf_counter() - start) / 60, 1)
     if args.json:
         session.store(json.dumps(result, indent=1) + "\n", args.json)

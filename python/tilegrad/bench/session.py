@@ -14,7 +14,7 @@ from typing import Any
 from . import environment, machine
 from .harness import Case, Limit, Protocol, time_calls
 
-FORMAT = 1  # of the JSON; raised when a reader of the old one would be misled
+FORMAT = 2  # of the JSON; raised when a reader of the old one would be misled
 # Operations a byte from which arithmetic is the limit, not memory. Cores do 8 or so while a byte
 # comes from the second cache; a fixed number keeps the limit of a case the same in every run.
 _BALANCE = 4
