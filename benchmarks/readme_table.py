@@ -2,10 +2,11 @@
 """Print a Markdown table of stored results, or check that a document shows what is stored.
 
     python benchmarks/readme_table.py RESULT.json [MORE.json]   print the table with its markers
-    python benchmarks/readme_table.py --write README.md         make the table in README.md anew
-    python benchmarks/readme_table.py --check README.md         fail if it is not what is stored
+    python benchmarks/readme_table.py --write README.md         make the tables in README.md anew
+    python benchmarks/readme_table.py --check README.md         fail if they are not what is stored
 
-The first marker names the results, relative to the document; each further one adds its ratios:
+A marker says which table (KINDS) and names results, relative to the document; those after the first
+add columns:
 
     <!-- benchmarks: benchmarks/results/cpu-1t.json benchmarks/results/cpu-2t.json -->
     <!-- end of benchmarks -->
@@ -17,11 +18,21 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tilegrad.bench.report import digits, duration, families, geometric_mean, ratio, share
+import performance_tables
+from performance_tables import conditions
+from tilegrad.bench.report import (
+    digits,
+    duration,
+    families,
+    geometric_mean,
+    peer_names,
+    ratio,
+    share,
+)
 
 # Chosen by what users run, not by how it turned out: wins and losses stay.
 ROWS = {
@@ -36,31 +47,36 @@ ROWS = {
     "cross_entropy/128x10 value and grad": "cross-entropy + gradient, 128 x 10",
     "cross_entropy/1024x1000 value and grad": "cross-entropy + gradient, 1024 x 1000",
     "optim/Adam 669706": "Adam, 669,706 parameters",
+    "predict/784-512-512-10 batch 32": "forward pass of 784-512-512-10, batch 32",
     "train_step/SGD batch 32": "SGD training step of 784-512-512-10, batch 32",
     "train_step/Adam batch 128": "Adam training step of it, batch 128",
     "tiny/8-8-2 SGD step batch 1": "SGD training step of 8-8-2, batch 1",
 }
+_NOT_IN_FORMAT_1 = ("predict/",)
 END = "<!-- end of benchmarks -->"
-_BLOCK = re.compile(r"<!-- benchmarks: ([^\n]+?) -->\n.*?" + re.escape(END), re.DOTALL)
 
 
-def block(names: Sequence[str], folder: Path) -> str:
+def block(names: Sequence[str], folder: Path, kind: str = "benchmarks") -> str:
     """Return the markers with the table between them.
 
-    Raises ValueError if a result lacks one of the rows or has no peer for it.
+    Raises ValueError if a result lacks what the table shows.
     """
     results = [json.loads((folder / name).read_text()) for name in names]
-    return "\n".join([f"<!-- benchmarks: {' '.join(names)} -->", *_table(results, names), END])
+    lines = KINDS[kind](results, names) if names else [NOTHING]
+    start = " ".join(["<!--", f"{kind}:", *names, "-->"])
+    return "\n".join([start, *lines, f"<!-- end of {kind} -->"])
 
 
 def _table(results: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
     first = results[0]
-    counts = [_threads(result) for result in results]
+    counts = [conditions(result) for result in results]
     head = ["", f"tilegrad, {counts[0]}", "fastest peer", "ratio", "share of the limit"]
     head += [f"ratio, {count}" for count in counts[1:]]
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     stored = [{f"{r['family']}/{r['name']}": r for r in result["cases"]} for result in results]
     for case, label in ROWS.items():
+        if first["format"] == 1 and case.startswith(_NOT_IN_FORMAT_1):
+            continue
         for known, name in zip(stored, names, strict=True):
             if case not in known or ratio(known[case]) is None:
                 raise ValueError(
@@ -79,10 +95,6 @@ def _ratio(record: dict[str, Any]) -> str:
     return digits((ratio(record) or {})["median"])
 
 
-def _threads(result: dict[str, Any]) -> str:
-    return f"{result['threads']} thread{'s' * (result['threads'] > 1)}"
-
-
 def _caption(first: dict[str, Any], results: Sequence[dict[str, Any]]) -> list[str]:
     machine, versions = first["machine"], first["versions"]
     means = []
@@ -91,7 +103,7 @@ def _caption(first: dict[str, Any], results: Sequence[dict[str, Any]]) -> list[s
         worst = min(records, key=lambda r: (ratio(r) or {})["median"])
         mean = digits(geometric_mean([(ratio(r) or {})["median"] for r in records]))
         means.append(
-            f"{_threads(result)}: geometric mean of all {len(records)} cases {mean}, worst "
+            f"{conditions(result)}: geometric mean of all {len(records)} cases {mean}, worst "
             f"{_ratio(worst)} ({worst['family']} {worst['name']})"
         )
     step = "train_step/SGD batch 32"
@@ -109,13 +121,27 @@ def _caption(first: dict[str, Any], results: Sequence[dict[str, Any]]) -> list[s
         "tilegrad is faster. Limit: multiply-adds (FMA) or copying (copy), measured in the same "
         "rounds (an op that reads more than it writes can pass 100 % of copy). "
         f"{'; '.join(means)}.",
-        f"{machine['cpu']}, {machine['isa']}; float32, {first['cache']} caches; NumPy "
-        f"{versions['numpy']}, PyTorch {versions['torch']}; {first['date'][:10]}.",
+        f"{machine['cpu']}, {machine['isa']}; float32, {first['cache']} caches; "
+        f"{', '.join(peer_names(versions))}; {first['date'][:10]}.",
     ]
 
 
+KINDS: Mapping[str, Callable[[Sequence[dict[str, Any]], Sequence[str]], list[str]]] = {
+    "benchmarks": _table,
+    "goals": performance_tables.goal_rows,
+    "every-goal": performance_tables.every_goal,
+    "cases": performance_tables.every_case,
+    "scaling": performance_tables.scaling_rows,
+    "model": performance_tables.model_rows,
+}
+NOTHING = "No such run is stored yet; `python benchmarks/store_results.py` makes one."
+_BLOCK = re.compile(
+    r"<!-- (" + "|".join(KINDS) + r"):([^\n]*?) -->\n.*?<!-- end of \1 -->", re.DOTALL
+)
+
+
 def rewritten(document: Path) -> str:
-    """Return the document with its table as the stored results give it.
+    """Return the document with its tables as the stored results give them.
 
     Raises ValueError without markers, FileNotFoundError without a result that they name.
     """
@@ -124,15 +150,26 @@ def rewritten(document: Path) -> str:
         raise ValueError(
             f"{document}: must hold a line <!-- benchmarks: RESULT.json --> and, below, {END}"
         )
-    return _BLOCK.sub(lambda found: block(found[1].split(), document.parent), text)
+    return _BLOCK.sub(lambda found: block(found[2].split(), document.parent, found[1]), text)
+
+
+def renamed(text: str, names: Mapping[str, Sequence[str]]) -> str:
+    """Return the text of a document with other results in its markers, by kind of table."""
+
+    def marker(found: re.Match[str]) -> str:
+        files = " ".join(names.get(found[1], found[2].split()))
+        head, _, rest = found[0].partition("\n")
+        return f"{head.partition(':')[0]}: {files} -->\n{rest}"
+
+    return _BLOCK.sub(marker, text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
     add("results", nargs="*", metavar="RESULT.json", help="print a table of these")
-    add("--check", type=Path, metavar="DOCUMENT", help="fail if its table is not what is stored")
-    add("--write", type=Path, metavar="DOCUMENT", help="make its table anew")
+    add("--check", type=Path, metavar="DOCUMENT", help="fail if its tables are not what is stored")
+    add("--write", type=Path, metavar="DOCUMENT", help="make its tables anew")
     args = parser.parse_args(argv)
     if sum(map(bool, (args.results, args.check, args.write))) != 1:
         parser.error("give results, or --check DOCUMENT, or --write DOCUMENT")
@@ -143,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.write.write_text(rewritten(args.write))
         elif rewritten(args.check) != args.check.read_text():
             print(
-                f"{args.check}: the table is not what the stored results give; run "
+                f"{args.check}: a table is not what the stored results give; run "
                 f"python benchmarks/readme_table.py --write {args.check}",
                 file=sys.stderr,
             )

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import tilegrad as tg
-from tilegrad.bench import cpu, environment, harness, machine, report
+from tilegrad.bench import cpu, environment, harness, machine, ratio_plot, report
 from tilegrad.bench.harness import Case, Contest, Limit, Protocol
 from tilegrad.bench.workloads import FAMILIES, all_cases
 
@@ -284,7 +284,7 @@ def test_missing_peers_are_named() -> None:
     assert "none" in report.row(alone)
     assert "no peer" in report.summary(result([alone]))
     with pytest.raises(ValueError, match="needs a peer"):
-        report.plot(result([alone]), "unused.png")
+        ratio_plot.plot(result([alone]), "unused.png")
 
 
 def test_list_prints_every_case(capsys: pytest.CaptureFixture[str]) -> None:

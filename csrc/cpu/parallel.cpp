@@ -74,6 +74,7 @@ class Pool {
     closure_ = closure;
     count_ = count;
     threads_ = threads;
+    tasks_.store(tasks_.load(std::memory_order_relaxed) + count, std::memory_order_relaxed);
     next_.store(0, std::memory_order_relaxed);
     gate_.fetch_add(kOpen + kJob, std::memory_order_seq_cst);
     if (sleeping_.load(std::memory_order_seq_cst) > 0) wake();
@@ -89,6 +90,10 @@ class Pool {
       }
     }
     return true;
+  }
+
+  std::pair<int64_t, int64_t> jobs_and_tasks() const {
+    return {static_cast<int64_t>(gate_.load() / kJob), tasks_.load()};
   }
 
  private:
@@ -162,6 +167,7 @@ class Pool {
   void* closure_ = nullptr;
   int64_t count_ = 0;
   int threads_ = 0;
+  std::atomic<int64_t> tasks_{0};  // of all jobs; written by who holds owner_
   alignas(64) std::atomic<int64_t> next_{0};
   alignas(64) std::atomic<uint64_t> gate_{0};
   alignas(64) std::atomic<int> sleeping_{0};
@@ -237,6 +243,8 @@ Context& task_context() {
   thread_local Scratch scratch;
   return scratch.context;
 }
+
+std::pair<int64_t, int64_t> jobs_and_tasks() { return pool().jobs_and_tasks(); }
 
 void run_tasks(int max_threads, int64_t count, TaskFunction function, void* closure) {
   const int threads = count < max_threads ? static_cast<int>(count) : max_threads;

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 
 #include "../context.hpp"
 
@@ -29,6 +30,10 @@ using TaskFunction = void (*)(void* closure, int64_t task, int thread);
 // Runs the function for every task in [0, count) on up to max_threads threads. If the pool is busy
 // with another caller's work, or this is a pool thread itself, it runs here, one after another.
 void run_tasks(int max_threads, int64_t count, TaskFunction function, void* closure);
+
+// Jobs that the pool has run so far, each of which ends in a join, and their tasks: what benchmarks
+// count.
+std::pair<int64_t, int64_t> jobs_and_tasks();
 
 // Below this much estimated serial work a join costs more than it saves.
 constexpr double kSerialNanoseconds = 5000;

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 # Generated: python tests/check_stubs.py --write
 from __future__ import annotations
+import numpy
+import numpy.typing
 import typing
 
 __all__: list[str] = [
@@ -194,6 +196,12 @@ class Plan:
     ) -> None: ...
 
 def _bfloat16_from_dlpack(tensor: typing.Any) -> typing.Any: ...
+def _copy(
+    target: numpy.typing.NDArray[numpy.float32],
+    source: numpy.typing.NDArray[numpy.float32],
+    rounds: typing.SupportsInt | typing.SupportsIndex,
+) -> float: ...
+def _jobs_and_tasks() -> tuple[int, int]: ...
 def _multiply_add(
     rounds: typing.SupportsInt | typing.SupportsIndex,
     threads: typing.SupportsInt | typing.SupportsIndex,

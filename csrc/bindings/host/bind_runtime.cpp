@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Threads, instruction set, memory, random initial values: what is no op.
+#include <cstring>
 #include <vector>
 
+#include <pybind11/numpy.h>
 #include <pybind11/typing.h>
 
 #include "../../cpu/isa.hpp"
@@ -64,6 +66,32 @@ void bind_runtime(py::module_& m) {
         return flops;
       },
       py::arg("rounds"), py::arg("threads"));
+  // Each row of the source is copied so many times by a thread of its own; returns the bytes read
+  // and written: for benchmarks.
+  m.def(
+      "_copy",
+      [](py::array_t<float, py::array::c_style> target,
+         const py::array_t<float, py::array::c_style>& source, int64_t rounds) {
+        check(source.ndim() == 2 && target.ndim() == 2 && source.nbytes() == target.nbytes() &&
+                  source.shape(0) == target.shape(0),
+              "_copy: source and target must have the same two sizes; got {} and {} bytes",
+              source.nbytes(), target.nbytes());
+        Context context;
+        context.max_threads = static_cast<int>(source.shape(0));
+        float* to = target.mutable_data();
+        const float* from = source.data();
+        const int64_t columns = source.shape(1);
+        py::gil_scoped_release released;
+        parallel_for(context, source.shape(0), 1e9, [&](int64_t row, int) {
+          for (int64_t i = 0; i < rounds; ++i) {
+            std::memcpy(to + row * columns, from + row * columns, sizeof(float) * columns);
+            asm volatile("" ::: "memory");  // else the compiler may leave copies out
+          }
+        });
+        return 2.0 * sizeof(float) * static_cast<double>(source.size() * rounds);
+      },
+      py::arg("target").noconvert(), py::arg("source").noconvert(), py::arg("rounds"));
+  m.def("_jobs_and_tasks", &jobs_and_tasks);
 }
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

@@ -5,25 +5,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from . import environment, machine, report
-from .harness import Case, Limit, Protocol, measure, time_calls
+from . import environment, machine, ratio_plot, report, roofline, scaling, session
+from .harness import Case, Protocol, measure
 from .workloads import all_cases
 
-FORMAT = 1  # of the JSON; raised when a reader of the old one would be misled
 _EVICTED = 64_000_000  # bytes: beyond every private cache
-_LARGEST_COPY = 256_000_000  # bytes: no cache is larger, and the rate stays what it is
-# Operations a byte from which arithmetic is the limit, not memory. Cores do 8 or so while a byte
-# comes from the second cache; a fixed number keeps the limit of a case the same in every run.
-_BALANCE = 4
 _SETTLE = 0.03  # seconds, see Protocol.settle
 
 
@@ -31,24 +23,29 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command's options."""
     result = argparse.ArgumentParser(
         prog="tilegrad bench",
-        description="Measure every kernel beside NumPy and PyTorch (where it is installed) and "
-        "beside the limit of this machine, in one process, in interleaved rounds. A ratio is the "
-        "fastest peer's time over ours: above 1, tilegrad is faster.",
+        description="Measure every kernel beside NumPy, PyTorch, jax and onnxruntime (those that "
+        "are installed) and beside the limit of this machine, in one process, in interleaved "
+        "rounds. A ratio is the fastest peer's time over ours: above 1, tilegrad is faster. "
+        "TILEGRAD_CPU=avx2 holds all sides to that instruction set.",
     )
     add = result.add_argument
     add("device", nargs="?", choices=("cpu",), default="cpu",
         help="what to measure (default: cpu); for GPUs see tilegrad bench cuda --help")  # fmt: skip
     add("--quick", action="store_true",
         help="a selection, in under a minute; its figures are rough")  # fmt: skip
-    add("--threads", type=int, default=1, metavar="N",
+    add("--threads", type=int, metavar="N",
         help="of every library, each pinned to a core of its own (default: 1)")  # fmt: skip
     add("--filter", default="", metavar="TEXT",
         help="only cases whose family/name contains this, such as matmul/ or 'gelu'")  # fmt: skip
     add("--cold", action="store_true",
         help="before every call write 64 MB elsewhere, so that operands come from outside the "
         "private caches (default: hot, the same operands again and again)")  # fmt: skip
+    add("--scaling", action="store_true",
+        help="instead: tilegrad alone, with 1 thread and with 2 in the same rounds")  # fmt: skip
     add("--json", metavar="FILE", help="store conditions and figures")
     add("--plot", metavar="FILE", help="draw the ratios (.png, .svg, .pdf); needs matplotlib")
+    add("--roofline", metavar="FILE",
+        help="draw every kernel below the limits of this machine; needs matplotlib")  # fmt: skip
     add("--list", action="store_true", help="print the cases and do nothing")
     return result
 
@@ -76,64 +73,73 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.list:
         print("\n".join(f"{case.id}{'  (quick)' if case.quick else ''}" for case in cases))
         return 0
-    if args.threads < 1:
-        options.error(f"--threads: must be at least 1; got {args.threads}")
-    for name, path in (("--json", args.json), ("--plot", args.plot)):
-        if path and not Path(path).absolute().parent.is_dir():
-            options.error(f"{name}: the folder must exist; got {path!r}")
-    if args.plot:
-        try:
-            report.check_matplotlib()
-        except ImportError as error:
-            options.error(str(error))
+    _refuse_nonsense(options, args)
     try:
         environment.start_again(args.threads, given)
     except ValueError as error:
         options.error(str(error))
+    stored: list[str] = []
     try:
-        return _run(cases, args)
+        (scaling.run if args.scaling else _run)(cases, args, stored)
     except KeyboardInterrupt:
-        print("\ninterrupted; nothing is stored", file=sys.stderr)
+        kept = f"stored before: {', '.join(stored)}" if stored else "nothing is stored"
+        print(f"\ninterrupted; {kept}", file=sys.stderr)
         return 130
+    return 0
 
 
-def _run(cases: Sequence[Case], args: argparse.Namespace) -> int:
+def _refuse_nonsense(options: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Stop with a message if options make no sense together; fill in the number of threads."""
+    if args.threads is not None and args.threads < 1:
+        options.error(f"--threads: must be at least 1; got {args.threads}")
+    if args.scaling and (args.threads or args.cold or args.plot or args.roofline):
+        options.error("--scaling: takes no --threads, --cold, --plot or --roofline")
+    args.threads = args.threads or (2 if args.scaling else 1)
+    files = {"--json": args.json, "--plot": args.plot, "--roofline": args.roofline}
+    for name, path in files.items():
+        if path and not Path(path).absolute().parent.is_dir():
+            options.error(f"{name}: the folder must exist; got {path!r}")
+    for name in ("--plot", "--roofline"):
+        if files[name]:
+            try:
+                ratio_plot.check_matplotlib(name)
+            except ImportError as error:
+                options.error(str(error))
+
+
+def _run(cases: Sequence[Case], args: argparse.Namespace, stored: list[str]) -> None:
     cores = environment.pin(args.threads)
-    result: dict[str, Any] = {
-        "format": FORMAT,
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": _commit(),
-        "machine": machine.describe(),
-        "versions": _versions(),
-        "threads": args.threads,
-        "cores": cores,
-        "cache": "cold" if args.cold else "hot",
-        "quick": args.quick,
-        "load": [_load()],  # programs that wanted to run in the last minute, before and after
-        "limits": {"before": _machine_limits(args.threads, cores)},
-        "cases": [],
-    }
+    result = session.conditions(args, cores)
+    result["ceilings"] = machine.ceilings(args.threads)
+    result["limits"] = {"before": session.machine_limits(args.threads)}
+    result["cases"] = []
     print(report.heading(result), flush=True)
     protocol = _protocol(args)
+    print(f"{len(cases)} cases, about {report.minutes(session.expected_seconds(cases, protocol))}")
     family, start = "", time.perf_counter()
     for case in cases:
         if case.family != family:
             family = case.family
             print(f"\n{report.columns(family)}", flush=True)
-        figures = measure(case, _limit(case, args.threads, cores), protocol)
+        figures = measure(case, session.limit(case, args.threads), protocol)
         result["cases"].append(figures)
-        print(report.row(figures), flush=True)
-    result["load"].append(_load())
-    result["limits"]["after"] = _machine_limits(args.threads, cores)
+        print(report.row(figures, args.threads), flush=True)
+        if sys.stderr.isatty():
+            gone = report.minutes(time.perf_counter() - start)
+            print(f"  {len(result['cases'])} of {len(cases)}, {gone}", end="\r", file=sys.stderr)
+    result["load"].append(session.load())
+    result["limits"]["after"] = session.machine_limits(args.threads)
     result["minutes"] = round((time.perf_counter() - start) / 60, 1)
     print(f"\n{report.summary(result)}")
     if args.json:
-        Path(args.json).write_text(json.dumps(result, indent=1) + "\n")
+        session.store(json.dumps(result, indent=1) + "\n", args.json)
+        stored.append(args.json)
         print(f"Stored {args.json}")
-    if args.plot:
-        report.plot(result, args.plot)
-        print(f"Drew {args.plot}")
-    return 0
+    for path, draw in ((args.plot, ratio_plot.plot), (args.roofline, roofline.plot)):
+        if path:
+            draw(result, path)
+            stored.append(path)
+            print(f"Drew {path}")
 
 
 def _protocol(args: argparse.Namespace) -> Protocol:
@@ -142,61 +148,3 @@ def _protocol(args: argparse.Namespace) -> Protocol:
     )
     settle = _SETTLE if args.threads > 1 else 0.0
     return Protocol(**quick, settle=settle, evict=_EVICTED if args.cold else 0)
-
-
-def _limit(case: Case, threads: int, cores: list[int]) -> Limit | None:
-    """Return what a case can be as fast as at most; None for tiny calls."""
-    if not case.limited:
-        return None
-    if case.flops >= _BALANCE * case.bytes:
-        return Limit("FMA", *machine.multiply_add(threads))
-    copy = machine.Copy(int(min(case.bytes, _LARGEST_COPY)), threads, cores)
-    return Limit("copy", copy, copy.work)
-
-
-def _machine_limits(threads: int, cores: list[int]) -> dict[str, float]:
-    """Return rates that say how far the machine drifted between start and end."""
-    copy = machine.Copy(_LARGEST_COPY, threads, cores)
-    seconds = min(time_calls(copy, 1) for _ in range(3))
-    return {
-        "fma_gflops": round(machine.fma_peak(threads), 1),
-        "copy_gbytes": round(copy.work / seconds / 1e9, 2),
-    }
-
-
-def _load() -> float | None:
-    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-
-
-def _versions() -> dict[str, str | None]:
-    """Return the versions of all sides; None where one is not installed."""
-    import numpy as np
-
-    from tilegrad import __version__
-
-    torch = environment.torch()
-    return {
-        "tilegrad": __version__,
-        "numpy": np.__version__,
-        "torch": None if torch is None else torch.__version__,
-    }
-
-
-def _commit() -> str | None:
-    """Return the commit of the source tree that this package lies in, or None outside of one."""
-
-    def git(*words: str) -> str:
-        folder = Path(__file__).parent
-        done = subprocess.run(
-            ["git", "-C", folder, *words], capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
-
-    try:
-        root = Path(git("rev-parse", "--show-toplevel"))
-        if not (root / "python" / "tilegrad" / "bench").is_dir():
-            return None  # installed inside of somebody else's repository
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "HEAD") + (" with changes" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None

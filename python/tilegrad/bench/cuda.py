@@ -21,11 +21,11 @@ import tilegrad as tg
 from tilegrad import backends
 
 from . import machine, report
-from .cpu import _commit, _versions
 from .device import LeftOut, Workbench, first_line, measure, tensor
 from .device_workloads import all_cases
 from .environment import torch
 from .harness import Case, Limit, Protocol, calls_per_sample, run_rounds, summary
+from .session import commit, versions
 
 FORMAT = 1  # of the JSON; raised when a reader of the old one would be misled
 _COPIED = 1 << 30  # bytes of the copy that gives the limit, many times any cache
@@ -106,10 +106,10 @@ def _run(bench: Workbench, cases: Sequence[Case], args: argparse.Namespace) -> i
     result: dict[str, Any] = {
         "format": FORMAT,
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": _commit(),
+        "commit": commit(),
         "device": _device(bench),
         "machine": machine.describe(),
-        "versions": {**_versions(), "cuda of torch": pt.version.cuda if pt else None},
+        "versions": {**versions(), "cuda of torch": pt.version.cuda if pt else None},
         "conditions": {
             "data": "random normal",
             "order": "interleaved rounds, alternating",

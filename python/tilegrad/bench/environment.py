@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
 """The conditions of a measurement: threads and cores, equal for every side, set before imports.
 
-Three libraries with three pools of threads share one process. OpenMP reads its settings when it is
-loaded, so the process starts itself again with the right environment. Two unpinned threads of torch
-can land on one core and cost milliseconds a call; once torch is pinned, the calling thread is bound
-to the first core, and every pool started after it would inherit that one core. So each pool is
-started, and its workers are put on the cores beside the first, in a fixed order.
+Several libraries, each with a pool of threads, share one process. OpenMP reads its settings when it
+is loaded, so the process starts itself again with the right environment. Two unpinned threads of
+torch can land on one core and cost milliseconds a call; once torch is pinned, the calling thread is
+bound to the first core, and every pool started after it would inherit that one core. So each pool
+is started, and its workers are put on the cores beside the first, in a fixed order. jax's, which
+share work with the caller in no fixed way, may use all of these cores.
+
+Where TILEGRAD_CPU holds tilegrad to an instruction set, the peers are held to the same one.
 """
 
 from __future__ import annotations
@@ -20,24 +23,113 @@ from typing import Any
 _MARK = "TILEGRAD_BENCH_THREADS"  # set in the process that was started again
 
 
+# What holds a peer to an instruction set: tilegrad's name for it, then variables.
+_HELD: dict[str, dict[str, str]] = {
+    "generic": {
+        "ATEN_CPU_CAPABILITY": "default",
+        "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "OPENBLAS_CORETYPE": "Nehalem",
+        "XLA_FLAGS": "--xla_cpu_max_isa=SSE4_2",
+    },
+    "avx2": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "OPENBLAS_CORETYPE": "Haswell",
+        "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+    },
+    "avx512": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"},  # no tile instructions (AMX)
+}
+_NUMPY_KEEPS = {"generic": (), "avx2": ("X86_V3", "AVX2", "FMA3", "AVX", "F16C", "POPCNT", "SSE")}
+CANNOT_BE_HELD = ("onnxruntime",)
+_left_out: list[bool] = []  # not empty: no peer but NumPy is wanted
+pinned_to: list[int] = []  # the core of each thread, once `pin` has been called
+
+
+def _module(name: str) -> Any:
+    """Return a module, or None where it is not installed or left out."""
+    if _left_out and name in PEERS:
+        return None
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
 @functools.cache
 def torch() -> Any:
     """Return torch, or None where it is not installed.
 
     The first call, after `pin`, is what imports it.
     """
-    try:
-        return importlib.import_module("torch")
-    except ImportError:
-        return None
+    return _module("torch")
 
 
-def variables(threads: int, cores: Sequence[int]) -> dict[str, str]:
+@functools.cache
+def jax() -> Any:
+    """Return jax, or None where it is not installed.
+
+    Its calls compute in the calling thread: handing them to another one costs 5 to 10 us.
+    """
+    module = _module("jax")
+    if module is not None:
+        module.config.update("jax_platforms", "cpu")
+        module.config.update("jax_cpu_enable_async_dispatch", False)
+    return module
+
+
+@functools.cache
+def onnxruntime() -> Any:
+    """Return onnxruntime, or None where it is not installed."""
+    return _module("onnxruntime")
+
+
+PEERS = {"torch": torch, "jax": jax, "onnxruntime": onnxruntime}  # beside NumPy, which is there
+
+
+def leave_peers_out() -> None:
+    """Make all peers but NumPy absent, for a run in which nobody looks at them."""
+    _left_out.append(True)
+    for module in PEERS.values():
+        module.cache_clear()
+
+
+def held(isa: str) -> dict[str, str]:
+    """Return the environment that holds the peers to an instruction set, as far as they allow it.
+
+    Args:
+        isa: A value of TILEGRAD_CPU; nobody is held for another one.
+
+    Example:
+        >>> held("avx2")["ATEN_CPU_CAPABILITY"], held("")
+        ('avx2', {})
+    """
+    result = dict(_HELD.get(isa, {}))
+    if "XLA_FLAGS" in result:
+        result["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {result['XLA_FLAGS']}".strip()
+    if isa in _NUMPY_KEEPS:
+        features = [f for f in _numpy_features() if not f.startswith(_NUMPY_KEEPS[isa] or "?")]
+        if features:
+            result["NPY_DISABLE_CPU_FEATURES"] = " ".join(features)
+    return result
+
+
+def _numpy_features() -> list[str]:
+    """Return what NumPy can choose from at run time, beyond what it is compiled for."""
+    for name in ("numpy._core._multiarray_umath", "numpy.core._multiarray_umath"):
+        if (module := _module(name)) is not None:
+            return list(getattr(module, "__cpu_dispatch__", []))
+    return []
+
+
+def variables(threads: int, cores: Sequence[int], isa: str = "") -> dict[str, str]:
     """Return the environment in which every library uses so many threads, on these cores.
 
     Args:
         threads: Threads of each library.
         cores: Where they run; empty where the system cannot pin.
+        isa: The instruction set that all are held to; "" leaves each its own choice.
 
     Example:
         >>> variables(2, [0, 1])["GOMP_CPU_AFFINITY"]
@@ -47,12 +139,13 @@ def variables(threads: int, cores: Sequence[int]) -> dict[str, str]:
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TILEGRAD_NUM_THREADS")
     result = dict.fromkeys(names, count)
     result[_MARK] = count
+    result["NPROC"] = count  # of jax
     # Idle workers of OpenBLAS spin for 2^26 cycles, about 30 ms: longer than a side may wait. With
     # 2^20 they sleep after half a millisecond and still stay awake inside a batch of calls.
     result["OPENBLAS_THREAD_TIMEOUT"] = "20"
     if cores:
         result["GOMP_CPU_AFFINITY"] = " ".join(map(str, cores))
-    return result
+    return {**result, **held(isa)}
 
 
 def choose_cores(threads: int) -> list[int]:
@@ -84,7 +177,8 @@ def start_again(threads: int, argv: Sequence[str]) -> None:
         os.sched_setaffinity(0, cores)  # inherited, as the environment is
     sys.stdout.flush()
     command = [sys.executable, "-m", "tilegrad.bench", *argv]
-    os.execve(sys.executable, command, {**os.environ, **variables(threads, cores)})
+    isa = os.environ.get("TILEGRAD_CPU", "")
+    os.execve(sys.executable, command, {**os.environ, **variables(threads, cores, isa)})
 
 
 def pin(threads: int) -> list[int]:
@@ -107,6 +201,9 @@ def pin(threads: int) -> list[int]:
     for start in (lambda: np.matmul(x, x), lambda: ops.matmul(x, x)):
         start()
         before = _place_workers(before, cores)
+    if (module := jax()) is not None:
+        module.numpy.matmul(x, x).block_until_ready()
+        before = _threads()
     if (module := torch()) is not None:
         module.set_num_threads(threads)
         y = module.from_numpy(x)
@@ -114,6 +211,7 @@ def pin(threads: int) -> list[int]:
         _place_workers(before, cores)
     if cores:
         os.sched_setaffinity(0, cores[:1])  # 0 is the calling thread alone
+    pinned_to[:] = cores
     return cores
 
 
@@ -121,9 +219,14 @@ def _place_workers(known: set[int], cores: list[int]) -> set[int]:
     """Keep new threads off the first core, each on a core of its own; return all threads."""
     if len(cores) < 2:
         return known
-    present = {int(name) for name in os.listdir("/proc/self/task")}
+    present = _threads()
     others = [{core} for core in cores[1:]]
     for i, worker in enumerate(sorted(present - known)):
         if os.sched_getaffinity(worker) not in others:  # else OpenMP has placed it already
             os.sched_setaffinity(worker, others[i % len(others)])
     return present
+
+
+def _threads() -> set[int]:
+    folder = "/proc/self/task"
+    return {int(name) for name in os.listdir(folder)} if os.path.isdir(folder) else set()

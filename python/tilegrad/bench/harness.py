@@ -13,7 +13,7 @@ import gc
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,11 +34,13 @@ class Contest:
         ours: tilegrad's side.
         peers: The others, by name; those that are not installed are left out.
         check: Raise AssertionError unless all sides compute the same, right result.
+        left_out: Peers that are installed and cannot do this one, and why.
     """
 
     ours: Call
     peers: Mapping[str, Call]
     check: Callable[[], None]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,14 @@ def agree(results: Mapping[str, Any], expected: Any, tolerance: float) -> None:
 
 def _arrays(result: Any) -> list[NDArray[Any]]:
     parts = result if isinstance(result, (tuple, list)) else (result,)
-    return [np.asarray(p.detach() if hasattr(p, "detach") else p) for p in parts]
+    return [_array(part) for part in parts]
+
+
+def _array(part: Any) -> NDArray[Any]:
+    if hasattr(part, "detach"):  # of torch, whose bfloat16 NumPy does not read
+        part = part.detach()
+        part = part.float() if str(part.dtype) == "torch.bfloat16" else part
+    return np.asarray(part)
 
 
 def time_calls(call: Call, calls: int, clock: Clock = time.perf_counter) -> float:
@@ -318,4 +327,7 @@ def measure(case: Case, limit: Limit | None, protocol: Protocol) -> dict[str, An
     finally:
         if collecting:
             gc.enable()
-    return record(case, seconds, limit)
+    result = record(case, seconds, limit)
+    if contest.left_out:
+        result["left_out"] = dict(contest.left_out)
+    return result

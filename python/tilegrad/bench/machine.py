@@ -7,7 +7,6 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,12 +72,11 @@ class Copy:
     """Copy memory on every core at once, for as long as a few milliseconds.
 
     The bytes of one copy decide in which cache, or in memory, the limit is measured. Each thread
-    copies its part again and again without waiting for the others, so no time goes into a join.
+    copies again without waiting for the others, so joins take no part of the time.
 
     Args:
         size: Bytes of one copy, read and written together, over all threads.
         threads: Threads that copy at the same time.
-        cores: The core of each thread; empty leaves them where the system puts them.
 
     Example:
         >>> Copy(1_000_000).work
@@ -86,33 +84,95 @@ class Copy:
     """
 
     _AT_ONCE = 16_000_000  # bytes that a call moves at least
+    _AT_ONCE_IN_CACHE = 128_000_000  # the same where a core's own caches hold the copy
+    _IN_CACHE = 1_000_000  # bytes of a thread's copy
 
-    def __init__(self, size: int, threads: int = 1, cores: list[int] | None = None) -> None:
-        # Below this, a copy is shorter than the interpreter's lock is held for starting it: then
-        # one thread is measured, and private caches are as many times as fast as there are.
-        together = threads if size / threads > 1_000_000 else 1
-        self._factor = threads // together
-        part = max(size // threads // 16, 1)
-        self._repeats = max(1, -(-self._AT_ONCE // (16 * part * threads)))
-        self.work = float(16 * part * threads * self._repeats)
-        self._pairs = [(np.ones(part), np.zeros(part)) for _ in range(together)]
-        self._pool = ThreadPoolExecutor(together) if together > 1 else None
-        self._cores = list(cores or [])
+    def __init__(self, size: int, threads: int = 1) -> None:
+        part = (
+            -(-size // threads // 8 // 32) * 32 or 32
+        )  # numbers of a thread's source, whole lines
+        at_once = self._AT_ONCE_IN_CACHE if 8 * part <= self._IN_CACHE else self._AT_ONCE
+        self._rounds = max(1, -(-at_once // (8 * part * threads)))
+        self.work = float(8 * part * threads * self._rounds)
+        # A target that lies a multiple of 4096 bytes behind its source would slow the loads down.
+        block = -(-4 * part * threads // 4096) * 4096
+        memory = np.ones(2 * block + 2 * 4096, np.uint8)
+        first = -memory.ctypes.data % 4096
+        self._source, self._target = (
+            memory[start : start + 4 * part * threads].view(np.float32).reshape(threads, part)
+            for start in (first, first + block + 2048)
+        )
 
     def __call__(self) -> None:
         """Copy `work` bytes."""
-        if self._pool is None:
-            self._copy(0)
-            return
-        for done in [self._pool.submit(self._copy, i) for i in range(len(self._pairs))]:
-            done.result()
+        _cpu._copy(self._target, self._source, self._rounds)
 
-    def _copy(self, i: int) -> None:
-        if self._pool is not None and self._cores and hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, {self._cores[i % len(self._cores)]})
-        source, target = self._pairs[i]
-        for _ in range(self._repeats):
-            np.copyto(target, source)
+
+def ceilings(threads: int = 1) -> dict[str, Any]:
+    """Measure what bounds every kernel: arithmetic, and copying in each cache and in memory.
+
+    Args:
+        threads: Threads that work at the same time.
+
+    Returns:
+        `fma_gflops`, and `copy_gbytes` with bytes read and written by level: L1, L2, L3, memory.
+    """
+    rates = {}
+    for level, size in copy_sizes(_caches(), threads).items():
+        copy = Copy(size, threads)
+        copy()
+        best, end, done = float("inf"), time.perf_counter() + 0.15, 0
+        while done < 3 or time.perf_counter() < end:
+            start = time.perf_counter()
+            copy()
+            best = min(best, time.perf_counter() - start)
+            done += 1
+        rates[level] = round(copy.work / best / 1e9, 1)
+    return {"fma_gflops": round(fma_peak(threads), 1), "copy_gbytes": rates}
+
+
+def copy_sizes(caches: dict[str, str], threads: int) -> dict[str, int]:
+    """Return how large a copy is that runs in each level, all threads together.
+
+    Half of each core's own caches; 8 times those of the second level for the shared one; for memory
+    twice the last for each thread, up to 1.2 gigabytes.
+
+    Args:
+        caches: Sizes as the system tells them, such as "48K".
+        threads: Threads that copy at the same time.
+
+    Example:
+        >>> copy_sizes({"L1": "32K", "L2": "1024K", "L3": "32M"}, 2)
+        {'L1': 32768, 'L2': 1048576, 'L3': 16777216, 'memory': 512000000}
+    """
+    sizes = _cache_bytes(caches)
+    result: dict[str, int] = {}
+    result |= {level: sizes[level] * threads // 2 for level in ("L1", "L2") if level in sizes}
+    if "L2" in sizes and sizes.get("L3", 0) >= 16 * sizes["L2"] * threads:
+        result["L3"] = 8 * sizes["L2"] * threads
+    each = max(256_000_000, 2 * max(sizes.values(), default=0))
+    result["memory"] = min(threads * each, 1_200_000_000)
+    return result
+
+
+def _cache_bytes(caches: dict[str, str]) -> dict[str, int]:
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    return {
+        level: int(text[:-1]) * units[text[-1]]
+        for level, text in caches.items()
+        if text[-1:] in units and text[:-1].isdigit()
+    }
+
+
+def private_bytes() -> int:
+    """Return the bytes of the caches that a core has for itself: L1 and L2; 0 where unknown."""
+    sizes = _cache_bytes(_caches())
+    return sizes.get("L1", 0) + sizes.get("L2", 0)
+
+
+def largest_copy(threads: int = 1) -> int:
+    """Return the bytes of a copy that no cache holds."""
+    return copy_sizes(_caches(), threads)["memory"]
 
 
 def describe() -> dict[str, Any]:
@@ -128,6 +188,7 @@ def describe() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "caches": _caches(),
         "isa": _cpu.isa(),
+        "features": _features(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "numpy": np.__version__,
@@ -147,3 +208,14 @@ def _caches() -> dict[str, str]:
         if kind != "Instruction":
             sizes[f"L{level}"] = size
     return sizes
+
+
+def _features() -> list[str]:
+    """Return the features of the processor that decide about matrix products, where it tells."""
+    known = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16")
+    try:
+        with open("/proc/cpuinfo") as lines:
+            flags = next(line for line in lines if line.startswith("flags")).split()
+    except (OSError, StopIteration):
+        return []
+    return [name for name in known if name in flags]

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""What a run says: a row a case, the best and the worst alike, a picture."""
+"""What a run says: a row a case, the best and the worst alike, and what became of each goal."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-_EVEN = 0.97  # a ratio from here up counts as no slower: the noise of a quiet machine
+from . import goals
+from .environment import CANNOT_BE_HELD
+
+EVEN = 0.97  # a ratio from here up counts as no slower: the noise of a quiet machine
 _BUSY = 0.7  # programs that want to run, before the first measurement
-_BLUE, _ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito 2008, as in tilegrad.plot
-_INK, _FAINT, _GRID = "#222222", "#6b6b6b", "#e6e6e6"
 
 Record = dict[str, Any]
 
@@ -35,6 +35,16 @@ def digits(value: float) -> str:
         ('0.46', '1.23', '12.3', '1234')
     """
     return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
+
+
+def minutes(seconds: float) -> str:
+    """Return a duration for people.
+
+    Example:
+        >>> minutes(42), minutes(200)
+        ('42 s', '3.3 minutes')
+    """
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} minutes"
 
 
 def ratio(record: Record) -> dict[str, float] | None:
@@ -74,6 +84,16 @@ def heading(result: Record) -> str:
         f"{before['copy_gbytes']} GB/s copying in memory",
         "ratio: fastest peer's time / ours, median and quartiles; above 1 tilegrad is faster",
     ]
+    if held := result.get("held"):
+        there = [name for name, number in versions.items() if number and name != "tilegrad"]
+        sides = ", ".join(name for name in there if name not in CANNOT_BE_HELD)
+        text = f"TILEGRAD_CPU={held}: {sides} are held to it too"
+        if free := [name for name in CANNOT_BE_HELD if name in there]:
+            text += f"; {', '.join(free)} cannot be"
+        lines.insert(2, text)
+    if ceilings := result.get("ceilings"):
+        rates = ", ".join(f"{level} {rate:g}" for level, rate in ceilings["copy_gbytes"].items())
+        lines.insert(-1, f"copying by level, GB/s read and written: {rates}")
     load = result["load"][0]
     if load is not None and load > _BUSY:
         lines.append(
@@ -82,28 +102,81 @@ def heading(result: Record) -> str:
     return "\n".join(lines)
 
 
-_WIDTHS = (36, 9, 23, 7, 15, 10)
+_WIDTHS = (36, 9, 26, 7, 15, 10)
 
 
 def columns(family: str) -> str:
     """Return the head of a family's table."""
-    return _line((family, "ours", "fastest peer", "ratio", "quartiles", "of limit"))
+    return _line((family, "ours", "fastest peer", "ratio", "quartiles", "of limit")) + "  goal"
 
 
-def row(record: Record) -> str:
-    """Return a case's row."""
+def row(record: Record, threads: int = 1) -> str:
+    """Return a case's row: what was measured, then what became of its goals.
+
+    Args:
+        record: The case, as a run stores it.
+        threads: Of the run.
+    """
     times, best, paired = record["seconds"], record["best_peer"], ratio(record)
     ours = duration(times["tilegrad"]["median"])
+    wanted = "; ".join(goal_text(outcome, threads) for outcome in goals.outcomes(record, threads))
+    absent = [f"{name} left out: {why}" for name, why in record.get("left_out", {}).items()]
+    more = "".join(f"\n    {line}" for line in absent)
     if best is None or paired is None:
-        return _line((f"  {record['name']}", ours, "none", "", "", share(record)))
-    return _line((
+        cells = _line((f"  {record['name']}", ours, "none", "", "", share(record)))
+        return f"{cells}  {wanted}".rstrip() + more
+    cells = _line((
         f"  {record['name']}",
         ours,
         f"{best} {duration(times[best]['median']):>8}",
         digits(paired["median"]),
         f"{digits(paired['low'])} - {digits(paired['high'])}",
         share(record),
-    )) + ("" if paired["median"] >= _EVEN else "  slower")  # fmt: skip
+    ))  # fmt: skip
+    slower = "" if paired["median"] >= EVEN else "  slower"
+    return f"{cells}  {wanted}".rstrip() + slower + more
+
+
+def goal_text(outcome: goals.Outcome, threads: int) -> str:
+    """Return a goal and what became of it.
+
+    Args:
+        outcome: Of a case.
+        threads: Of the run.
+
+    Example:
+        >>> goal = goals.Goal("x", "matmul/64 NN", "torch*", 1.3, 1.4)
+        >>> goal_text(goals.Outcome(goal, 1.3, 1.25, "torch"), 1)
+        '1.3 x torch: 1.25 not reached'
+    """
+    text = outcome.goal.text(threads)
+    if outcome.got is None:
+        return f"{text}: {outcome.verdict}"
+    got = f"{outcome.got:.2f}" if outcome.got < 9.995 else digits(outcome.got)
+    return f"{text}: {got} {outcome.verdict}"
+
+
+def goal_rows(result: Record) -> list[str]:
+    """Return a line for each row of goals: how many were reached, the one farthest from its goal.
+
+    Args:
+        result: A run, as its JSON file holds it.
+    """
+    threads, features = result["threads"], result["machine"].get("features", ())
+    lines = [f"{'goals':<34} {'':<12} {'cases':>8}  farthest from its goal"]
+    for row in goals.rows(result["cases"], threads):
+        if row.worst is None:
+            lines.append(f"{row.name:<34} {row.verdict:<12}")
+            continue
+        outcome, case = row.worst
+        line = f"{row.name:<34} {row.verdict:<12} {row.reached:>2} of {len(row.measured):<2}"
+        line += f"  {case.partition('/')[2]}, {goal_text(outcome, threads)}"
+        if row.mean is not None:
+            line += f"; geometric mean {row.mean:.2f} of {row.mean_wanted:.2f}"
+        if row.needs and not any(name.startswith(row.needs) for name in features):
+            line += f"; set for a processor with {row.needs.upper()}"
+        lines.append(line)
+    return lines
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -153,144 +226,20 @@ def summary(result: Record) -> str:
         lines.append(f"{'all':<25} {mean:>7}  {_slower(everything):>8}")
     if not groups:
         lines = ["no peer is installed: no ratios"]
-    return "\n".join([*lines, f"limits, start -> end of the run: {drift}"])
+    lines.append(f"limits, start -> end of the run: {drift}")
+    return "\n".join([*lines, "", *goal_rows(result)])
 
 
 def _slower(ratios: Sequence[float]) -> str:
-    return f"{sum(value < _EVEN for value in ratios)} of {len(ratios)}"
+    return f"{sum(value < EVEN for value in ratios)} of {len(ratios)}"
 
 
-def check_matplotlib() -> None:
-    """Raise ImportError, with the way out, unless matplotlib is installed."""
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise ImportError('bench: --plot needs matplotlib; pip install "tilegrad[plot]"') from error
+def peer_names(versions: Record) -> list[str]:
+    """Return the peers that were there, with their versions.
 
-
-def plot(result: Record, path: str | os.PathLike[str]) -> Any:
-    """Draw the ratio of every case with its quartiles, the families in columns of equal height.
-
-    Args:
-        result: A run, as its JSON file holds it.
-        path: Where to write the figure; the ending chooses the format.
-
-    Returns:
-        The `matplotlib.figure.Figure`.
-
-    Raises:
-        ImportError: If matplotlib is not installed.
-        ValueError: If no case has a peer.
+    Example:
+        >>> peer_names({"tilegrad": "1", "numpy": "2.4", "torch": None})
+        ['NumPy 2.4']
     """
-    check_matplotlib()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    groups = families(result["cases"])
-    if not groups:
-        raise ValueError("bench: --plot needs a peer to compare with; got none (install torch)")
-    stacks = _stacks(groups)
-    heights = [sum(len(groups[name]) + _HEAD for name in stack) for stack in stacks]
-    inch = 0.165  # of a row
-    width, height = 4.9 * len(stacks) + 0.2, inch * max(heights) + 1.5
-    figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
-    FigureCanvasAgg(figure)
-    # the medians decide the scale: a disturbed case may have its quartiles cut off
-    middles = [(ratio(r) or {})["median"] for records in groups.values() for r in records]
-    limits = (min(0.45, 0.8 * min(middles)), max(2.2, 1.25 * max(middles)))
-    for column, stack in enumerate(stacks):
-        top = height - 1.1
-        for name in stack:
-            rows = len(groups[name])
-            top -= inch * _HEAD
-            box = (
-                (4.9 * column + 2.35) / width,
-                (top - inch * rows) / height,
-                2.1 / width,
-                inch * rows / height,
-            )
-            _panel(figure.add_axes(box), name, groups[name], limits)
-            top -= inch * rows
-    _titles(figure, result, height, width)
-    figure.savefig(path)
-    return figure
-
-
-_HEAD = 3.0  # rows that a panel's title and scale take
-
-
-def _stacks(groups: dict[str, list[Record]]) -> list[list[str]]:
-    """Share the families out over columns so that the tallest is as low as can be."""
-    sizes = [len(records) + _HEAD for records in groups.values()]
-    names = list(groups)
-    count = min(len(names), 3, max(1, round(sum(sizes) / 24)))
-    height = max(sizes)
-    while True:
-        stacks: list[list[str]] = [[]]
-        used = 0.0
-        for name, size in zip(names, sizes, strict=True):
-            if stacks[-1] and used + size > height:
-                stacks.append([])
-                used = 0.0
-            stacks[-1].append(name)
-            used += size
-        if len(stacks) <= count:
-            return stacks
-        height += 1
-
-
-def _panel(axes: Any, family: str, records: Sequence[Record], limits: tuple[float, float]) -> None:
-    from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
-
-    axes.set_xscale("log")
-    axes.set_xlim(*limits)
-    axes.set_ylim(len(records) - 0.4, -0.6)
-    axes.axvline(1, color=_INK, linewidth=1, zorder=2)
-    for i, record in enumerate(records):
-        paired = ratio(record) or {}
-        low, middle, high = (paired[key] for key in ("low", "median", "high"))
-        colour = _BLUE if middle >= _EVEN else _ORANGE
-        axes.plot([1, middle], [i, i], color=colour, alpha=0.22, linewidth=4.5,
-                  solid_capstyle="butt", zorder=1)  # fmt: skip
-        axes.plot([low, high], [i, i], color=colour, linewidth=1.4, zorder=3)
-        axes.plot([middle], [i], "o", color=colour, markersize=4.2, markeredgecolor="white",
-                  markeredgewidth=0.6, zorder=4)  # fmt: skip
-        axes.annotate(
-            digits(middle), (1, i), xycoords=("axes fraction", "data"), xytext=(6, 0),
-            textcoords="offset points", fontsize=7, va="center", color=colour,
-        )  # fmt: skip
-    axes.set_yticks(range(len(records)), [record["name"] for record in records], fontsize=7)
-    base = 2 if limits[1] / limits[0] < 40 else 4
-    ticks = [t for t in (base**k for k in range(-10, 11)) if limits[0] <= t <= limits[1]]
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xticklabels([f"{t:g}" for t in ticks], fontsize=7)
-    axes.grid(axis="x", color=_GRID, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=_FAINT, length=0, pad=3)
-    for side in axes.spines.values():
-        side.set_visible(False)
-    mean = geometric_mean([(ratio(record) or {})["median"] for record in records])
-    axes.set_title(family, loc="left", fontsize=9, weight="bold", color=_INK, pad=4)
-    axes.set_title(f"geomean {digits(mean)}", loc="right", fontsize=7.5, color=_FAINT, pad=4)
-
-
-def _titles(figure: Any, result: Record, height: float, width: float) -> None:
-    machine, versions = result["machine"], result["versions"]
-    threads = result["threads"]
-    peers = " and ".join(
-        f"{name} {versions[key]}" for key, name in (("numpy", "NumPy"), ("torch", "PyTorch"))
-        if versions[key]
-    )  # fmt: skip
-    figure.text(
-        0.2 / width, 1 - 0.2 / height, "tilegrad beside the fastest of its peers",
-        fontsize=13, weight="bold", color=_INK, va="top",
-    )  # fmt: skip
-    figure.text(
-        0.2 / width, 1 - 0.5 / height,
-        "peer's time / ours with quartiles; right of the line tilegrad is faster\n"
-        f"{peers}; {threads} thread{'s' * (threads > 1)}, float32, {result['cache']} caches\n"
-        f"{machine['cpu']}, {machine['isa']}; {result['date'][:10]}",
-        fontsize=8, color=_FAINT, va="top", linespacing=1.5,
-    )  # fmt: skip
+    known = {"numpy": "NumPy", "torch": "PyTorch", "jax": "jax", "onnxruntime": "onnxruntime"}
+    return [f"{name} {versions[key]}" for key, name in known.items() if versions.get(key)]

@@ -3,14 +3,24 @@
 
 Operands are random normal float32 numbers that start at a cache line and are shared by all sides.
 Results go into arrays made before where a side can do that, so that no side pays for page faults
-of fresh memory; where torch has several ways, each is a peer and the fastest counts.
+of fresh memory; where a peer has several ways, each is one and the fastest counts.
 """
 
 from tilegrad.bench.harness import Case
 
-from . import activation, cross_entropy, linear, matmul, optim, softmax, tiny, train_step
+from . import (
+    activation,
+    cross_entropy,
+    linear,
+    matmul,
+    optim,
+    predict,
+    softmax,
+    tiny,
+    train_step,
+)
 
-FAMILIES = (matmul, linear, activation, softmax, cross_entropy, optim, train_step, tiny)
+FAMILIES = (matmul, linear, activation, softmax, cross_entropy, optim, predict, train_step, tiny)
 
 
 def all_cases() -> list[Case]:

@@ -13,10 +13,10 @@ import numpy as np
 import tilegrad as tg
 from tilegrad import reference
 from tilegrad.bench.cases import ELEMENTS
-from tilegrad.bench.environment import torch
+from tilegrad.bench.environment import jax, torch
 from tilegrad.bench.harness import Call, Case, Contest
 
-from ._common import FLOAT, Array, contest, empty, random, tensors
+from ._common import FLOAT, Array, contest, empty, jitted, random, tensors
 
 _LARGEST = 1_000_000  # beyond it everybody waits for memory
 _QUICK = {"relu 100000 forward", "gelu tanh 100000 forward", "gelu 100000 backward"}
@@ -61,6 +61,14 @@ _FUNCTIONS = {
 }  # fmt: skip
 
 
+# Derivatives from y, where that is what is measured; else jax takes its own, of x.
+_JAX_BACKWARD: dict[str, Callable[[Any, Any], Any]] = {
+    "relu": lambda dy, y: jax().numpy.where(y > 0, dy, 0),
+    "sigmoid": lambda dy, y: dy * (y * (1 - y)),
+    "tanh": lambda dy, y: dy * (1 - y * y),
+}
+
+
 def cases() -> list[Case]:
     """Return the cases: forward reads x and writes y; backward reads dy and x or y, writes dx."""
     result = []
@@ -92,6 +100,8 @@ def _forward(function: _Function, n: int) -> Contest:
         kernel = getattr(pt.ops.aten, name).out
         peers["torch"] = lambda: usual(tx, **options)
         peers["torch out="] = lambda: kernel(tx, **options, out=tout)
+    if jax() is not None:
+        peers["jax"] = jitted(_jax_function(function), x)
     return contest(
         lambda: ours(x, **options, out=out), peers, lambda: getattr(reference, name)(x, **options)
     )
@@ -111,8 +121,20 @@ def _backward(function: _Function, n: int) -> Contest:
         usual, kernel = packet.default, packet.grad_input
         peers["torch"] = lambda: usual(tdy, tsaved, *more, **options)
         peers["torch out="] = lambda: kernel(tdy, tsaved, *more, **options, grad_input=tdx)
+    if jax() is not None:
+        whole = _jax_function(function)
+        slope = _JAX_BACKWARD.get(name, lambda dy, x: jax().vjp(whole, x)[1](dy)[0])
+        peers["jax"] = jitted(slope, dy, y if function.from_output else x)
     return contest(
         lambda: ours(dy, x, **given, out=dx),
         peers,
         lambda: getattr(reference, f"{name}_backward")(dy, x, **options),
     )
+
+
+def _jax_function(function: _Function) -> Callable[[Any], Any]:
+    """Return jax's own function, with the options of ours."""
+    usual = getattr(jax().nn, function.name)
+    if function.name != "gelu":
+        return partial(usual)
+    return partial(usual, approximate="approximate" in function.options)

@@ -10,14 +10,15 @@ import numpy as np
 
 import tilegrad as tg
 from tilegrad import reference
-from tilegrad.bench.environment import torch
+from tilegrad.bench.environment import jax, torch
 from tilegrad.bench.harness import Call, Case, Contest
 
-from ._common import FLOAT, Array, contest, empty, random, tensors
+from ._common import FLOAT, Array, contest, empty, jitted, random, tensors
 
 _SHAPES = ((128, 10), (1024, 1000), (4096, 32_000))
 _QUICK = _SHAPES[:2]
 _NUMPY_LARGEST = 10_000_000  # elements; beyond it NumPy takes seconds
+_COMPILED = (4096, 32_000)  # for torch.compile, which takes long to compile
 _ROWS_AT_ONCE = 256  # of the expected result: float64 temporaries of all rows would be gigabytes
 
 
@@ -36,6 +37,7 @@ def build(rows: int, classes: int) -> Contest:
     x = random("logits", rows, classes)
     target = np.random.default_rng(0).integers(0, classes, rows)
     peers: dict[str, Call] = {}
+    left_out: dict[str, str] = {}
     if x.size <= _NUMPY_LARGEST:
         scratch, index = empty(rows, classes), np.arange(rows)
         peers["numpy"] = lambda: _numpy(x, target, scratch, index)
@@ -58,9 +60,33 @@ def build(rows: int, classes: int) -> Contest:
             return loss, gradient.div_(rows)
 
         peers |= {"torch autograd": autograd, "torch by hand": by_hand}
+        if (rows, classes) == _COMPILED:
+            fused = pt.compile(loss_of)
+
+            def compiled() -> Any:
+                loss = fused(leaf, tt)
+                return (loss, *pt.autograd.grad(loss, leaf))
+
+            try:
+                compiled()
+                peers["torch compile"] = compiled
+            except Exception as error:  # of the compilers below it: there are many kinds
+                reason = str(error).strip() or type(error).__name__
+                left_out["torch compile"] = reason.splitlines()[0]
+    if jax() is not None:
+        peers["jax"] = jitted(jax().value_and_grad(_jax_loss), x, target)
     return contest(
-        lambda: tg.cross_entropy_value_and_grad(x, target), peers, lambda: _expected(x, target)
+        lambda: tg.cross_entropy_value_and_grad(x, target),
+        peers,
+        lambda: _expected(x, target),
+        left_out=left_out,
     )
+
+
+def _jax_loss(x: Any, target: Any) -> Any:
+    """Return the mean loss in the way that jax compiles best, of four that were tried."""
+    picked = jax().numpy.take_along_axis(x, target[:, None], 1)[:, 0]
+    return jax().numpy.mean(jax().nn.logsumexp(x, 1) - picked)
 
 
 def _numpy(x: Array, target: Array, out: Array, index: Array) -> Any:

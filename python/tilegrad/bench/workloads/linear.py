@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Dense layers of the multilayer perceptron: product, bias and relu; dx, dw and db backward."""
+"""Dense layers of the multilayer perceptron: product, bias and relu; dx, dw and db backward.
+
+Of the last layer, of ten classes, dx and dweight are timed by themselves too.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ import numpy as np
 import tilegrad as tg
 from tilegrad import reference
 from tilegrad.bench.cases import LINEAR, LinearCase
-from tilegrad.bench.environment import torch
+from tilegrad.bench.environment import jax, torch
 from tilegrad.bench.harness import Call, Case, Contest
 
-from ._common import FLOAT, contest, empty, random, tensors
+from ._common import FLOAT, contest, empty, jitted, random, tensors
 
 _QUICK = {"32x784->512 relu forward", "128x512->10 backward"}
 
@@ -38,6 +41,13 @@ def cases() -> list[Case]:
                  2 * shape.flops + 2 * rows * o,
                  partial(_backward, shape, activation), backward in _QUICK),
         ]  # fmt: skip
+        if activation is None:
+            moved = {"dx": rows * o + o * i + rows * i, "dweight": rows * o + rows * i + o * i}
+            result += [
+                Case("linear", f"{shape} {name}", FLOAT * count, shape.flops,
+                     partial(_gradient, shape, name))
+                for name, count in moved.items()
+            ]  # fmt: skip
     return result
 
 
@@ -65,6 +75,8 @@ def _forward(shape: LinearCase, activation: str | None) -> Contest:
         else:
             peers["torch"] = lambda: layer(tx, tw, tb)
             peers["torch out="] = lambda: pt.addmm(tb, tx, twt, out=ty)
+    if jax() is not None:
+        peers["jax"] = jitted(partial(_jax_layer, activation), x, w, b)
     return contest(
         lambda: tg.linear(x, w, b, activation, out=y),
         peers,
@@ -105,9 +117,44 @@ def _backward(shape: LinearCase, activation: str | None) -> Contest:
         z = pt.nn.functional.linear(*leaves)
         graph = pt.relu(z) if activation else z
         peers["torch autograd"] = lambda: pt.autograd.grad(graph, leaves, tdy, retain_graph=True)
+    if jax() is not None:
+        peers["jax"] = jitted(partial(_jax_backward, activation), x, w, dy, y)
     return contest(
         lambda: tg.linear_backward(dy, x, w, b, activation, output=y, out=out),
         peers,
         # the mask is y's: a z that rounds to another sign is not what is measured
         lambda: reference.linear_backward(dy * (y > 0) if activation else dy, x, w, b),
     )
+
+
+def _gradient(shape: LinearCase, name: str) -> Contest:
+    """Return the contest of one gradient of a layer without activation."""
+    x, w, b = _operands(shape)
+    dy = random("dy", shape.rows, shape.out_features)
+    wanted, place = {"dx": ("input", 0), "dweight": ("weight", 1)}[name]
+    left, right = (dy, w) if name == "dx" else (dy.T, x)
+    out, out_numpy, out_torch = (empty(len(left), right.shape[1]) for _ in range(3))
+    given = (out, None) if name == "dx" else (None, out)
+    peers: dict[str, Call] = {"numpy": lambda: np.matmul(left, right, out=out_numpy)}
+    if (pt := torch()) is not None:
+        t_left, t_right, t_out = tensors(left, right, out_torch)
+        peers["torch"] = lambda: pt.mm(t_left, t_right, out=t_out)
+    if jax() is not None:
+        peers["jax"] = jitted(
+            lambda dy, other: (dy if name == "dx" else dy.T) @ other, dy, w if name == "dx" else x
+        )
+    return contest(
+        lambda: tg.linear_backward(dy, x, w, b, wrt=(wanted,), out=(*given, None))[place],
+        peers,
+        lambda: reference.linear_backward(dy, x, w, b)[place],
+    )
+
+
+def _jax_layer(activation: str | None, x: Any, w: Any, b: Any) -> Any:
+    y = x @ w.T + b
+    return jax().nn.relu(y) if activation else y
+
+
+def _jax_backward(activation: str | None, x: Any, w: Any, dy: Any, y: Any) -> Any:
+    d = jax().numpy.where(y > 0, dy, 0) if activation else dy
+    return d @ w, d.T @ x, d.sum(0)

@@ -11,10 +11,10 @@ import numpy as np
 import tilegrad as tg
 from tilegrad import reference
 from tilegrad.bench.cases import SOFTMAX, SoftmaxCase
-from tilegrad.bench.environment import torch
+from tilegrad.bench.environment import jax, torch
 from tilegrad.bench.harness import Call, Case, Contest
 
-from ._common import FLOAT, Array, contest, empty, random, tensors
+from ._common import FLOAT, Array, contest, empty, jitted, random, tensors
 
 _LARGEST = 10_000_000  # elements; larger ones are in cross_entropy
 _QUICK = {"softmax 1024x1000@1 forward", "log_softmax 128x10@1 forward"}
@@ -60,6 +60,8 @@ def _forward(op: str, shape: SoftmaxCase) -> Contest:
         kernel = getattr(pt.ops.aten, f"_{op}").out
         peers["torch"] = lambda: usual(tx, dim)
         peers["torch out="] = lambda: kernel(tx, dim, False, out=tout)
+    if jax() is not None:
+        peers["jax"] = jitted(partial(getattr(jax().nn, op), axis=dim), x)
     return contest(lambda: ours(x, dim, out=out), peers, lambda: getattr(reference, op)(x, dim))
 
 
@@ -75,8 +77,16 @@ def _backward(op: str, shape: SoftmaxCase) -> Contest:
         target = {"grad_input" if op == "softmax" else "out": tdx}
         peers["torch"] = lambda: usual(tdy, ty, dim, dtype)
         peers["torch out="] = lambda: kernel(tdy, ty, dim, dtype, **target)
+    if jax() is not None:
+        peers["jax"] = jitted(partial(_jax_backward, op, dim), dy, y)
     return contest(
         lambda: ours(dy, x, dim, output=y, out=dx),
         peers,
         lambda: getattr(reference, f"{op}_backward")(dy, x, dim),
     )
+
+
+def _jax_backward(op: str, dim: int, dy: Any, y: Any) -> Any:
+    if op == "log_softmax":
+        return dy - jax().numpy.exp(y) * dy.sum(dim, keepdims=True)
+    return y * (dy - (dy * y).sum(dim, keepdims=True))

@@ -12,9 +12,10 @@ import numpy as np
 
 import tilegrad as tg
 from tilegrad import reference
-from tilegrad.bench.environment import torch
+from tilegrad.bench.environment import jax, torch
 from tilegrad.bench.harness import OURS, Call, Case, Contest, agree
 
+from . import _jax
 from ._common import FLOAT, Array, Oracle, random, tensors
 
 SIZES = (784, 512, 512, 10)
@@ -90,6 +91,10 @@ def _build(sizes: Sequence[int], batch: int, optimizer: str) -> Contest:
         if optimizer == "SGD":
             sides["torch by hand"], slow = _torch_by_hand(start, x, target)
             slow_down.append(slow)
+
+    if jax() is not None:
+        sides["jax"], set_rate = _jax.step(start, x, target, optimizer, _RATES[optimizer])
+        slow_down.append(partial(set_rate, _TIMED_RATE))
 
     def check() -> None:
         wanted = _expected(start, x, target, optimizer)

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""The ratios of a run as a picture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from .report import EVEN, Record, digits, families, geometric_mean, peer_names, ratio
+
+BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito 2008, as in tilegrad.plot
+INK, FAINT, GRID = "#222222", "#6b6b6b", "#e6e6e6"
+
+
+def check_matplotlib(option: str = "--plot") -> None:
+    """Raise ImportError, with the way out, unless matplotlib is installed.
+
+    Args:
+        option: What needs it.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f'bench: {option} needs matplotlib; pip install "tilegrad[plot]"'
+        ) from error
+
+
+def plot(result: Record, path: str | os.PathLike[str]) -> Any:
+    """Draw the ratio of every case with its quartiles, the families in columns of equal height.
+
+    Args:
+        result: A run, as its JSON file holds it.
+        path: Where to write the figure; the ending chooses the format.
+
+    Returns:
+        The `matplotlib.figure.Figure`.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        ValueError: If no case has a peer.
+    """
+    check_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    groups = families(result["cases"])
+    if not groups:
+        raise ValueError("bench: --plot needs a peer to compare with; got none (install torch)")
+    stacks = _stacks(groups)
+    heights = [sum(len(groups[name]) + _HEAD for name in stack) for stack in stacks]
+    inch = 0.165  # of a row
+    width, height = 4.9 * len(stacks) + 0.2, inch * max(heights) + 1.5
+    figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
+    FigureCanvasAgg(figure)
+    # the medians decide the scale: a disturbed case may have its quartiles cut off
+    middles = [(ratio(r) or {})["median"] for records in groups.values() for r in records]
+    limits = (min(0.45, 0.8 * min(middles)), max(2.2, 1.25 * max(middles)))
+    for column, stack in enumerate(stacks):
+        top = height - 1.1
+        for name in stack:
+            rows = len(groups[name])
+            top -= inch * _HEAD
+            box = (
+                (4.9 * column + 2.35) / width,
+                (top - inch * rows) / height,
+                2.1 / width,
+                inch * rows / height,
+            )
+            _panel(figure.add_axes(box), name, groups[name], limits)
+            top -= inch * rows
+    _titles(figure, result, height, width)
+    figure.savefig(path)
+    return figure
+
+
+_HEAD = 3.0  # rows that a panel's title and scale take
+
+
+def _stacks(groups: dict[str, list[Record]]) -> list[list[str]]:
+    """Share the families out over columns so that the tallest is as low as can be."""
+    sizes = [len(records) + _HEAD for records in groups.values()]
+    names = list(groups)
+    count = min(len(names), 3, max(1, round(sum(sizes) / 24)))
+    height = max(sizes)
+    while True:
+        stacks: list[list[str]] = [[]]
+        used = 0.0
+        for name, size in zip(names, sizes, strict=True):
+            if stacks[-1] and used + size > height:
+                stacks.append([])
+                used = 0.0
+            stacks[-1].append(name)
+            used += size
+        if len(stacks) <= count:
+            return stacks
+        height += 1
+
+
+def _panel(axes: Any, family: str, records: Sequence[Record], limits: tuple[float, float]) -> None:
+    from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+
+    axes.set_xscale("log")
+    axes.set_xlim(*limits)
+    axes.set_ylim(len(records) - 0.4, -0.6)
+    axes.axvline(1, color=INK, linewidth=1, zorder=2)
+    for i, record in enumerate(records):
+        paired = ratio(record) or {}
+        low, middle, high = (paired[key] for key in ("low", "median", "high"))
+        colour = BLUE if middle >= EVEN else ORANGE
+        axes.plot([1, middle], [i, i], color=colour, alpha=0.22, linewidth=4.5,
+                  solid_capstyle="butt", zorder=1)  # fmt: skip
+        axes.plot([low, high], [i, i], color=colour, linewidth=1.4, zorder=3)
+        axes.plot([middle], [i], "o", color=colour, markersize=4.2, markeredgecolor="white",
+                  markeredgewidth=0.6, zorder=4)  # fmt: skip
+        axes.annotate(
+            digits(middle), (1, i), xycoords=("axes fraction", "data"), xytext=(6, 0),
+            textcoords="offset points", fontsize=7, va="center", color=colour,
+        )  # fmt: skip
+    axes.set_yticks(range(len(records)), [record["name"] for record in records], fontsize=7)
+    base = 2 if limits[1] / limits[0] < 40 else 4
+    ticks = [t for t in (base**k for k in range(-10, 11)) if limits[0] <= t <= limits[1]]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xticklabels([f"{t:g}" for t in ticks], fontsize=7)
+    axes.grid(axis="x", color=GRID, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=FAINT, length=0, pad=3)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    mean = geometric_mean([(ratio(record) or {})["median"] for record in records])
+    axes.set_title(family, loc="left", fontsize=9, weight="bold", color=INK, pad=4)
+    axes.set_title(f"geomean {digits(mean)}", loc="right", fontsize=7.5, color=FAINT, pad=4)
+
+
+def _titles(figure: Any, result: Record, height: float, width: float) -> None:
+    machine, versions = result["machine"], result["versions"]
+    threads = result["threads"]
+    peers = ", ".join(peer_names(versions))
+    figure.text(
+        0.2 / width, 1 - 0.2 / height, "tilegrad beside the fastest of its peers",
+        fontsize=13, weight="bold", color=INK, va="top",
+    )  # fmt: skip
+    figure.text(
+        0.2 / width, 1 - 0.5 / height,
+        "peer's time / ours with quartiles; right of the line tilegrad is faster\n"
+        f"{peers}; {threads} thread{'s' * (threads > 1)}, float32, {result['cache']} caches\n"
+        f"{machine['cpu']}, {machine['isa']}; {result['date'][:10]}",
+        fontsize=8, color=FAINT, va="top", linespacing=1.5,
+    )  # fmt: skip

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: MIT
+"""What a run on the CPU says of itself, stores and is bounded by."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from . import environment, machine
+from .harness import Case, Limit, Protocol, time_calls
+
+FORMAT = 2  # of the JSON; raised when a reader of the old one would be misled
+# Operations a byte from which arithmetic is the limit, not memory. Cores do 8 or so while a byte
+# comes from the second cache; a fixed number keeps the limit of a case the same in every run.
+_BALANCE = 4
+
+
+def conditions(args: argparse.Namespace, cores: list[int]) -> dict[str, Any]:
+    """Return what a result file says before its cases.
+
+    Args:
+        args: The options.
+        cores: The core of each thread.
+    """
+    return {
+        "format": FORMAT,
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": commit(),
+        "machine": machine.describe(),
+        "versions": versions(),
+        "held": os.environ.get("TILEGRAD_CPU", ""),  # the instruction set that all are held to
+        "threads": args.threads,
+        "cores": cores,
+        "cache": "cold" if args.cold else "hot",
+        "quick": args.quick,
+        "load": [load()],  # programs that wanted to run in the last minute, before and after
+    }
+
+
+def store(text: str, path: str) -> None:
+    """Write a file as a whole or not at all."""
+    partial = Path(f"{path}.partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def expected_seconds(cases: Sequence[Case], protocol: Protocol) -> float:
+    """Return how long a run takes, about.
+
+    Args:
+        cases: What is timed.
+        protocol: How long and how often.
+    """
+    total = 0.0
+    for case in cases:
+        # sides at half of what a core can do: operands, check and warm-up, then the rounds
+        call = max(case.flops / 5e10, case.bytes / 1e10)
+        sides = 5 * call
+        whole = protocol.fewest * sides
+        total += 0.4 + 4 * sides + max(whole, min(protocol.budget, protocol.most * 0.03))
+        total += protocol.settle * 5 * protocol.fewest
+    return total
+
+
+def limit(case: Case, threads: int) -> Limit | None:
+    """Return what a case can be as fast as at most; None for tiny calls."""
+    if not case.limited:
+        return None
+    if case.flops >= _BALANCE * case.bytes:
+        return Limit("FMA", *machine.multiply_add(threads))
+    copy = machine.Copy(int(min(case.bytes, machine.largest_copy(threads))), threads)
+    return Limit("copy", copy, copy.work)
+
+
+def machine_limits(threads: int) -> dict[str, float]:
+    """Return rates that say how far the machine drifted between start and end."""
+    copy = machine.Copy(machine.largest_copy(threads), threads)
+    copy()
+    seconds = min(time_calls(copy, 1) for _ in range(3))
+    return {
+        "fma_gflops": round(machine.fma_peak(threads), 1),
+        "copy_gbytes": round(copy.work / seconds / 1e9, 2),
+    }
+
+
+def load() -> float | None:
+    """Return how many programs wanted to run in the last minute, where the system tells."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of all sides; None where one is not installed."""
+    import numpy as np
+
+    from tilegrad import __version__
+
+    found = {"tilegrad": __version__, "numpy": np.__version__}
+    for name, module in environment.PEERS.items():
+        found[name] = None if module() is None else module().__version__
+    return found
+
+
+def commit() -> str | None:
+    """Return the commit of the source tree that this package lies in, or None outside of one."""
+
+    def git(*words: str) -> str:
+        folder = Path(__file__).parent
+        done = subprocess.run(
+            ["git", "-C", folder, *words], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        root = Path(git("rev-parse", "--show-toplevel"))
+        if not (root / "python" / "tilegrad" / "bench").is_dir():
+            return None  # installed inside of somebody else's repository
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + (" with changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
