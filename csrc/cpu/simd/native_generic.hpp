@@ -76,6 +76,14 @@ TILEGRAD_INLINE unsigned bits(M32 m) {
 TILEGRAD_INLINE unsigned bits(M64 m) { return static_cast<unsigned>((m[0] & 1) | (m[1] & 2)); }
 #endif
 
+// One of the two limits of clamp().
+TILEGRAD_INLINE F32 max_limit(F32 a, float low) {
+  return blend(a < broadcast(low), broadcast(low), a);
+}
+TILEGRAD_INLINE F32 min_limit(F32 a, float high) {
+  return blend(a > broadcast(high), broadcast(high), a);
+}
+
 TILEGRAD_INLINE M32 less(F32 a, F32 b) { return a < b; }
 TILEGRAD_INLINE M64 less(F64 a, F64 b) { return a < b; }
 TILEGRAD_INLINE M32 less_equal(F32 a, F32 b) { return a <= b; }
