@@ -3,7 +3,8 @@
 //
 // V is a value type: a SIMD vector on the CPU, a device float on a GPU. The formulas use its
 // arithmetic, comparisons and the overloads  abs exp expm1 tanh erfc min select  that an ISA or
-// backend supplies; accuracy is theirs. A struct has
+// backend supplies; accuracy is theirs. It may also supply  sigmoid_pair sigmoid gelu gelu_slope
+// for its V (found by argument-dependent lookup). A struct has
 //   value(x)                f(x)
 //   from_input(dy, x)       dy f'(x)
 //   from_output(dy, y)      dy f'(x) by means of y = f(x); absent where y does not determine f'
@@ -30,6 +31,28 @@ TILEGRAD_HOST_DEVICE inline SigmoidPair<V> sigmoid_pair(V x) {
   return {select(positive, large, small), select(positive, small, large)};
 }
 
+template <class V>
+TILEGRAD_HOST_DEVICE inline V sigmoid(V x) {
+  return sigmoid_pair(x).s;
+}
+
+// The normal distribution Phi(x) = erfc(-x / sqrt 2) / 2. erfc and not 1 + erf: no cancellation for
+// negative x.
+template <class V>
+TILEGRAD_HOST_DEVICE inline V normal_distribution(V x) {
+  return V(0.5) * erfc(x * V(-0.7071067811865476));
+}
+// x Phi(x) and its derivative Phi + x phi.
+template <class V>
+TILEGRAD_HOST_DEVICE inline V gelu(V x) {
+  return x * normal_distribution(x);
+}
+template <class V>
+TILEGRAD_HOST_DEVICE inline V gelu_slope(V x) {
+  const V density = V(0.3989422804014327) * exp(V(-0.5) * x * x);
+  return normal_distribution(x) + x * density;
+}
+
 // f(x) = x.
 struct Identity {
   template <class V>
@@ -50,7 +73,7 @@ struct Identity {
 struct Sigmoid {
   template <class V>
   TILEGRAD_HOST_DEVICE V value(V x) const {
-    return sigmoid_pair(x).s;
+    return sigmoid(x);
   }
   template <class V>
   TILEGRAD_HOST_DEVICE V from_input(V dy, V x) const {
@@ -136,23 +159,15 @@ struct Elu {
 inline constexpr double kSeluAlpha = 1.6732632423543772848170429916717;
 inline constexpr double kSeluScale = 1.0507009873554804934193349852946;
 
-// f(x) = x Phi(x) with the normal distribution Phi(x) = erfc(-x / sqrt 2) / 2; f' = Phi + x phi.
-// erfc and not 1 + erf: no cancellation for negative x. Hendrycks, Gimpel 2016, arXiv:1606.08415.
+// f(x) = x Phi(x), f' = Phi + x phi. Hendrycks, Gimpel 2016, arXiv:1606.08415.
 struct Gelu {
   template <class V>
   TILEGRAD_HOST_DEVICE V value(V x) const {
-    return x * distribution(x);
+    return gelu(x);
   }
   template <class V>
   TILEGRAD_HOST_DEVICE V from_input(V dy, V x) const {
-    const V density = V(0.3989422804014327) * exp(V(-0.5) * x * x);
-    return dy * (distribution(x) + x * density);
-  }
-
- private:
-  template <class V>
-  TILEGRAD_HOST_DEVICE static V distribution(V x) {
-    return V(0.5) * erfc(x * V(-0.7071067811865476));
+    return dy * gelu_slope(x);
   }
 };
 
@@ -160,7 +175,7 @@ struct Gelu {
 struct GeluTanh {
   template <class V>
   TILEGRAD_HOST_DEVICE V value(V x) const {
-    return x * sigmoid_pair(twice_u(x)).s;
+    return x * sigmoid(twice_u(x));
   }
   // f' = s + x s (1-s) (2u)'. Beyond |x| = 1000 s (1-s) is 0; the bound keeps x^2 finite there.
   template <class V>
@@ -176,7 +191,7 @@ struct GeluTanh {
 
   template <class V>
   TILEGRAD_HOST_DEVICE static V twice_u(V x) {
-    return V(kSlope) * (x + V(kCubic) * x * x * x);
+    return x * (V(kSlope) + V(kSlope * kCubic) * (x * x));
   }
 };
 
@@ -184,7 +199,7 @@ struct GeluTanh {
 struct Silu {
   template <class V>
   TILEGRAD_HOST_DEVICE V value(V x) const {
-    return x * sigmoid_pair(x).s;
+    return x * sigmoid(x);
   }
   template <class V>
   TILEGRAD_HOST_DEVICE V from_input(V dy, V x) const {

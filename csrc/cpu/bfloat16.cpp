@@ -73,8 +73,9 @@ struct Part {
   }
 };
 
-// f(part, scratch) on the pool, where scratch(i) is the i-th of `buffers` floats of the part. A row
-// is never cut, and the kernels give a row the same bits whatever lies beside it.
+// f(part, scratch) on the pool, where scratch(i) is the i-th of `buffers` floats of the part, and
+// scratch(buffers) what the kernels ask for. A row is never cut, and the kernels give a row the
+// same bits whatever lies beside it.
 template <class F>
 void for_parts(Context& context, ClassShape shape, int buffers, F f) {
   const auto [outer, classes, inner] = shape;
@@ -94,11 +95,15 @@ void for_parts(Context& context, ClassShape shape, int buffers, F f) {
       static_cast<double>(rows) * (static_cast<double>(classes) * kNanosecondsAnElement + 10);
 
   constexpr int64_t kApart = 64;  // floats: threads do not share a cache line
-  const int64_t size = (width * classes + kApart - 1) / kApart * kApart;
+  const auto whole = [](int64_t floats) { return (floats + kApart - 1) / kApart * kApart; };
+  const int64_t size = whole(width * classes);
+  const int64_t kernel_size =
+      whole(class_scratch_bytes(classes, columns ? 2 : 1) / static_cast<int64_t>(sizeof(float)));
+  const int64_t own_size = buffers * size + kernel_size;
   WorkspaceScope scope(context);
-  float* const all = context.workspace->take<float>(thread_limit(context) * buffers * size);
+  float* const all = context.workspace->take<float>(thread_limit(context) * own_size);
   parallel_ranges(context, parts, grain, time, [&](int64_t begin, int64_t end, int thread) {
-    float* const own = all + thread * buffers * size;
+    float* const own = all + thread * own_size;
     for (int64_t i = begin; i < end; ++i) {
       const int64_t first = i % parts_a_line * width;
       f(Part{i / parts_a_line * line + first, std::min(width, line - first), shape},
@@ -146,7 +151,7 @@ void softmax(Context& context, bfloat16* y, const bfloat16* x, ClassShape shape,
   for_parts(context, shape, 1, [&](const Part& part, auto scratch) {
     float* const row = scratch(0);
     part.widen(convert, row, x);
-    kernel.forward(row, row, part.packed(), log);
+    kernel.forward(row, row, part.packed(), log, scratch(1));
     part.narrow(convert, y, row);
   });
 }
@@ -161,7 +166,7 @@ void softmax_backward(Context& context, bfloat16* dx, const bfloat16* dy, const 
     float* const result = scratch(1);
     part.widen(convert, gradient, dy);
     part.widen(convert, result, y);
-    kernel.backward(gradient, gradient, result, part.packed(), log);
+    kernel.backward(gradient, gradient, result, part.packed(), log, scratch(2));
     part.narrow(convert, dx, gradient);
   });
 }
@@ -205,7 +210,8 @@ void cross_entropy(Context& context, bfloat16* loss, bfloat16* dlogits, const bf
   float* const row_loss = loss == nullptr ? nullptr : context.workspace->take<float>(rows);
   if (classes == 0 && row_loss != nullptr) std::fill_n(row_loss, rows, 0.0f);
   if (classes != 0 && (row_loss != nullptr || dlogits != nullptr)) {
-    for_parts(context, problem.shape, by_index ? 1 : 2, [&](const Part& part, auto scratch) {
+    const int buffers = by_index ? 1 : 2;
+    for_parts(context, problem.shape, buffers, [&](const Part& part, auto scratch) {
       const float keep = static_cast<float>(1 - smoothing);
       int64_t target[kMaxCrossEntropyRows];
       float hit[kMaxCrossEntropyRows], row_scale[kMaxCrossEntropyRows];
@@ -231,6 +237,7 @@ void cross_entropy(Context& context, bfloat16* loss, bfloat16* dlogits, const bf
       c.weight = weight;
       c.keep = keep;
       c.floor = static_cast<float>(smoothing / static_cast<double>(classes));
+      c.scratch = scratch(buffers);
       part.widen(convert, scratch(0), problem.logits);
       if (!by_index) part.widen(convert, scratch(1), problem.probabilities);
       kernel.rows(c);

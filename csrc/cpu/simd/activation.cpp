@@ -6,21 +6,38 @@
 // Memory: 8 bytes an element of float forward, 12 backward.
 #include "activation.hpp"
 
-#include "../../activations.hpp"
 #include "../isa.hpp"
-#include "math.hpp"
-#include "vec.hpp"
+#include "activation_math.hpp"
+#include "vectors.hpp"
 
 namespace tilegrad::cpu::TILEGRAD_ISA {
 namespace {
+
+#ifndef UNR
+#define UNR 2
+#endif
+constexpr int kUnroll = UNR;
+
+// f(i, access) for the vectors of [0, n). "flatten" inlines the formula, whatever its length: a
+// call would cost as much as the formula and load its constants again each time.
+template <class V, class F>
+[[gnu::flatten]] inline void for_run(int64_t n, F f) {
+  int64_t i = 0;
+  for (; i + kUnroll * V::kSize <= n; i += kUnroll * V::kSize) {
+#pragma GCC unroll 8
+    for (int u = 0; u < kUnroll; ++u) f(i + u * V::kSize, Whole<V>{});
+  }
+  for (; i < n; i += V::kSize) {
+    f(i, Part<V>{static_cast<int>(n - i < V::kSize ? n - i : V::kSize)});
+  }
+}
 
 template <class T>
 void forward(T* y, const T* x, int64_t n, Activation activation) {
   using V = Vec<T>;
   visit(activation, [=](auto f) {
-    int64_t i = 0;
-    for (; i + V::kSize <= n; i += V::kSize) f.value(V::load(x + i)).store(y + i);
-    if (i < n) f.value(V::load_partial(x + i, n - i)).store_partial(y + i, n - i);
+    for_run<V>(n,
+               [=](int64_t i, auto access) { access.store(y + i, f.value(access.load(x + i))); });
   });
 }
 
@@ -38,14 +55,9 @@ template <bool kFromOutput, class T>
 void backward_from(T* dx, const T* dy, const T* saved, int64_t n, Activation activation) {
   using V = Vec<T>;
   visit(activation, [=](auto f) {
-    int64_t i = 0;
-    for (; i + V::kSize <= n; i += V::kSize) {
-      gradient<kFromOutput>(f, V::load(dy + i), V::load(saved + i)).store(dx + i);
-    }
-    if (i < n) {
-      gradient<kFromOutput>(f, V::load_partial(dy + i, n - i), V::load_partial(saved + i, n - i))
-          .store_partial(dx + i, n - i);
-    }
+    for_run<V>(n, [=](int64_t i, auto access) {
+      access.store(dx + i, gradient<kFromOutput>(f, access.load(dy + i), access.load(saved + i)));
+    });
   });
 }
 
@@ -63,22 +75,12 @@ template <class T>
 void bias_forward(T* row, T* preactivation, const T* bias, int64_t n, Activation activation) {
   using V = Vec<T>;
   visit(activation, [=](auto f) {
-    const auto step = [&](int64_t i, auto load, auto store) {
-      V z = load(row + i);
-      if (bias != nullptr) z = z + load(bias + i);
-      if (preactivation != nullptr) store(z, preactivation + i);
-      store(f.value(z), row + i);
-    };
-    int64_t i = 0;
-    for (; i + V::kSize <= n; i += V::kSize) {
-      step(i, [](const T* p) { return V::load(p); }, [](V v, T* p) { v.store(p); });
-    }
-    if (i < n) {
-      const int64_t left = n - i;
-      step(
-          i, [=](const T* p) { return V::load_partial(p, left); },
-          [=](V v, T* p) { v.store_partial(p, left); });
-    }
+    for_run<V>(n, [=](int64_t i, auto access) {
+      V z = access.load(row + i);
+      if (bias != nullptr) z = z + access.load(bias + i);
+      if (preactivation != nullptr) access.store(preactivation + i, z);
+      access.store(row + i, f.value(z));
+    });
   });
 }
 

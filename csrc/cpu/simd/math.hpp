@@ -14,6 +14,9 @@
 
 #include "math_double.hpp"
 #include "vec.hpp"
+#if defined(TILEGRAD_ISA_AVX512)
+#include "tables_avx512.hpp"
+#endif
 
 namespace tilegrad::cpu::TILEGRAD_ISA {
 
@@ -61,20 +64,58 @@ TILEGRAD_INLINE V scale(V a, V n) {
 #endif
 }
 
+// With the limit as first operand a NaN in `a` stays, and no more than one instruction is needed.
+TILEGRAD_INLINE V max_or_nan(V a, float low) { return V::from_native(native::max_limit(a.v, low)); }
+TILEGRAD_INLINE V min_or_nan(V a, float high) {
+  return V::from_native(native::min_limit(a.v, high));
+}
+
 struct ExpParts {
   V n;  // exp(x) = 2^n (1 + p), |p| < 0.42
   V p;
 };
 
+// exp(r) - 1. Fit 2^-28.2 on |r| <= 0.3476.
+TILEGRAD_INLINE V expm1_small(V r) {
+  const V q =
+      polynomial(r, 0.49999994f, 0.166665211f, 0.0416682921f, 0.00836872123f, 0.0013818742f);
+  return fma(r * r, q, r);
+}
+
 // Of x + tail, |x| < 300, with a tail much smaller than x. A tail of -0 costs nothing: the compiler
 // may drop x + -0, but not x + 0.
-// Fit 2^-28.2 on |r| <= 0.3476.
 TILEGRAD_INLINE ExpParts exp_parts(V x, V tail) {
   const V n = fma(x + tail, V(1.44269504f), V(kRoundShift)) - kRoundShift;
   const V r = fma(n, V(-kLn2Low), fma(n, V(-kLn2High), x)) + tail;
-  const V q =
-      polynomial(r, 0.49999994f, 0.166665211f, 0.0416682921f, 0.00836872123f, 0.0013818742f);
-  return {n, fma(r * r, q, r)};
+  return {n, expm1_small(r)};
+}
+
+#if defined(TILEGRAD_ISA_AVX512)
+// Rounds to a multiple of 1/16, whose low four bits become the lowest of the sum.
+inline constexpr float kExpShift = kRoundShift / 16;
+
+// exp(r + n ln 2) with shifted = n + kExpShift, |r| <= ln(2) / 32. Fit 2^-29.2.
+TILEGRAD_INLINE V exp_reduced(V r, V shifted, V n) {
+  const V t = V::from_native(native::lookup(native::load_table(kExp2), shifted.to_bits()));
+  const V p = fma(r * r, fma(r, V(0.166670159f), V(0.50001663f)), r);
+  return scale(fma(t, p, t), n);
+}
+#else
+inline constexpr float kExpShift = kRoundShift;
+
+TILEGRAD_INLINE V exp_reduced(V r, V shifted, V n) {
+  const V y = 1.0f + expm1_small(r);
+  // Where no result is NaN, infinite or denormal the exponent is added to its bits; the other way
+  // gives the same there, so that no lane depends on another.
+  if (__builtin_expect(!all(abs(n) <= 100.0f), 0)) return scale(y, n);
+  return V::from_bits(y.to_bits() + (shifted.to_bits() << 23));
+}
+#endif
+
+// exp(x) for -104.5 <= x <= 89, or NaN.
+TILEGRAD_INLINE V exp_inside(V x) {
+  const V shifted = fma(x, V(1.44269504f), V(kExpShift)), n = shifted - kExpShift;
+  return exp_reduced(fma(n, V(-kLn2Low), fma(n, V(-kLn2High), x)), shifted, n);
 }
 
 // log(1 + f) + e ln 2 for -0.293 <= f <= 0.4143. Fit 2^-27.4.
@@ -95,8 +136,7 @@ TILEGRAD_INLINE V log_special(V one_plus, V finite) {
 
 // Within 1.1 ulp.
 TILEGRAD_INLINE Vec<float> exp(Vec<float> x) {
-  const detail::ExpParts e = detail::exp_parts(clamp(x, -104.5f, 89.0f), -0.0f);
-  return detail::scale(1.0f + e.p, e.n);
+  return detail::exp_inside(clamp(x, -104.5f, 89.0f));
 }
 
 // Within 1.7 ulp.
@@ -132,6 +172,44 @@ TILEGRAD_INLINE Vec<float> log1p(Vec<float> x) {
   return select(abs(x) < detail::kLinear, x, y);
 }
 
+#if defined(TILEGRAD_ISA_AVX512)
+namespace detail {
+
+// What a table of intervals says about a >= 0: the argument of the polynomial and its value.
+template <int kRows>
+TILEGRAD_INLINE V piecewise(const float (&table)[kRows][32], V a) {
+  const V::Int index = (1.0f + a).to_bits() >> 20;
+  V row[kRows];
+#pragma GCC unroll 8
+  for (int k = 0; k < kRows; ++k) {
+    row[k] = V::from_native(
+        native::lookup(native::load_table(table[k]), native::load_table(table[k] + 16), index));
+  }
+  const V t = a - row[0];
+  V y = row[kRows - 1];
+#pragma GCC unroll 8
+  for (int k = kRows - 2; k >= 1; --k) y = fma(t, y, row[k]);
+  return y;
+}
+
+}  // namespace detail
+
+// Within 1.4 ulp.
+TILEGRAD_INLINE Vec<float> tanh(Vec<float> x) {
+  return copysign(detail::piecewise(detail::kTanh, detail::min_or_nan(abs(x), 9.5f)), x);
+}
+#elif defined(TILEGRAD_ISA_AVX2)
+// Within 4 ulp. x P(x^2) / Q(x^2), fit 2^-27.4 up to 9.02, where the value rounds to 1.
+TILEGRAD_INLINE Vec<float> tanh(Vec<float> x) {
+  x = clamp(x, -9.02f, 9.02f);
+  const detail::V y = x * x;
+  const detail::V p = detail::polynomial(y, 1.0f, 0.136799201f, 0.00386833376f, 2.80075583e-05f,
+                                         3.05856176e-08f, -1.22056939e-11f);
+  const detail::V q =
+      detail::polynomial(y, 1.0f, 0.47013253f, 0.0272458605f, 0.000393864117f, 1.28737463e-06f);
+  return clamp(x * p / q, -1.0f, 1.0f);
+}
+#else
 // Within 1.4 ulp. Below 0.625 an odd polynomial (fit 2^-27.7), above 1 - 2 / (exp(2x) + 1).
 TILEGRAD_INLINE Vec<float> tanh(Vec<float> x) {
   using detail::V;
@@ -141,6 +219,7 @@ TILEGRAD_INLINE Vec<float> tanh(Vec<float> x) {
   const V large = 1.0f - 2.0f / (exp(a + a) + 1.0f);
   return copysign(select(a < 0.625f, fma(a * y, p, a), large), x);
 }
+#endif
 
 namespace detail {
 

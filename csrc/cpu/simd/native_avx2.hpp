@@ -55,6 +55,10 @@ TILEGRAD_INLINE F64 clamp(F64 a, F64 low, F64 high) {
   return _mm256_max_pd(low, _mm256_min_pd(high, a));
 }
 
+// One of the two limits of clamp().
+TILEGRAD_INLINE F32 max_limit(F32 a, float low) { return _mm256_max_ps(broadcast(low), a); }
+TILEGRAD_INLINE F32 min_limit(F32 a, float high) { return _mm256_min_ps(broadcast(high), a); }
+
 TILEGRAD_INLINE M32 less(F32 a, F32 b) { return a < b; }
 TILEGRAD_INLINE M64 less(F64 a, F64 b) { return a < b; }
 TILEGRAD_INLINE M32 less_equal(F32 a, F32 b) { return a <= b; }

@@ -48,6 +48,15 @@ TILEGRAD_INLINE F64 round(F64 a) {
 TILEGRAD_INLINE F32 scalef(F32 a, F32 n) { return _mm512_maskz_scalef_ps(kAll32, a, n); }
 TILEGRAD_INLINE F64 scalef(F64 a, F64 n) { return _mm512_maskz_scalef_pd(kAll64, a, n); }
 
+// A table of 16 or 32 entries in registers, read at the low 4 or 5 bits of each lane of `index`.
+TILEGRAD_INLINE F32 load_table(const float* p) { return _mm512_loadu_ps(p); }
+TILEGRAD_INLINE F32 lookup(F32 table, I32 index) {
+  return _mm512_maskz_permutexvar_ps(kAll32, (__m512i)index, table);
+}
+TILEGRAD_INLINE F32 lookup(F32 low, F32 high, I32 index) {
+  return _mm512_permutex2var_ps(low, (__m512i)index, high);
+}
+
 TILEGRAD_INLINE F32 blend(M32 m, F32 a, F32 b) { return _mm512_mask_blend_ps(m, b, a); }
 TILEGRAD_INLINE F64 blend(M64 m, F64 a, F64 b) { return _mm512_mask_blend_pd(m, b, a); }
 
@@ -75,6 +84,15 @@ TILEGRAD_INLINE F32 clamp(F32 a, F32 low, F32 high) {
 TILEGRAD_INLINE F64 clamp(F64 a, F64 low, F64 high) {
   return _mm512_maskz_max_pd(kAll64, low, _mm512_maskz_min_pd(kAll64, high, a));
 }
+
+// One of the two limits of clamp().
+TILEGRAD_INLINE F32 max_limit(F32 a, float low) {
+  return _mm512_maskz_max_ps(kAll32, broadcast(low), a);
+}
+TILEGRAD_INLINE F32 min_limit(F32 a, float high) {
+  return _mm512_maskz_min_ps(kAll32, broadcast(high), a);
+}
+TILEGRAD_INLINE M32 sign_bits(I32 a) { return _mm512_movepi32_mask((__m512i)a); }
 
 TILEGRAD_INLINE void first_lanes(int n, M32& m) { m = static_cast<M32>((1u << n) - 1u); }
 TILEGRAD_INLINE void first_lanes(int n, M64& m) { m = static_cast<M64>((1u << n) - 1u); }

@@ -85,6 +85,13 @@ TILEGRAD_INLINE void stream(float* p, F32 v) { __builtin_memcpy(p, &v, sizeof(v)
 TILEGRAD_INLINE void stream(double* p, F64 v) { __builtin_memcpy(p, &v, sizeof(v)); }
 // Before other threads may read what was streamed.
 TILEGRAD_INLINE void finish_streams() {}
+// One of the two limits of clamp().
+TILEGRAD_INLINE F32 max_limit(F32 a, float low) {
+  return blend(a < broadcast(low), broadcast(low), a);
+}
+TILEGRAD_INLINE F32 min_limit(F32 a, float high) {
+  return blend(a > broadcast(high), broadcast(high), a);
+}
 
 TILEGRAD_INLINE M32 less(F32 a, F32 b) { return a < b; }
 TILEGRAD_INLINE M64 less(F64 a, F64 b) { return a < b; }

@@ -27,12 +27,7 @@ struct ExpRange<double> {
 
 namespace detail {
 
-// exp(z) for z from kZero to kTop, or NaN.
-TILEGRAD_INLINE Vec<float> exp_inside(Vec<float> z) {
-  const ExpParts e = exp_parts(z, -0.0f);
-  return scale(1.0f + e.p, e.n);
-}
-
+// exp(z) for z from kZero to kTop, or NaN; that of float is in math.hpp.
 TILEGRAD_INLINE Vec<double> exp_inside(Vec<double> z) {
   using D = Vec<double>;
   constexpr double kShift = 0x1.8p52;  // adding it leaves an integer in the low bits
