@@ -10,63 +10,23 @@
 #include "convert.hpp"
 
 #include "../isa.hpp"
+#include "halves.hpp"
 #include "vectors.hpp"
 
 namespace tilegrad::cpu::TILEGRAD_ISA {
 namespace {
 
 using V = Vec<float>;
-using Words [[gnu::vector_size(native::kVectorBytes)]] = uint32_t;
-using Halves [[gnu::vector_size(native::kVectorBytes / 2)]] = uint16_t;
-
-// __builtin_convertvector goes through the halves of a wider vector: several shuffles.
-#if defined(TILEGRAD_ISA_AVX512)
-TILEGRAD_INLINE Words zero_extended(Halves x) {
-  return (Words)_mm512_maskz_cvtepu16_epi32(native::kAll32, (__m256i)x);
-}
-TILEGRAD_INLINE Halves truncated(Words x) {
-  return (Halves)_mm512_maskz_cvtepi32_epi16(native::kAll32, (__m512i)x);
-}
-#else
-TILEGRAD_INLINE Words zero_extended(Halves x) {
-#if defined(TILEGRAD_ISA_AVX2)
-  return (Words)_mm256_cvtepu16_epi32((__m128i)x);
-#else
-  return __builtin_convertvector(x, Words);
-#endif
-}
-TILEGRAD_INLINE Halves truncated(Words x) { return __builtin_convertvector(x, Halves); }
-#endif
-
-TILEGRAD_INLINE V widened(Halves x) { return V::from_bits((V::Int)(zero_extended(x) << 16)); }
-
-TILEGRAD_INLINE Halves narrowed(V x) {
-  const Words bits = (Words)x.to_bits();
-  const Words nearest = bits + 0x7fff + (bits >> 16 & 1);
-  const V quiet = V::from_bits((V::Int)(bits | 0x400000));
-  const V result = select(isnan(x), quiet, V::from_bits((V::Int)nearest));
-  return truncated((Words)result.to_bits() >> 16);
-}
-
-// The first n elements of a vector: all of them, or fewer at the end of a run.
-TILEGRAD_INLINE Halves load(const bfloat16* x, int64_t n) {
-  Halves halves = {};
-  __builtin_memcpy(&halves, x, static_cast<size_t>(n) * sizeof(bfloat16));
-  return halves;
-}
-TILEGRAD_INLINE void store(bfloat16* y, int64_t n, Halves halves) {
-  __builtin_memcpy(y, &halves, static_cast<size_t>(n) * sizeof(bfloat16));
-}
 
 void widen(float* y, const bfloat16* x, int64_t n) {
   for_vectors<V>(0, n, [=](int64_t i, int, auto access) {
-    access.store(y + i, widened(load(x + i, access.n)));
+    access.store(y + i, widened(load_halves(x + i, access.n)));
   });
 }
 
 void narrow(bfloat16* y, const float* x, int64_t n) {
   for_vectors<V>(0, n, [=](int64_t i, int, auto access) {
-    store(y + i, access.n, narrowed(access.load(x + i)));
+    store_halves(y + i, access.n, narrowed(access.load(x + i)));
   });
 }
 
