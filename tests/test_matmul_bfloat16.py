@@ -16,10 +16,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
-import bfloat16_products as checks
+import bfloat16_inputs as checks
 import tilegrad as tg
 from tilegrad import _cpu
 
@@ -78,8 +79,8 @@ def test_threads_do_not_show(isa: str, rng: np.random.Generator) -> None:
 def test_a_zero_size_gives_zeros(isa: str) -> None:
     for m, n, k in [(0, 3, 4), (3, 0, 4), (3, 4, 0)]:
         a, b = (
-            np.ones((m, k), checks.ml_dtypes.bfloat16),
-            np.ones((k, n), checks.ml_dtypes.bfloat16),
+            np.ones((m, k), ml_dtypes.bfloat16),
+            np.ones((k, n), ml_dtypes.bfloat16),
         )
         c = tg.matmul(a, b)
         assert c.shape == (m, n)

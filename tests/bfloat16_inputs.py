@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks of bfloat16 products on the CPU, for every instruction set and for emulated AMX."""
+"""What the tests of bfloat16 products multiply, and what must hold on every instruction set."""
 
 from __future__ import annotations
 
