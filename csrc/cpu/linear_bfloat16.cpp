@@ -3,34 +3,10 @@
 // Shapes: x (rows, in), W (out, in), y and dz (rows, out), all bfloat16; dW and db that or float.
 // Parallelism: that of matmul; W is transposed by its strides alone.
 // Memory: bias and f are applied to float32 sums; dz is rounded to bfloat16 and kept in workspace.
-#include <algorithm>
-
-#include "isa.hpp"
 #include "matmul_bfloat16.hpp"
-#include "parallel.hpp"
-#include "simd/activation.hpp"
 
 namespace tilegrad::cpu {
 namespace {
-
-constexpr int64_t kChunk = 1024;  // elements of dz in float32 at a time: 12 KiB of L1
-constexpr double kNanosecondsAnElement = 1;
-
-void gradient_of_activation(Context& context, bfloat16* dz, const bfloat16* dy,
-                            const bfloat16* saved, bool saved_is_output, int64_t n,
-                            Activation activation) {
-  const auto& kernel = kernels<ActivationKernels<float>>();
-  const auto& convert = kernels<MatmulBfloat16Kernels>();
-  parallel_ranges(context, n, kChunk, kNanosecondsAnElement * static_cast<double>(n),
-                  [&](int64_t begin, int64_t end, int) {
-                    float gradient[kChunk], value[kChunk];
-                    convert.widen(gradient, dy + begin, end - begin);
-                    convert.widen(value, saved + begin, end - begin);
-                    kernel.backward(gradient, gradient, value, saved_is_output, end - begin,
-                                    activation);
-                    convert.narrow(dz + begin, gradient, end - begin);
-                  });
-}
 
 void product(Context& context, bfloat16* c, int64_t row_stride, Matrix<const bfloat16> a,
              Matrix<const bfloat16> b, MatmulSize size, bool accumulate) {
@@ -45,23 +21,17 @@ void product(Context& context, float* c, int64_t row_stride, Matrix<const bfloat
 // The sums over rows of dz.
 void bias_gradient(Context& context, float* dbias, const bfloat16* dz, int64_t rows, int64_t out,
                    bool accumulate) {
-  const auto& convert = kernels<MatmulBfloat16Kernels>();
   float* wide = context.workspace->take<float>(rows * out);
-  parallel_ranges(context, rows * out, kChunk,
-                  kNanosecondsAnElement * static_cast<double>(rows * out),
-                  [&](int64_t begin, int64_t end, int) {
-                    convert.widen(wide + begin, dz + begin, end - begin);
-                  });
+  convert(context, wide, dz, rows * out);
   sum_axis<float>(context, dbias, wide, 1, rows, out, accumulate);
 }
 
 void bias_gradient(Context& context, bfloat16* dbias, const bfloat16* dz, int64_t rows, int64_t out,
                    bool accumulate) {
-  const auto& convert = kernels<MatmulBfloat16Kernels>();
   float* sums = context.workspace->take<float>(out);
-  if (accumulate) convert.widen(sums, dbias, out);
+  if (accumulate) convert(context, sums, dbias, out);
   bias_gradient(context, sums, dz, rows, out, accumulate);
-  convert.narrow(dbias, sums, out);
+  convert(context, dbias, sums, out);
 }
 
 template <class G>
@@ -73,7 +43,8 @@ void backward(Context& context, bfloat16* dx, G* dweight, G* dbias, const bfloat
   const bfloat16* dz = dy;
   if (activation.kind != ActivationKind::identity) {
     bfloat16* gradient = context.workspace->take<bfloat16>(rows * out);
-    gradient_of_activation(context, gradient, dy, saved, saved_is_output, rows * out, activation);
+    activation_backward<bfloat16>(context, gradient, dy, saved, saved_is_output, rows * out,
+                                  activation);
     dz = gradient;
   }
   if (dx != nullptr) {

@@ -20,7 +20,11 @@ TILEGRAD_INLINE Vec<float> load_words(const bfloat16* x, int64_t steps) {
   if (steps >= 2 * kLanes) {
     __builtin_memcpy(&words, x, sizeof(Words));
   } else if (steps > 0) {
+#if defined(TILEGRAD_ISA_AVX512)
+    words = (Words)_mm512_maskz_loadu_epi16(static_cast<__mmask32>((1u << steps) - 1u), x);
+#else
     __builtin_memcpy(&words, x, static_cast<size_t>(steps) * sizeof(bfloat16));
+#endif
   }
   return as_float(words);
 }
@@ -89,21 +93,11 @@ TILEGRAD_INLINE void pack_words(const bfloat16* source, int64_t lane_stride, int
   }
 }
 
+// y = x, exactly.
 inline void widen(float* y, const bfloat16* x, int64_t n) {
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) widened(load_halves(x + i)).store(y + i);
   if (i < n) widened(load_halves(x + i, n - i)).store_partial(y + i, static_cast<int>(n - i));
-}
-
-inline void narrow(bfloat16* y, const float* x, int64_t n) {
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    store_halves(y + i, kLanes, narrowed(Vec<float>::load(x + i)));
-  }
-  if (i < n) {
-    const auto last = Vec<float>::load_partial(x + i, static_cast<int>(n - i));
-    store_halves(y + i, n - i, narrowed(last));
-  }
 }
 
 inline void scale(float* sum, const float* c, float alpha, float beta, int64_t n) {
