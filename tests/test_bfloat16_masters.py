@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import tilegrad as tg
-from bfloat16_inputs import BF16, nearest, same_bits
+from bfloat16_numpy import BF16, nearest, same_bits
 from helpers import Device, assert_same_bits, error, host
 from optim_cases import CASES
 from tilegrad import _random, backends, nn

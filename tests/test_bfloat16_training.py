@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import tilegrad as tg
-from bfloat16_inputs import BF16, nearest, same_bits
+from bfloat16_numpy import BF16, nearest, same_bits
 from helpers import Array, Device, assert_close, assert_same_bits, host
 from tilegrad import data, nn
 

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 import tilegrad as tg
-from bfloat16_inputs import BF16, same_bits
+from bfloat16_numpy import BF16, same_bits
 from helpers import Array, Device, error, host
 from tilegrad import nn
 from tilegrad._checkpoint import decode, encode

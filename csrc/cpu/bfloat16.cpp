@@ -121,7 +121,7 @@ void activation(Context& context, bfloat16* y, const bfloat16* x, int64_t n, Act
   const auto& convert = kernels<ConvertKernels>();
   const auto& kernel = kernels<ActivationKernels<float>>();
   for_blocks(context, n, [&](int64_t at, int64_t count) {
-    float block[kBlock];
+    alignas(64) float block[kBlock];
     convert.widen(block, x + at, count);
     kernel.forward(block, block, count, f);
     convert.narrow(y + at, block, count);
@@ -134,7 +134,7 @@ void activation_backward(Context& context, bfloat16* dx, const bfloat16* dy, con
   const auto& convert = kernels<ConvertKernels>();
   const auto& kernel = kernels<ActivationKernels<float>>();
   for_blocks(context, n, [&](int64_t at, int64_t count) {
-    float gradient[kBlock], value[kBlock];
+    alignas(64) float gradient[kBlock], value[kBlock];
     convert.widen(gradient, dy + at, count);
     convert.widen(value, saved + at, count);
     kernel.backward(gradient, gradient, value, saved_is_output, count, f);

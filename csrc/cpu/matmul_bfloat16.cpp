@@ -200,6 +200,22 @@ void run_task(const Product<C>& x, const Block& block, Scratch<C>& scratch) {
   finish(x, block, block.row, block.row_end - block.row, scratch);
 }
 
+// All of a few rows.
+template <class C>
+void run_rows(const Product<C>& x, const Block& block, Scratch<C>& scratch) {
+  const auto [batches, m, n, k] = x.size;
+  for (int64_t p = 0; p < k; p += x.path.depth) {
+    const int64_t kb = std::min(x.path.depth, k - p);
+    const PanelOfA a = pack_a(x, block.batch, 0, m, p, kb, scratch.a);
+    x.kernel.rows({scratch.sum, x.sum_row(), static_cast<const float*>(a.data), a.row, a.step,
+                   x.b.data + block.batch * x.b.batch_stride + p * x.b.row_stride +
+                       block.column * x.b.col_stride,
+                   x.b.col_stride, x.b.row_stride, kb, block.column_end - block.column, p > 0},
+                  static_cast<int>(m));
+  }
+  finish(x, block, 0, m, scratch);
+}
+
 // f(a block, the thread's scratch memory) for the blocks of rows [0, m) and columns [first, end).
 template <class C, class F>
 void for_blocks(Context& context, const Product<C>& x, int64_t batch, int64_t batches,
@@ -275,13 +291,17 @@ void run(Context& context, Matrix<C> c, Matrix<const bfloat16> a, Matrix<const b
                               bias,
                               epilogue.activation,
                               epilogue.preactivation,
-                              choose_bfloat16_path(size, kernel, thread_limit(context))};
+                              choose_bfloat16_path(size, b.row_stride == 1 || b.col_stride == 1,
+                                                   kernel, thread_limit(context))};
   if (product.path.share_b) {
     for (int64_t batch = 0; batch < size.batch; ++batch) run_shared(context, product, batch);
     return;
   }
   for_blocks(context, product, 0, size.batch, 0, size.n,
-             [&](const Block& block, Scratch<C>& scratch) { run_task(product, block, scratch); });
+             [&](const Block& block, Scratch<C>& scratch) {
+               if (product.path.read_b) return run_rows(product, block, scratch);
+               run_task(product, block, scratch);
+             });
 }
 
 }  // namespace

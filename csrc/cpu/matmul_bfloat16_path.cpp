@@ -23,15 +23,16 @@ int64_t task_size(int64_t total, int64_t tile, int64_t wanted) {
 
 }  // namespace
 
-Bfloat16Path choose_bfloat16_path(MatmulSize size, const MatmulBfloat16Kernels& kernel,
-                                  int threads) {
+Bfloat16Path choose_bfloat16_path(MatmulSize size, bool b_is_contiguous,
+                                  const MatmulBfloat16Kernels& kernel, int threads) {
   const auto [batch, m, n, k] = size;
   Bfloat16Path path = {};
-  const bool wide = m <= kernel.max_rows[4] && n > 2 * kernel.lanes;
+  path.read_b = b_is_contiguous && m <= kernel.few_rows;
+  const bool wide = path.read_b || (m <= kernel.max_rows[4] && n > 2 * kernel.lanes);
   path.vectors = n <= kernel.lanes ? 1 : wide ? 4 : 2;
   const int64_t width = int64_t{path.vectors} * kernel.lanes;
   // Panels of equal height: 16 rows are 8 + 8, not 14 + 2.
-  const int64_t panels = ceil_div(m, kernel.max_rows[path.vectors]);
+  const int64_t panels = path.read_b ? 1 : ceil_div(m, kernel.max_rows[path.vectors]);
   path.rows = static_cast<int>(round_up(ceil_div(m, panels), kernel.row_multiple));
   const int64_t blocks = std::max<int64_t>(1, ceil_div(k, kDepth));
   path.depth = std::max(kPackedSteps, round_up(ceil_div(k, blocks), kPackedSteps));

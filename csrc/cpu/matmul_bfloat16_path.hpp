@@ -14,13 +14,15 @@ struct Bfloat16Path {
   int vectors;            // width of a tile
   int rows;               // of a tile
   int64_t depth;          // steps of k at a time
+  bool read_b;            // few rows: B is read where it lies
   bool share_b;           // all tasks read one packed block of B, else each packs its own
   int64_t block_columns;  // share_b: columns of B packed at a time
   int64_t task_rows;      // a multiple of `rows`; without share_b all of m
   int64_t task_columns;   // a multiple of the tile's width
 };
 
-Bfloat16Path choose_bfloat16_path(MatmulSize size, const MatmulBfloat16Kernels& kernel,
-                                  int threads);
+// b_is_contiguous: along k or along n.
+Bfloat16Path choose_bfloat16_path(MatmulSize size, bool b_is_contiguous,
+                                  const MatmulBfloat16Kernels& kernel, int threads);
 
 }  // namespace tilegrad::cpu

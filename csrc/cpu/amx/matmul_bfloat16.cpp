@@ -154,7 +154,8 @@ const MatmulBfloat16Kernels& table() {
       kTileRows, sizeof(bfloat16),
       begin,     end,
       tile,      pack_a,
-      pack_b,    scale};
+      pack_b,    0,
+      nullptr,   scale};
   return kTable;
 }
 

@@ -11,7 +11,6 @@
 
 #include "../isa.hpp"
 #include "halves.hpp"
-#include "vectors.hpp"
 
 namespace tilegrad::cpu::TILEGRAD_ISA {
 namespace {
@@ -19,15 +18,17 @@ namespace {
 using V = Vec<float>;
 
 void widen(float* y, const bfloat16* x, int64_t n) {
-  for_vectors<V>(0, n, [=](int64_t i, int, auto access) {
-    access.store(y + i, widened(load_halves(x + i, access.n)));
-  });
+  int64_t i = 0;
+  for (; i + V::kSize <= n; i += V::kSize) widened(load_halves(x + i)).store(y + i);
+  if (i < n) widened(load_halves(x + i, n - i)).store_partial(y + i, static_cast<int>(n - i));
 }
 
 void narrow(bfloat16* y, const float* x, int64_t n) {
-  for_vectors<V>(0, n, [=](int64_t i, int, auto access) {
-    store_halves(y + i, access.n, narrowed(access.load(x + i)));
-  });
+  int64_t i = 0;
+  for (; i + V::kSize <= n; i += V::kSize) store_halves(y + i, narrowed(V::load(x + i)));
+  if (i < n) {
+    store_halves(y + i, n - i, narrowed(V::load_partial(x + i, static_cast<int>(n - i))));
+  }
 }
 
 constexpr ConvertKernels kTable = {widen, narrow};

@@ -41,18 +41,30 @@ TILEGRAD_INLINE Halves narrowed(Vec<float> x) {
 }
 
 // The first n elements, the others zero.
+#if defined(TILEGRAD_ISA_AVX512)
+TILEGRAD_INLINE Halves load_halves(const bfloat16* x, int64_t n) {
+  return (Halves)_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1u), x);
+}
+TILEGRAD_INLINE void store_halves(bfloat16* y, int64_t n, Halves halves) {
+  _mm256_mask_storeu_epi16(y, static_cast<__mmask16>((1u << n) - 1u), (__m256i)halves);
+}
+#else
 TILEGRAD_INLINE Halves load_halves(const bfloat16* x, int64_t n) {
   Halves halves = {};
   __builtin_memcpy(&halves, x, static_cast<size_t>(n) * sizeof(bfloat16));
   return halves;
 }
+TILEGRAD_INLINE void store_halves(bfloat16* y, int64_t n, Halves halves) {
+  __builtin_memcpy(y, &halves, static_cast<size_t>(n) * sizeof(bfloat16));
+}
+#endif
 TILEGRAD_INLINE Halves load_halves(const bfloat16* x) {
   Halves halves;
   __builtin_memcpy(&halves, x, sizeof(Halves));
   return halves;
 }
-TILEGRAD_INLINE void store_halves(bfloat16* y, int64_t n, Halves halves) {
-  __builtin_memcpy(y, &halves, static_cast<size_t>(n) * sizeof(bfloat16));
+TILEGRAD_INLINE void store_halves(bfloat16* y, Halves halves) {
+  __builtin_memcpy(y, &halves, sizeof(Halves));
 }
 
 }  // namespace tilegrad::cpu::TILEGRAD_ISA

@@ -8,6 +8,7 @@
 
 #include "../isa.hpp"
 #include "matmul_bfloat16_pack.hpp"
+#include "matmul_bfloat16_rows.hpp"
 
 namespace tilegrad::cpu::TILEGRAD_ISA {
 namespace {
@@ -67,11 +68,12 @@ void pack_b(void* packed, int64_t width, const bfloat16* b, int64_t lane_stride,
 
 MatmulBfloat16Kernels kernels_of(const MatmulKernels<float>& product) {
   const int* rows = product.max_rows;
-  return {kLanes,  {rows[0], rows[1], rows[2], rows[3], rows[4]},
-          1,       sizeof(float),
-          nothing, nothing,
-          tile,    pack_a,
-          pack_b,  scale};
+  return {kLanes,   {rows[0], rows[1], rows[2], rows[3], rows[4]},
+          1,        sizeof(float),
+          nothing,  nothing,
+          tile,     pack_a,
+          pack_b,   kFewRows,
+          few_rows, scale};
 }
 
 }  // namespace

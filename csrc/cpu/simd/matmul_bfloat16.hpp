@@ -29,6 +29,19 @@ struct PanelOfA {
   int64_t row, step;
 };
 
+// The same for few rows, with B where it lies: b[l * lane_stride + p * step], one of the two 1.
+struct Bfloat16Rows {
+  float* sum;
+  int64_t sum_row;
+  const float* a;
+  int64_t a_row, a_step;
+  const bfloat16* b;
+  int64_t lane_stride, step;
+  int64_t k;
+  int64_t columns;  // whole vectors of sum are written
+  bool add;
+};
+
 struct MatmulBfloat16Kernels {
   static constexpr bool kHasTiles = true;  // AMX has its own
 
@@ -51,6 +64,9 @@ struct MatmulBfloat16Kernels {
   // kPackedSteps) elements.
   void (*pack_b)(void* packed, int64_t width, const bfloat16* b, int64_t lane_stride, int64_t step,
                  int64_t lanes, int64_t k);
+  // For at most few_rows rows of A, 0 where there is no such kernel; the bits are those of tile.
+  int few_rows;
+  void (*rows)(const Bfloat16Rows& problem, int rows);
   // sum = alpha sum + beta c over n elements; a null c counts as zeros.
   void (*scale)(float* sum, const float* c, float alpha, float beta, int64_t n);
 };

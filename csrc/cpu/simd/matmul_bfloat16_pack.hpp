@@ -20,7 +20,11 @@ TILEGRAD_INLINE Vec<float> load_words(const bfloat16* x, int64_t steps) {
   if (steps >= 2 * kLanes) {
     __builtin_memcpy(&words, x, sizeof(Words));
   } else if (steps > 0) {
+#if defined(TILEGRAD_ISA_AVX512)
+    words = (Words)_mm512_maskz_loadu_epi16(static_cast<__mmask32>((1u << steps) - 1u), x);
+#else
     __builtin_memcpy(&words, x, static_cast<size_t>(steps) * sizeof(bfloat16));
+#endif
   }
   return as_float(words);
 }
