@@ -271,6 +271,13 @@ void run(Context& context, Matrix<C> c, Matrix<const bfloat16> a, Matrix<const b
     a.row_stride = a.col_stride = a.batch_stride = 0;
     b = a;
   }
+  if (size.n == 1 && size.m > 1 && c.row_stride == 1 && epilogue.bias == nullptr) {
+    // A column of C as a row: c^T = b^T a^T fills whole vectors, with the same bits.
+    return run(context, Matrix<C>{c.data, size.m, 1, c.batch_stride},
+               {b.data, b.col_stride, b.row_stride, b.batch_stride},
+               {a.data, a.col_stride, a.row_stride, a.batch_stride},
+               {size.batch, 1, size.m, size.k}, alpha, beta, epilogue);
+  }
   WorkspaceScope scope(context);
   const auto& kernel = kernels<MatmulBfloat16Kernels>();
   const auto& convert = kernels<ConvertKernels>();
