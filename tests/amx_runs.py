@@ -74,7 +74,13 @@ def main() -> None:
     for i, m in enumerate(checks.EDGES):
         for j, n in enumerate(checks.EDGES):
             checks.check_product(m, n, checks.STEPS[(3 * i + j) % 10], rng)
-    for m, n, k in [(17, 33, 511), (33, 31, 513), (16, 32, 1025), *checks.BLOCKS[:4]]:
+    for m, n, k in [
+        (17, 33, 511),
+        (33, 31, 513),
+        (16, 32, 1025),
+        (129, 1800, 513),
+        *checks.BLOCKS[:4],
+    ]:
         checks.check_product(m, n, k, rng)
     checks.check_layouts(rng, (18, 35, 67))
     checks.check_layouts(rng, (32, 32, 64))

@@ -206,8 +206,13 @@ void run_rows(const Product<C>& x, const Block& block, Scratch<C>& scratch) {
   const auto [batches, m, n, k] = x.size;
   for (int64_t p = 0; p < k; p += x.path.depth) {
     const int64_t kb = std::min(x.path.depth, k - p);
-    const PanelOfA a = pack_a(x, block.batch, 0, m, p, kb, scratch.a);
-    x.kernel.rows({scratch.sum, x.sum_row(), static_cast<const float*>(a.data), a.row, a.step,
+    // Row by row, so that each lies along k.
+    const int64_t a_row = x.path.depth + kPackedSteps;
+    float* const a = reinterpret_cast<float*>(scratch.a);
+    for (int64_t i = 0; i < m; ++i) {
+      pack_a(x, block.batch, i, 1, p, kb, reinterpret_cast<std::byte*>(a + i * a_row));
+    }
+    x.kernel.rows({scratch.sum, x.sum_row(), a, a_row,
                    x.b.data + block.batch * x.b.batch_stride + p * x.b.row_stride +
                        block.column * x.b.col_stride,
                    x.b.col_stride, x.b.row_stride, kb, block.column_end - block.column, p > 0},
@@ -270,6 +275,13 @@ void run(Context& context, Matrix<C> c, Matrix<const bfloat16> a, Matrix<const b
   if (size.k == 0) {  // nothing is read: a and b may be null
     a.row_stride = a.col_stride = a.batch_stride = 0;
     b = a;
+  }
+  if (size.n == 1 && size.m > 1 && c.row_stride == 1 && epilogue.bias == nullptr) {
+    // A column of C as a row: c^T = b^T a^T fills whole vectors, with the same bits.
+    return run(context, Matrix<C>{c.data, size.m, 1, c.batch_stride},
+               {b.data, b.col_stride, b.row_stride, b.batch_stride},
+               {a.data, a.col_stride, a.row_stride, a.batch_stride},
+               {size.batch, 1, size.m, size.k}, alpha, beta, epilogue);
   }
   WorkspaceScope scope(context);
   const auto& kernel = kernels<MatmulBfloat16Kernels>();

@@ -33,8 +33,8 @@ struct PanelOfA {
 struct Bfloat16Rows {
   float* sum;
   int64_t sum_row;
-  const float* a;
-  int64_t a_row, a_step;
+  const float* a;  // along k
+  int64_t a_row;
   const bfloat16* b;
   int64_t lane_stride, step;
   int64_t k;

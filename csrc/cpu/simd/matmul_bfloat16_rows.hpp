@@ -23,14 +23,16 @@ TILEGRAD_INLINE void put_sums(float* to, Vec<float> sum, bool add) {
   (add ? fma(Vec<float>(1.0f), Vec<float>::load(to), sum) : sum).store(to);
 }
 
+// Step p of every row; `a` is at that step of the first.
 template <int kRows>
-TILEGRAD_INLINE void add_products(Vec<float> (&sum)[kRows], const Bfloat16Rows& t, int64_t p,
+TILEGRAD_INLINE void add_products(Vec<float> (&sum)[kRows], const float* a, int64_t a_row,
                                   Vec<float> row_of_b) {
 #pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-    sum[r] = fma(Vec<float>(t.a[r * t.a_row + p * t.a_step]), row_of_b, sum[r]);
-  }
+  for (int r = 0; r < kRows; ++r) sum[r] = fma(Vec<float>(a[r * a_row]), row_of_b, sum[r]);
 }
+
+// Read where there is no column: constants in registers would make copies of the code below.
+inline constexpr bfloat16 kZeros[2 * kLanes] = {};
 
 template <int kRows>
 void rows_along_k(const Bfloat16Rows& t) {
@@ -51,23 +53,33 @@ void rows_along_k(const Bfloat16Rows& t) {
         V words[kLanes], sum[kRows];
         if (lanes >= kLanes && t.k - p >= 2 * kLanes) {
 #pragma GCC unroll 16
-          for (int i = 0; i < kLanes; ++i)
+          for (int i = 0; i < kLanes; ++i) {
             words[i] = load_words(corner + i * t.lane_stride, 2 * kLanes);
+          }
         } else {
 #pragma GCC unroll 16
           for (int i = 0; i < kLanes; ++i) {
-            words[i] = i < lanes ? load_words(corner + i * t.lane_stride, t.k - p) : V(0.0f);
+            words[i] = load_words(i < lanes ? corner + i * t.lane_stride : kZeros, t.k - p);
           }
         }
         transpose_round<1>(words);
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) sum[r] = sums[g][r];
+        if (t.k - p >= 2 * kLanes) {
 #pragma GCC unroll 16
-        for (int i = 0; i < kLanes; ++i) {
-          const Words pair = (Words)words[i].to_bits();
-          if (p + 2 * i < t.k) add_products<kRows>(sum, t, p + 2 * i, as_float(pair << 16));
-          if (p + 2 * i + 1 < t.k) {
-            add_products<kRows>(sum, t, p + 2 * i + 1, as_float(pair & 0xffff0000u));
+          for (int i = 0; i < kLanes; ++i) {
+            const Words pair = (Words)words[i].to_bits();
+            add_products<kRows>(sum, t.a + p + 2 * i, t.a_row, as_float(pair << 16));
+            add_products<kRows>(sum, t.a + p + 2 * i + 1, t.a_row, as_float(pair & 0xffff0000u));
+          }
+        } else {
+          Words pairs[kLanes];
+          __builtin_memcpy(pairs, words, sizeof(pairs));
+#pragma GCC unroll 1
+          for (int64_t i = 0; i < t.k - p; ++i) {
+            const Words pair = pairs[i / 2];
+            add_products<kRows>(sum, t.a + p + i, t.a_row,
+                                as_float(i % 2 == 0 ? pair << 16 : pair & 0xffff0000u));
           }
         }
 #pragma GCC unroll 8
@@ -95,8 +107,8 @@ TILEGRAD_INLINE void rows_across_k(const Bfloat16Rows& t, int64_t first, int64_t
   for (int64_t p = 0; p < t.k; ++p, b += t.step) {
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
-      const Halves halves = kVectors > 1 ? load_halves(b + v * kLanes) : load_halves(b, lanes);
-      add_products<kRows>(sums[v], t, p, widened(halves));
+      const Halves halves = lanes == kLanes ? load_halves(b + v * kLanes) : load_halves(b, lanes);
+      add_products<kRows>(sums[v], t.a + p, t.a_row, widened(halves));
     }
   }
 #pragma GCC unroll 8
@@ -108,18 +120,23 @@ TILEGRAD_INLINE void rows_across_k(const Bfloat16Rows& t, int64_t first, int64_t
   }
 }
 
-template <int kRows>
-void few_rows(const Bfloat16Rows& t) {
-  if (t.lane_stride != 1) return rows_along_k<kRows>(t);
-  constexpr int kVectors = kRows == 1 ? 8 : kRows <= 3 ? 4 : 2;
-  int64_t first = 0;
+// As many chains of fma at a time as there are columns for, at most kVectors of each row.
+template <int kRows, int kVectors>
+void rows_across_k(const Bfloat16Rows& t, int64_t first) {
   for (; first + kVectors * kLanes <= t.columns; first += kVectors * kLanes) {
     rows_across_k<kRows, kVectors>(t, first, kLanes);
   }
-  for (; first < t.columns; first += kLanes) {
-    const int64_t left = t.columns - first;
-    rows_across_k<kRows, 1>(t, first, left < kLanes ? left : kLanes);
+  if constexpr (kVectors > 1) {
+    rows_across_k<kRows, kVectors / 2>(t, first);
+  } else if (first < t.columns) {
+    rows_across_k<kRows, 1>(t, first, t.columns - first);
   }
+}
+
+template <int kRows>
+void few_rows(const Bfloat16Rows& t) {
+  if (t.lane_stride != 1) return rows_along_k<kRows>(t);
+  rows_across_k<kRows, kRows == 1 ? 8 : kRows <= 3 ? 4 : 2>(t, 0);
 }
 
 template <int... kRow>
