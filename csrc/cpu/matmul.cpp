@@ -27,12 +27,12 @@ struct Panel {
 
 template <class T>
 void run_tile(const Product<T>& x, int64_t batch, int64_t i, int64_t rows, int64_t j,
-              int64_t columns, int64_t p, int64_t k, Panel<T> a, Panel<T> b) {
+              int64_t columns, int64_t p, int64_t k, Panel<T> a, Panel<T> b, T* b_copy = nullptr) {
   int vectors = static_cast<int>(ceil_div(columns, x.kernel.lanes));
   if (vectors == 3) vectors = 4;
   x.kernel.tile(
       {x.c.data + batch * x.c.batch_stride + i * x.c.row_stride + j, x.c.row_stride, a.data,
-       a.lane_step, a.step, b.data, b.step, k, columns, x.alpha, p == 0 ? x.beta : T(1)},
+       a.lane_step, a.step, b.data, b.step, k, columns, x.alpha, p == 0 ? x.beta : T(1), b_copy},
       static_cast<int>(rows), vectors);
 }
 
@@ -87,26 +87,28 @@ void run_columns(Context& context, const Product<T>& x, int64_t first, int64_t c
     for (int64_t block = 0; block < x.k_blocks(); ++block) {
       const int64_t p = block * depth;
       const int64_t kb = std::min(depth, k - p);
-      const auto panel_of_b = [&](int64_t j, bool pack) -> Panel<T> {
-        if (pack) {
-          pack_b(x, batch, p, kb, j, std::min(width, column_end - j), packed_b);
-          return {packed_b, 1, width};
-        }
-        return {x.b.data + batch * x.b.batch_stride + p * x.b.row_stride + j, 1, x.b.row_stride};
-      };
-      const auto update = [&](int64_t i, int64_t j, Panel<T> b) {
-        const int64_t rows = std::min<int64_t>(path.rows, row_end - i);
-        Panel<T> a = {x.a.data + batch * x.a.batch_stride + i * x.a.row_stride + p * x.a.col_stride,
-                      x.a.row_stride, x.a.col_stride};
-        if (path.pack_a) a = {packed_a + p * m + i * kb, 1, rows};
-        run_tile(x, batch, i, rows, j, std::min(width, column_end - j), p, kb, a, b);
-      };
       for (int64_t j = column_begin; j < column_end; j += width) {
         const int64_t columns = std::min(width, column_end - j);
-        // A tile loads whole vectors of B: a last panel that is not made of them is packed.
+        // A tile loads whole vectors of B: a last panel that is not made of them is packed first.
         const bool whole = columns % x.kernel.lanes == 0 && columns != 3 * x.kernel.lanes;
-        const Panel<T> b = panel_of_b(j, path.pack_b || !whole);
-        for (int64_t i = row_begin; i < row_end; i += path.rows) update(i, j, b);
+        const bool copies = path.pack_b && whole && x.b.col_stride == 1 &&
+                            columns == x.kernel.copying_vectors * x.kernel.lanes;
+        Panel<T> b = {x.b.data + batch * x.b.batch_stride + p * x.b.row_stride + j, 1,
+                      x.b.row_stride};
+        if (!whole || (path.pack_b && !copies)) {
+          pack_b(x, batch, p, kb, j, columns, packed_b);
+          b = {packed_b, 1, width};
+        }
+        for (int64_t i = row_begin; i < row_end; i += path.rows) {
+          const int64_t rows = std::min<int64_t>(path.rows, row_end - i);
+          Panel<T> a = {
+              x.a.data + batch * x.a.batch_stride + i * x.a.row_stride + p * x.a.col_stride,
+              x.a.row_stride, x.a.col_stride};
+          if (path.pack_a) a = {packed_a + p * m + i * kb, 1, rows};
+          const bool copy_now = copies && i == row_begin;
+          run_tile(x, batch, i, rows, j, columns, p, kb, a, b, copy_now ? packed_b : nullptr);
+          if (copy_now) b = {packed_b, 1, width};
+        }
       }
     }
     run_epilogue(x, batch, row_begin, row_end - row_begin, column_begin, column_end - column_begin);
