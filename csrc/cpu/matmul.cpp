@@ -26,6 +26,18 @@ struct Panel {
 };
 
 template <class T>
+Panel<T> in_place_a(const Product<T>& x, int64_t batch, int64_t i, int64_t p) {
+  return {x.a.data + batch * x.a.batch_stride + i * x.a.row_stride + p * x.a.col_stride,
+          x.a.row_stride, x.a.col_stride};
+}
+
+// Of a B with contiguous rows.
+template <class T>
+Panel<T> in_place_b(const Product<T>& x, int64_t batch, int64_t p, int64_t j) {
+  return {x.b.data + batch * x.b.batch_stride + p * x.b.row_stride + j, 1, x.b.row_stride};
+}
+
+template <class T>
 void run_tile(const Product<T>& x, int64_t batch, int64_t i, int64_t rows, int64_t j,
               int64_t columns, int64_t p, int64_t k, Panel<T> a, Panel<T> b, T* b_copy = nullptr) {
   int vectors = static_cast<int>(ceil_div(columns, x.kernel.lanes));
@@ -93,17 +105,14 @@ void run_columns(Context& context, const Product<T>& x, int64_t first, int64_t c
         const bool whole = columns % x.kernel.lanes == 0 && columns != 3 * x.kernel.lanes;
         const bool copies = path.pack_b && whole && x.b.col_stride == 1 &&
                             columns == x.kernel.copying_vectors * x.kernel.lanes;
-        Panel<T> b = {x.b.data + batch * x.b.batch_stride + p * x.b.row_stride + j, 1,
-                      x.b.row_stride};
+        Panel<T> b = in_place_b(x, batch, p, j);
         if (!whole || (path.pack_b && !copies)) {
           pack_b(x, batch, p, kb, j, columns, packed_b);
           b = {packed_b, 1, width};
         }
         for (int64_t i = row_begin; i < row_end; i += path.rows) {
           const int64_t rows = std::min<int64_t>(path.rows, row_end - i);
-          Panel<T> a = {
-              x.a.data + batch * x.a.batch_stride + i * x.a.row_stride + p * x.a.col_stride,
-              x.a.row_stride, x.a.col_stride};
+          Panel<T> a = in_place_a(x, batch, i, p);
           if (path.pack_a) a = {packed_a + p * m + i * kb, 1, rows};
           const bool copy_now = copies && i == row_begin;
           run_tile(x, batch, i, rows, j, columns, p, kb, a, b, copy_now ? packed_b : nullptr);
@@ -125,38 +134,45 @@ void run_blocks(Context& context, const Product<T>& x, int64_t batch) {
   const int64_t row_tasks = ceil_div(m, path.task_rows);
 
   WorkspaceScope scope(context);
-  T* packed_b = context.workspace->take<T>(depth * block_columns);
+  T* packed_b = path.pack_b ? context.workspace->take<T>(depth * block_columns) : nullptr;
   T* scratch = context.workspace->take<T>(thread_limit(context) * depth * path.rows);
   for (int64_t j0 = 0; j0 < n; j0 += block_columns) {
     const int64_t nb = std::min(block_columns, n - j0);
     const int64_t column_tasks = ceil_div(nb, path.task_columns);
     for (int64_t p = 0; p < k; p += depth) {
       const int64_t kb = std::min(depth, k - p);
-      parallel_for(context, ceil_div(nb, width), 0.3 * static_cast<double>(nb * kb),
-                   [&](int64_t panel, int) {
-                     const int64_t j = panel * width;
-                     pack_b(x, batch, p, kb, j0 + j, std::min(width, nb - j), packed_b + j * kb);
-                   });
-      parallel_for(context, row_tasks * column_tasks, matmul_nanoseconds(m, nb, kb, sizeof(T)),
-                   [&](int64_t task, int t) {
-                     const int64_t row_begin = task / column_tasks * path.task_rows;
-                     const int64_t row_end = std::min(m, row_begin + path.task_rows);
-                     const int64_t column_begin = task % column_tasks * path.task_columns;
-                     const int64_t column_end = std::min(nb, column_begin + path.task_columns);
-                     T* const packed_a = scratch + t * depth * path.rows;
-                     for (int64_t i = row_begin; i < row_end; i += path.rows) {
-                       const int64_t rows = std::min<int64_t>(path.rows, row_end - i);
-                       pack_a(x, batch, i, rows, p, kb, packed_a);
-                       for (int64_t j = column_begin; j < column_end; j += width) {
-                         run_tile(x, batch, i, rows, j0 + j, std::min(width, column_end - j), p, kb,
-                                  {packed_a, 1, rows}, {packed_b + j * kb, 1, width});
-                       }
-                       if (p + kb == k) {
-                         run_epilogue(x, batch, i, rows, j0 + column_begin,
-                                      column_end - column_begin);
-                       }
-                     }
-                   });
+      if (path.pack_b) {
+        parallel_for(context, ceil_div(nb, width), 0.3 * static_cast<double>(nb * kb),
+                     [&](int64_t panel, int) {
+                       const int64_t j = panel * width;
+                       pack_b(x, batch, p, kb, j0 + j, std::min(width, nb - j), packed_b + j * kb);
+                     });
+      }
+      parallel_for(
+          context, row_tasks * column_tasks, matmul_nanoseconds(m, nb, kb, sizeof(T)),
+          [&](int64_t task, int t) {
+            const int64_t row_begin = task / column_tasks * path.task_rows;
+            const int64_t row_end = std::min(m, row_begin + path.task_rows);
+            const int64_t column_begin = task % column_tasks * path.task_columns;
+            const int64_t column_end = std::min(nb, column_begin + path.task_columns);
+            T* const packed_a = scratch + t * depth * path.rows;
+            for (int64_t i = row_begin; i < row_end; i += path.rows) {
+              const int64_t rows = std::min<int64_t>(path.rows, row_end - i);
+              Panel<T> a = in_place_a(x, batch, i, p);
+              if (path.pack_a) {
+                pack_a(x, batch, i, rows, p, kb, packed_a);
+                a = {packed_a, 1, rows};
+              }
+              for (int64_t j = column_begin; j < column_end; j += width) {
+                const Panel<T> b = path.pack_b ? Panel<T>{packed_b + j * kb, 1, width}
+                                               : in_place_b(x, batch, p, j0 + j);
+                run_tile(x, batch, i, rows, j0 + j, std::min(width, column_end - j), p, kb, a, b);
+              }
+              if (p + kb == k) {
+                run_epilogue(x, batch, i, rows, j0 + column_begin, column_end - column_begin);
+              }
+            }
+          });
     }
   }
 }
