@@ -21,12 +21,6 @@ constexpr int64_t kShortSum = 32;    // up to here writing C takes as long as co
 constexpr int64_t kNarrow = 16;      // columns that C must have for lanes along them
 constexpr int64_t kDotShare = 6;     // length of a sum from which on its tree is cheap, a row
 
-// Lines that lie a multiple of half a page apart meet in the same few sets of L1.
-bool lines_collide(MatrixStrides x, int64_t element_bytes) {
-  return (x.row * element_bytes % 2048 == 0 && x.row != 0) ||
-         (x.column * element_bytes % 2048 == 0 && x.column != 0);
-}
-
 // Whole tiles, enough of them for every thread to get several tasks.
 int64_t task_size(int64_t total, int64_t tile, int64_t wanted_tasks) {
   const int64_t tiles = ceil_div(total, tile);
@@ -63,6 +57,11 @@ MatmulPath dots_path(MatmulSize size, MatrixStrides a, MatrixStrides b, const Ma
 }
 
 }  // namespace
+
+bool lines_collide(MatrixStrides x, int64_t element_bytes) {
+  return (x.row * element_bytes % 2048 == 0 && x.row != 0) ||
+         (x.column * element_bytes % 2048 == 0 && x.column != 0);
+}
 
 int64_t k_block(int64_t k, int64_t element_bytes) {
   return equal_blocks(k, kPanelBytes / element_bytes, 8);
