@@ -63,6 +63,8 @@ def test_linear_activation_matches_torch_and_reference(
         ((64,), 100, 17),
         ((1,), 130, 96),
         ((33,), 19, 129),
+        ((40,), 130, 10),
+        ((300,), 40, 70),
     ]:
         x = rng.standard_normal((*lead, inputs)).astype(dtype)
         weight = rng.standard_normal((outputs, inputs)).astype(dtype)
@@ -112,7 +114,8 @@ def test_linear_fused_activation_equals_the_activation(
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.simulated("case", lambda case: np.prod(case) <= 400_000)
 @pytest.mark.parametrize(
-    "case", [(1, 784, 512), (128, 784, 512), (300, 130, 10), (37, 41, 43), (2, 300, 130)]
+    "case",
+    [(1, 784, 512), (32, 784, 512), (128, 784, 512), (300, 130, 10), (37, 41, 43), (2, 300, 130)],
 )
 def test_linear_same_bits_for_any_threads_alignment_and_layout(
     device: Device, isa: str, case: tuple[int, int, int], dtype: Any, rng: np.random.Generator

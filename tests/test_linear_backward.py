@@ -38,7 +38,8 @@ def test_linear_backward_matches_torch_from_every_source(
     dtype: Any,
     rng: np.random.Generator,
 ) -> None:
-    for rows, inputs, outputs in [(1, 1, 1), (5, 7, 33), (64, 20, 10), (33, 100, 65)]:
+    cases = [(1, 1, 1), (5, 7, 33), (64, 20, 10), (33, 100, 65), (9, 7, 512), (70, 20, 257)]
+    for rows, inputs, outputs in device.cases(cases, np.prod, within=2**18):
         dy, x, weight, bias = operands(rng, (rows,), inputs, outputs, dtype)
         x64, w64, b64 = (
             torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (x, weight, bias)

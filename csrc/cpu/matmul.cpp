@@ -26,13 +26,25 @@ struct Panel {
 };
 
 template <class T>
+Panel<T> in_place_a(const Product<T>& x, int64_t batch, int64_t i, int64_t p) {
+  return {x.a.data + batch * x.a.batch_stride + i * x.a.row_stride + p * x.a.col_stride,
+          x.a.row_stride, x.a.col_stride};
+}
+
+// Of a B with contiguous rows.
+template <class T>
+Panel<T> in_place_b(const Product<T>& x, int64_t batch, int64_t p, int64_t j) {
+  return {x.b.data + batch * x.b.batch_stride + p * x.b.row_stride + j, 1, x.b.row_stride};
+}
+
+template <class T>
 void run_tile(const Product<T>& x, int64_t batch, int64_t i, int64_t rows, int64_t j,
-              int64_t columns, int64_t p, int64_t k, Panel<T> a, Panel<T> b) {
+              int64_t columns, int64_t p, int64_t k, Panel<T> a, Panel<T> b, T* b_copy = nullptr) {
   int vectors = static_cast<int>(ceil_div(columns, x.kernel.lanes));
   if (vectors == 3) vectors = 4;
   x.kernel.tile(
       {x.c.data + batch * x.c.batch_stride + i * x.c.row_stride + j, x.c.row_stride, a.data,
-       a.lane_step, a.step, b.data, b.step, k, columns, x.alpha, p == 0 ? x.beta : T(1)},
+       a.lane_step, a.step, b.data, b.step, k, columns, x.alpha, p == 0 ? x.beta : T(1), b_copy},
       static_cast<int>(rows), vectors);
 }
 
@@ -87,26 +99,25 @@ void run_columns(Context& context, const Product<T>& x, int64_t first, int64_t c
     for (int64_t block = 0; block < x.k_blocks(); ++block) {
       const int64_t p = block * depth;
       const int64_t kb = std::min(depth, k - p);
-      const auto panel_of_b = [&](int64_t j, bool pack) -> Panel<T> {
-        if (pack) {
-          pack_b(x, batch, p, kb, j, std::min(width, column_end - j), packed_b);
-          return {packed_b, 1, width};
-        }
-        return {x.b.data + batch * x.b.batch_stride + p * x.b.row_stride + j, 1, x.b.row_stride};
-      };
-      const auto update = [&](int64_t i, int64_t j, Panel<T> b) {
-        const int64_t rows = std::min<int64_t>(path.rows, row_end - i);
-        Panel<T> a = {x.a.data + batch * x.a.batch_stride + i * x.a.row_stride + p * x.a.col_stride,
-                      x.a.row_stride, x.a.col_stride};
-        if (path.pack_a) a = {packed_a + p * m + i * kb, 1, rows};
-        run_tile(x, batch, i, rows, j, std::min(width, column_end - j), p, kb, a, b);
-      };
       for (int64_t j = column_begin; j < column_end; j += width) {
         const int64_t columns = std::min(width, column_end - j);
-        // A tile loads whole vectors of B: a last panel that is not made of them is packed.
+        // A tile loads whole vectors of B: a last panel that is not made of them is packed first.
         const bool whole = columns % x.kernel.lanes == 0 && columns != 3 * x.kernel.lanes;
-        const Panel<T> b = panel_of_b(j, path.pack_b || !whole);
-        for (int64_t i = row_begin; i < row_end; i += path.rows) update(i, j, b);
+        const bool copies = path.pack_b && whole && x.b.col_stride == 1 &&
+                            columns == x.kernel.copying_vectors * x.kernel.lanes;
+        Panel<T> b = in_place_b(x, batch, p, j);
+        if (!whole || (path.pack_b && !copies)) {
+          pack_b(x, batch, p, kb, j, columns, packed_b);
+          b = {packed_b, 1, width};
+        }
+        for (int64_t i = row_begin; i < row_end; i += path.rows) {
+          const int64_t rows = std::min<int64_t>(path.rows, row_end - i);
+          Panel<T> a = in_place_a(x, batch, i, p);
+          if (path.pack_a) a = {packed_a + p * m + i * kb, 1, rows};
+          const bool copy_now = copies && i == row_begin;
+          run_tile(x, batch, i, rows, j, columns, p, kb, a, b, copy_now ? packed_b : nullptr);
+          if (copy_now) b = {packed_b, 1, width};
+        }
       }
     }
     run_epilogue(x, batch, row_begin, row_end - row_begin, column_begin, column_end - column_begin);
@@ -123,38 +134,45 @@ void run_blocks(Context& context, const Product<T>& x, int64_t batch) {
   const int64_t row_tasks = ceil_div(m, path.task_rows);
 
   WorkspaceScope scope(context);
-  T* packed_b = context.workspace->take<T>(depth * block_columns);
+  T* packed_b = path.pack_b ? context.workspace->take<T>(depth * block_columns) : nullptr;
   T* scratch = context.workspace->take<T>(thread_limit(context) * depth * path.rows);
   for (int64_t j0 = 0; j0 < n; j0 += block_columns) {
     const int64_t nb = std::min(block_columns, n - j0);
     const int64_t column_tasks = ceil_div(nb, path.task_columns);
     for (int64_t p = 0; p < k; p += depth) {
       const int64_t kb = std::min(depth, k - p);
-      parallel_for(context, ceil_div(nb, width), 0.3 * static_cast<double>(nb * kb),
-                   [&](int64_t panel, int) {
-                     const int64_t j = panel * width;
-                     pack_b(x, batch, p, kb, j0 + j, std::min(width, nb - j), packed_b + j * kb);
-                   });
-      parallel_for(context, row_tasks * column_tasks, matmul_nanoseconds(m, nb, kb, sizeof(T)),
-                   [&](int64_t task, int t) {
-                     const int64_t row_begin = task / column_tasks * path.task_rows;
-                     const int64_t row_end = std::min(m, row_begin + path.task_rows);
-                     const int64_t column_begin = task % column_tasks * path.task_columns;
-                     const int64_t column_end = std::min(nb, column_begin + path.task_columns);
-                     T* const packed_a = scratch + t * depth * path.rows;
-                     for (int64_t i = row_begin; i < row_end; i += path.rows) {
-                       const int64_t rows = std::min<int64_t>(path.rows, row_end - i);
-                       pack_a(x, batch, i, rows, p, kb, packed_a);
-                       for (int64_t j = column_begin; j < column_end; j += width) {
-                         run_tile(x, batch, i, rows, j0 + j, std::min(width, column_end - j), p, kb,
-                                  {packed_a, 1, rows}, {packed_b + j * kb, 1, width});
-                       }
-                       if (p + kb == k) {
-                         run_epilogue(x, batch, i, rows, j0 + column_begin,
-                                      column_end - column_begin);
-                       }
-                     }
-                   });
+      if (path.pack_b) {
+        parallel_for(context, ceil_div(nb, width), 0.3 * static_cast<double>(nb * kb),
+                     [&](int64_t panel, int) {
+                       const int64_t j = panel * width;
+                       pack_b(x, batch, p, kb, j0 + j, std::min(width, nb - j), packed_b + j * kb);
+                     });
+      }
+      parallel_for(
+          context, row_tasks * column_tasks, matmul_nanoseconds(m, nb, kb, sizeof(T)),
+          [&](int64_t task, int t) {
+            const int64_t row_begin = task / column_tasks * path.task_rows;
+            const int64_t row_end = std::min(m, row_begin + path.task_rows);
+            const int64_t column_begin = task % column_tasks * path.task_columns;
+            const int64_t column_end = std::min(nb, column_begin + path.task_columns);
+            T* const packed_a = scratch + t * depth * path.rows;
+            for (int64_t i = row_begin; i < row_end; i += path.rows) {
+              const int64_t rows = std::min<int64_t>(path.rows, row_end - i);
+              Panel<T> a = in_place_a(x, batch, i, p);
+              if (path.pack_a) {
+                pack_a(x, batch, i, rows, p, kb, packed_a);
+                a = {packed_a, 1, rows};
+              }
+              for (int64_t j = column_begin; j < column_end; j += width) {
+                const Panel<T> b = path.pack_b ? Panel<T>{packed_b + j * kb, 1, width}
+                                               : in_place_b(x, batch, p, j0 + j);
+                run_tile(x, batch, i, rows, j0 + j, std::min(width, column_end - j), p, kb, a, b);
+              }
+              if (p + kb == k) {
+                run_epilogue(x, batch, i, rows, j0 + column_begin, column_end - column_begin);
+              }
+            }
+          });
     }
   }
 }

@@ -33,6 +33,9 @@ struct MatmulTiles {
   int64_t element_bytes;
 };
 
+// Whether rows or columns lie a multiple of half a page apart: their lines meet in few sets of L1.
+bool lines_collide(MatrixStrides strides, int64_t element_bytes);
+
 // Steps of k summed in registers before C is updated: equal parts of at most 2 KiB a row of A.
 int64_t k_block(int64_t k, int64_t element_bytes);
 

@@ -27,7 +27,14 @@ constexpr int max_rows(int vectors) {
   return kRows[vectors];
 }
 
-template <class T, int kRows, int kVectors>
+constexpr int kCopyingVectors = 2;
+
+// What else is done with b: long sums bring it from L2 to L1; that is not worth the cache misses
+// beyond the end where the sum is short. A copy is for long sums.
+enum class Reading { plain, ahead, copy };
+constexpr int64_t kLongSum = 128;
+
+template <class T, int kRows, int kVectors, Reading kReading>
 void tile(const MatmulTile<T>& t) {
   using V = Vec<T>;
   V sum[kRows][kVectors];  // (rows, vectors)
@@ -51,16 +58,21 @@ void tile(const MatmulTile<T>& t) {
   const int64_t a_step = t.a_step;
   const int64_t b_step = t.b_step;
   const T* b = t.b;
-  // From L2 to L1; not worth the cache misses beyond the end where the sum is short.
-  const int64_t ahead = t.k >= 128 ? 8 * b_step : 0;
+  [[maybe_unused]] T* copy = t.b_copy;
+  const int64_t ahead = 8 * b_step;
   for (int64_t p = t.k; p > 0; --p) {
     asm("" : "+r"(row2));  // else the compiler undoes the grouping
     V row_of_b[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
       row_of_b[v] = V::load(b + v * V::kSize);
-      __builtin_prefetch(b + ahead + v * V::kSize);
+      if constexpr (kReading != Reading::plain) __builtin_prefetch(b + ahead + v * V::kSize);
+      if constexpr (kReading == Reading::copy) row_of_b[v].store(copy + v * V::kSize);
     }
+    if constexpr (kReading != Reading::plain) {  // the last line, where b is not aligned
+      __builtin_prefetch(b + ahead + kVectors * V::kSize - 1);
+    }
+    if constexpr (kReading == Reading::copy) copy += kVectors * V::kSize;
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       const V element = a[r / 3][r % 3 == 0 ? 0 : r % 3 == 1 ? row1 : row2];
@@ -106,29 +118,39 @@ void tile(const MatmulTile<T>& t) {
   }
 }
 
-template <class T, int kVectors, int... kRow>
+template <class T, int kVectors, Reading kReading, int... kRow>
 void tile_of_rows(const MatmulTile<T>& t, int rows, Lanes<kRow...>) {
-  static constexpr void (*kTiles[])(const MatmulTile<T>&) = {tile<T, kRow + 1, kVectors>...};
+  static constexpr void (*kTiles[])(const MatmulTile<T>&) = {
+      tile<T, kRow + 1, kVectors, kReading>...};
   kTiles[rows - 1](t);
+}
+
+template <class T, int kVectors>
+void tile_of_width(const MatmulTile<T>& t, int rows) {
+  using Rows = typename MakeLanes<max_rows(kVectors)>::type;
+  if constexpr (kVectors == kCopyingVectors) {
+    if (t.b_copy != nullptr) return tile_of_rows<T, kVectors, Reading::copy>(t, rows, Rows{});
+  }
+  if (t.k >= kLongSum) return tile_of_rows<T, kVectors, Reading::ahead>(t, rows, Rows{});
+  tile_of_rows<T, kVectors, Reading::plain>(t, rows, Rows{});
 }
 
 template <class T>
 void any_tile(const MatmulTile<T>& t, int rows, int vectors) {
   switch (vectors) {
     case 1:
-      return tile_of_rows<T, 1>(t, rows, typename MakeLanes<max_rows(1)>::type{});
+      return tile_of_width<T, 1>(t, rows);
     case 2:
-      return tile_of_rows<T, 2>(t, rows, typename MakeLanes<max_rows(2)>::type{});
+      return tile_of_width<T, 2>(t, rows);
     default:
-      return tile_of_rows<T, 4>(t, rows, typename MakeLanes<max_rows(4)>::type{});
+      return tile_of_width<T, 4>(t, rows);
   }
 }
 
 template <class T>
 constexpr MatmulKernels<T> kTable = {
-    Vec<T>::kSize,
-    {0, max_rows(1), max_rows(2), max_rows(3), max_rows(4)},
-    any_tile<T>,
+    Vec<T>::kSize,   {0, max_rows(1), max_rows(2), max_rows(3), max_rows(4)},
+    kCopyingVectors, any_tile<T>,
     pack<T>,
 };
 

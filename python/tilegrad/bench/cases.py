@@ -187,7 +187,8 @@ def _matmul_cases() -> tuple[MatmulCase, ...]:
     cases = [MatmulCase(*shape) for shape in dict.fromkeys(tiny + empty + edges + cubes + primes)]
     cases += [MatmulCase(*shape) for shape in tall_wide + blocks]
     timed = [(s, s, s) for s in (64, 128, 256, 512, 1024, 2048, 4096)]
-    timed += [(128, 10, 512), (128, 512, 10), (4, 512, 512), (8, 512, 512)]
+    timed += [(128, 10, 512), (128, 512, 10), (10, 512, 128), (1, 512, 512), (4, 512, 512)]
+    timed += [(8, 512, 512)]
     shapes = {(c.m, c.n, c.k): c for c in cases}
     shapes.update({shape: MatmulCase(*shape, timed=True) for shape in timed})
     return tuple(shapes.values())
@@ -202,8 +203,11 @@ LINEAR = (
         for s in [(31, 33, 32), (33, 17, 65), (14, 28, 48), (64, 96, 63), (7, 300, 129)]
     ),
     *(LinearCase(*s) for s in [(257, 13, 1), (1, 257, 129), (131, 137, 139), (1000, 3, 2)]),
+    *(LinearCase(*s) for s in [(9, 7, 512), (65, 20, 257), (513, 9, 300), (40, 130, 10)]),
     LinearCase(1, 784, 512, timed=True),
     LinearCase(32, 784, 512, timed=True),
+    LinearCase(32, 512, 512, timed=True),
+    LinearCase(32, 512, 10, timed=True),
     LinearCase(128, 784, 512, timed=True),
     LinearCase(128, 512, 512, timed=True),
     LinearCase(128, 512, 10, timed=True),
