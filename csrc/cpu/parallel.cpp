@@ -229,15 +229,6 @@ int thread_limit(const Context& context) {
   return context.max_threads > 0 ? context.max_threads : num_threads();
 }
 
-Context& task_context() {
-  struct Scratch {
-    Workspace workspace;
-    Context context{.workspace = &workspace, .max_threads = 1};
-  };
-  thread_local Scratch scratch;
-  return scratch.context;
-}
-
 void run_tasks(int max_threads, int64_t count, TaskFunction function, void* closure) {
   const int threads = count < max_threads ? static_cast<int>(count) : max_threads;
   if (threads > 1 && !inside_task && pool().run(threads, count, function, closure)) return;
