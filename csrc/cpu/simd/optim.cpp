@@ -4,7 +4,7 @@
 // Math:        in ops.hpp; each line below is one operation of torch's single-tensor path, fused
 //              multiply-adds included: SGD gives torch's bits. So does Adam but for the root,
 //              which is correctly rounded here and in torch now and then 1 ulp off.
-// Parallelism: one vector of elements at a time; Adam is bound by its root and two divisions.
+// Parallelism: one vector of elements at a time; Adam is bound by its root and a division.
 // Memory:      elements read + written: Adam 4 + 3, SGD 2 + 1 or with momentum 3 + 2, norms 1 + 0;
 //              a parameter of 16 bits beside its master 1 + 1 half elements more.
 // Source:      torch.optim.SGD, Adam, AdamW (foreach=False); Kingma and Ba, arXiv:1412.6980;

@@ -54,10 +54,37 @@ struct SgdRule {
   }
 };
 
+// x / c for x >= 0 by multiplication, to the same bits: with y = 1 / c rounded, the first quotient
+// is off by less than 2 ulp, the second by less than 1, and from such a one the next is correctly
+// rounded (Markstein 1990, theorem of the final step). Where fma rounds twice it is a division.
+template <class T>
+struct Divisor {
+  using V = Vec<T>;
+  T c;
+#if defined(TILEGRAD_ISA_AVX512) || defined(TILEGRAD_ISA_AVX2)
+  T y = T(1) / c;
+  bool is_normal = c >= T(0x1p-20) && c <= T(1);  // else a remainder might underflow
+
+  TILEGRAD_INLINE V divide(V x) const {
+    if (!is_normal) return x / V(c);
+    const V first = x * V(y);
+    const V second = next(x, first);
+    const V third = next(x, second);
+    return select(first < V(T(__builtin_inf())), third, first);  // NaN and infinity as they are
+  }
+  TILEGRAD_INLINE V next(V x, V quotient) const {
+    return fma(fma(-quotient, V(c), x), V(y), quotient);
+  }
+#else
+  TILEGRAD_INLINE V divide(V x) const { return x / V(c); }
+#endif
+};
+
 template <class T>
 struct AdamRule {
   using V = Vec<T>;
   AdamConstants<T> c;
+  Divisor<T> correction = {c.sqrt_correction2};
   // torch.lerp starts from the nearer end, so that both ends are exact.
   bool from_m = c.one_minus_beta1 < T(0.5);
   T lerp_weight = from_m ? c.one_minus_beta1 : c.one_minus_beta1 - T(1);
@@ -76,7 +103,7 @@ struct AdamRule {
       v = max(slot.load(third), v);
       slot.store(third, v);
     }
-    const V denominator = sqrt(v) / V(c.sqrt_correction2) + V(c.eps);
+    const V denominator = correction.divide(sqrt(v)) + V(c.eps);
     return data + V(c.minus_step_size) * m / denominator;
   }
 };
