@@ -67,7 +67,9 @@ struct Epilogue {
 
 // c[b,i,j] = f(alpha * sum_p a[b,i,p] b[b,p,j] + beta * c[b,i,j] + bias[j])
 // a, b: any strides, 0 included (broadcast). c: col_stride 1. k = 0 gives a sum of 0.
-// beta = 0 does not read c. The sum over p has one fixed order for a given (m, n, k, ISA).
+// beta = 0 does not read c. The sum over p has one fixed order for a given (m, n, k, ISA); on the
+// CPU also for a given order of the axes in memory of the operand that has more rows (a) or columns
+// (b), where the other has few of them. Batch, gaps, alignment and threads do not matter.
 // variant names a rung of a backend's ladder; empty is the backend's own choice. ValueError names
 // the rungs where it has none of that name, or none that can do this problem.
 template <class T>

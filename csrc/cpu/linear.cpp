@@ -1,11 +1,57 @@
 // SPDX-License-Identifier: MIT
 // Math: y = f(x W^T + b);  dz = dy f'(z), dx = dz W, dW = dz^T x, db = sum over rows of dz.
 // Shapes: x (rows, in), W (out, in), y and dz (rows, out).
-// Parallelism: that of matmul; W is transposed by its strides alone.
-// Memory: bias and f are applied to a block of y while it is in cache; dz is kept in workspace.
+// Parallelism: that of matmul; W is transposed by its strides alone. dz and db are made by tasks of
+//   kColumns columns, all rows, so that no sum is split.
+// Memory: bias and f are applied to a block of y while it is in cache; dz is kept in workspace, and
+//   a block of it is summed to db while it is in L1.
+#include <algorithm>
+
 #include "../ops.hpp"
+#include "isa.hpp"
+#include "matmul_path.hpp"
+#include "parallel.hpp"
+#include "simd/activation.hpp"
+#include "simd/reduce.hpp"
 
 namespace tilegrad::cpu {
+namespace {
+
+constexpr int64_t kColumns = 128;   // of dz that a task computes and sums
+constexpr int64_t kRows = 64;       // summed at a time: kRows * kColumns elements stay in L1
+constexpr int64_t kMostRows = 512;  // beyond, rows must be shared among threads too
+
+// dz, rows `stride` apart, and db by one pass; db may be null.
+template <class T>
+void gradient_and_bias(Context& context, T* dz, int64_t stride, T* dbias, const T* dy,
+                       const T* saved, bool saved_is_output, int64_t rows, int64_t out,
+                       Activation activation, bool accumulate) {
+  const auto& slope = kernels<ActivationKernels<T>>();
+  const auto& sum = kernels<SumKernels<T>>();
+  parallel_for(context, (out + kColumns - 1) / kColumns, 0.3 * static_cast<double>(rows * out),
+               [&](int64_t task, int) {
+                 const int64_t j = task * kColumns;
+                 const int64_t columns = std::min(kColumns, out - j);
+                 double totals[kColumns] = {};
+                 double block_totals[kColumns];
+                 for (int64_t begin = 0; begin < rows; begin += kRows) {
+                   const int64_t end = std::min(rows, begin + kRows);
+                   for (int64_t r = begin; r < end; ++r) {
+                     slope.backward(dz + r * stride + j, dy + r * out + j, saved + r * out + j,
+                                    saved_is_output, columns, activation);
+                   }
+                   if (dbias == nullptr) continue;
+                   sum.columns(block_totals, dz + begin * stride + j, end - begin, columns, stride);
+                   for (int64_t i = 0; i < columns; ++i) totals[i] += block_totals[i];
+                 }
+                 for (int64_t i = 0; dbias != nullptr && i < columns; ++i) {
+                   const T total = static_cast<T>(totals[i]);
+                   dbias[j + i] = accumulate ? dbias[j + i] + total : total;
+                 }
+               });
+}
+
+}  // namespace
 
 template <class T>
 void linear(Context& context, T* y, T* preactivation, const T* x, const T* weight, const T* bias,
@@ -22,16 +68,26 @@ void linear_backward(Context& context, T* dx, G* dweight, G* dbias, const T* dy,
   const auto [rows, in, out] = size;
   WorkspaceScope scope(context);
   const T* dz = dy;
+  int64_t stride = out;
   if (activation.kind != ActivationKind::identity) {
-    T* product = context.workspace->take<T>(rows * out);
-    activation_backward<T>(context, product, dy, saved, saved_is_output, rows * out, activation);
+    const bool together = out >= 2 * kColumns && rows <= kMostRows;
+    // Rows that do not meet in the same sets of L1: the products then read dz in place.
+    if (together && lines_collide({out, 1}, sizeof(T))) stride += 64 / sizeof(T);
+    T* product = context.workspace->take<T>(rows * stride);
+    if (together) {
+      gradient_and_bias(context, product, stride, dbias, dy, saved, saved_is_output, rows, out,
+                        activation, accumulate);
+      dbias = nullptr;
+    } else {
+      activation_backward<T>(context, product, dy, saved, saved_is_output, rows * out, activation);
+    }
     dz = product;
   }
   if (dx != nullptr) {
-    matmul<T>(context, {dx, in, 1}, {dz, out, 1}, {weight, in, 1}, {1, rows, in, out});
+    matmul<T>(context, {dx, in, 1}, {dz, stride, 1}, {weight, in, 1}, {1, rows, in, out});
   }
   if (dweight != nullptr) {
-    matmul<T>(context, {dweight, in, 1}, {dz, 1, out}, {x, in, 1}, {1, out, in, rows}, 1,
+    matmul<T>(context, {dweight, in, 1}, {dz, 1, stride}, {x, in, 1}, {1, out, in, rows}, 1,
               accumulate ? 1 : 0);
   }
   if (dbias != nullptr) sum_axis<T>(context, dbias, dz, 1, rows, out, accumulate);

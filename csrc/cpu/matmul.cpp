@@ -2,42 +2,22 @@
 // Math: c = f(alpha a b + beta c + bias).
 // Shapes: a (m, k), b (k, n), c (m, n), any strides, a batch of each.
 // Parallelism: a task owns a block of C. Sums run over p = 0 .. k-1 in one chain of fma within a
-//   block of k, and block after block: neither the path, nor the tile, nor the thread count shows
-//   in the bits of an element.
+//   block of k, and block after block: of `columns` and `blocks`, tiles and thread count nothing
+//   shows in the bits. The sums of `dots` (matmul_dots.cpp) run in as many chains as a vector has
+//   lanes; whether they do depends on sizes and the order of axes alone (sums_along_k).
 // Memory: `columns` gives a task all of m and a few columns of B, read in place or packed by the
 //   task. `blocks` shares a packed block of B (k_block x width, in L2) and each task packs a panel
 //   of A (in L1).
 // Source: Goto and van de Geijn 2008; Van Zee and van de Geijn 2015 (BLIS).
-#include "simd/matmul.hpp"
-
 #include <algorithm>
 
 #include "isa.hpp"
-#include "matmul_path.hpp"
+#include "matmul_product.hpp"
 #include "parallel.hpp"
-#include "simd/activation.hpp"
 #include "variant.hpp"
 
 namespace tilegrad::cpu {
 namespace {
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-template <class T>
-struct Product {
-  const MatmulKernels<T>& kernel;
-  const ActivationKernels<T>& activation;
-  Matrix<T> c;
-  Matrix<const T> a, b;
-  MatmulSize size;
-  T alpha, beta;
-  Epilogue<T> epilogue;
-  MatmulPath path;
-
-  int64_t depth() const { return k_block(size.k, sizeof(T)); }
-  int64_t k_blocks() const { return std::max<int64_t>(1, ceil_div(size.k, depth())); }
-  int64_t width() const { return int64_t{path.vectors} * kernel.lanes; }
-};
 
 template <class T>
 struct Panel {
@@ -46,31 +26,26 @@ struct Panel {
 };
 
 template <class T>
+Panel<T> in_place_a(const Product<T>& x, int64_t batch, int64_t i, int64_t p) {
+  return {x.a.data + batch * x.a.batch_stride + i * x.a.row_stride + p * x.a.col_stride,
+          x.a.row_stride, x.a.col_stride};
+}
+
+// Of a B with contiguous rows.
+template <class T>
+Panel<T> in_place_b(const Product<T>& x, int64_t batch, int64_t p, int64_t j) {
+  return {x.b.data + batch * x.b.batch_stride + p * x.b.row_stride + j, 1, x.b.row_stride};
+}
+
+template <class T>
 void run_tile(const Product<T>& x, int64_t batch, int64_t i, int64_t rows, int64_t j,
-              int64_t columns, int64_t p, int64_t k, Panel<T> a, Panel<T> b) {
+              int64_t columns, int64_t p, int64_t k, Panel<T> a, Panel<T> b, T* b_copy = nullptr) {
   int vectors = static_cast<int>(ceil_div(columns, x.kernel.lanes));
   if (vectors == 3) vectors = 4;
   x.kernel.tile(
       {x.c.data + batch * x.c.batch_stride + i * x.c.row_stride + j, x.c.row_stride, a.data,
-       a.lane_step, a.step, b.data, b.step, k, columns, x.alpha, p == 0 ? x.beta : T(1)},
+       a.lane_step, a.step, b.data, b.step, k, columns, x.alpha, p == 0 ? x.beta : T(1), b_copy},
       static_cast<int>(rows), vectors);
-}
-
-template <class T>
-void run_epilogue(const Product<T>& x, int64_t batch, int64_t i, int64_t rows, int64_t j,
-                  int64_t columns) {
-  const Epilogue<T>& e = x.epilogue;
-  if (e.bias == nullptr && e.preactivation == nullptr &&
-      e.activation.kind == ActivationKind::identity) {
-    return;
-  }
-  for (int64_t r = i; r < i + rows; ++r) {
-    T* before = e.preactivation == nullptr
-                    ? nullptr
-                    : e.preactivation + (batch * x.size.m + r) * x.size.n + j;
-    x.activation.bias_forward(x.c.data + batch * x.c.batch_stride + r * x.c.row_stride + j, before,
-                              e.bias == nullptr ? nullptr : e.bias + j, columns, e.activation);
-  }
 }
 
 template <class T>
@@ -124,26 +99,25 @@ void run_columns(Context& context, const Product<T>& x, int64_t first, int64_t c
     for (int64_t block = 0; block < x.k_blocks(); ++block) {
       const int64_t p = block * depth;
       const int64_t kb = std::min(depth, k - p);
-      const auto panel_of_b = [&](int64_t j, bool pack) -> Panel<T> {
-        if (pack) {
-          pack_b(x, batch, p, kb, j, std::min(width, column_end - j), packed_b);
-          return {packed_b, 1, width};
-        }
-        return {x.b.data + batch * x.b.batch_stride + p * x.b.row_stride + j, 1, x.b.row_stride};
-      };
-      const auto update = [&](int64_t i, int64_t j, Panel<T> b) {
-        const int64_t rows = std::min<int64_t>(path.rows, row_end - i);
-        Panel<T> a = {x.a.data + batch * x.a.batch_stride + i * x.a.row_stride + p * x.a.col_stride,
-                      x.a.row_stride, x.a.col_stride};
-        if (path.pack_a) a = {packed_a + p * m + i * kb, 1, rows};
-        run_tile(x, batch, i, rows, j, std::min(width, column_end - j), p, kb, a, b);
-      };
       for (int64_t j = column_begin; j < column_end; j += width) {
         const int64_t columns = std::min(width, column_end - j);
-        // A tile loads whole vectors of B: a last panel that is not made of them is packed.
+        // A tile loads whole vectors of B: a last panel that is not made of them is packed first.
         const bool whole = columns % x.kernel.lanes == 0 && columns != 3 * x.kernel.lanes;
-        const Panel<T> b = panel_of_b(j, path.pack_b || !whole);
-        for (int64_t i = row_begin; i < row_end; i += path.rows) update(i, j, b);
+        const bool copies = path.pack_b && whole && x.b.col_stride == 1 &&
+                            columns == x.kernel.copying_vectors * x.kernel.lanes;
+        Panel<T> b = in_place_b(x, batch, p, j);
+        if (!whole || (path.pack_b && !copies)) {
+          pack_b(x, batch, p, kb, j, columns, packed_b);
+          b = {packed_b, 1, width};
+        }
+        for (int64_t i = row_begin; i < row_end; i += path.rows) {
+          const int64_t rows = std::min<int64_t>(path.rows, row_end - i);
+          Panel<T> a = in_place_a(x, batch, i, p);
+          if (path.pack_a) a = {packed_a + p * m + i * kb, 1, rows};
+          const bool copy_now = copies && i == row_begin;
+          run_tile(x, batch, i, rows, j, columns, p, kb, a, b, copy_now ? packed_b : nullptr);
+          if (copy_now) b = {packed_b, 1, width};
+        }
       }
     }
     run_epilogue(x, batch, row_begin, row_end - row_begin, column_begin, column_end - column_begin);
@@ -160,40 +134,77 @@ void run_blocks(Context& context, const Product<T>& x, int64_t batch) {
   const int64_t row_tasks = ceil_div(m, path.task_rows);
 
   WorkspaceScope scope(context);
-  T* packed_b = context.workspace->take<T>(depth * block_columns);
+  T* packed_b = path.pack_b ? context.workspace->take<T>(depth * block_columns) : nullptr;
   T* scratch = context.workspace->take<T>(thread_limit(context) * depth * path.rows);
   for (int64_t j0 = 0; j0 < n; j0 += block_columns) {
     const int64_t nb = std::min(block_columns, n - j0);
     const int64_t column_tasks = ceil_div(nb, path.task_columns);
     for (int64_t p = 0; p < k; p += depth) {
       const int64_t kb = std::min(depth, k - p);
-      parallel_for(context, ceil_div(nb, width), 0.3 * static_cast<double>(nb * kb),
-                   [&](int64_t panel, int) {
-                     const int64_t j = panel * width;
-                     pack_b(x, batch, p, kb, j0 + j, std::min(width, nb - j), packed_b + j * kb);
-                   });
-      parallel_for(context, row_tasks * column_tasks, matmul_nanoseconds(m, nb, kb, sizeof(T)),
-                   [&](int64_t task, int t) {
-                     const int64_t row_begin = task / column_tasks * path.task_rows;
-                     const int64_t row_end = std::min(m, row_begin + path.task_rows);
-                     const int64_t column_begin = task % column_tasks * path.task_columns;
-                     const int64_t column_end = std::min(nb, column_begin + path.task_columns);
-                     T* const packed_a = scratch + t * depth * path.rows;
-                     for (int64_t i = row_begin; i < row_end; i += path.rows) {
-                       const int64_t rows = std::min<int64_t>(path.rows, row_end - i);
-                       pack_a(x, batch, i, rows, p, kb, packed_a);
-                       for (int64_t j = column_begin; j < column_end; j += width) {
-                         run_tile(x, batch, i, rows, j0 + j, std::min(width, column_end - j), p, kb,
-                                  {packed_a, 1, rows}, {packed_b + j * kb, 1, width});
-                       }
-                       if (p + kb == k) {
-                         run_epilogue(x, batch, i, rows, j0 + column_begin,
-                                      column_end - column_begin);
-                       }
-                     }
-                   });
+      if (path.pack_b) {
+        parallel_for(context, ceil_div(nb, width), 0.3 * static_cast<double>(nb * kb),
+                     [&](int64_t panel, int) {
+                       const int64_t j = panel * width;
+                       pack_b(x, batch, p, kb, j0 + j, std::min(width, nb - j), packed_b + j * kb);
+                     });
+      }
+      parallel_for(
+          context, row_tasks * column_tasks, matmul_nanoseconds(m, nb, kb, sizeof(T)),
+          [&](int64_t task, int t) {
+            const int64_t row_begin = task / column_tasks * path.task_rows;
+            const int64_t row_end = std::min(m, row_begin + path.task_rows);
+            const int64_t column_begin = task % column_tasks * path.task_columns;
+            const int64_t column_end = std::min(nb, column_begin + path.task_columns);
+            T* const packed_a = scratch + t * depth * path.rows;
+            for (int64_t i = row_begin; i < row_end; i += path.rows) {
+              const int64_t rows = std::min<int64_t>(path.rows, row_end - i);
+              Panel<T> a = in_place_a(x, batch, i, p);
+              if (path.pack_a) {
+                pack_a(x, batch, i, rows, p, kb, packed_a);
+                a = {packed_a, 1, rows};
+              }
+              for (int64_t j = column_begin; j < column_end; j += width) {
+                const Panel<T> b = path.pack_b ? Panel<T>{packed_b + j * kb, 1, width}
+                                               : in_place_b(x, batch, p, j0 + j);
+                run_tile(x, batch, i, rows, j0 + j, std::min(width, column_end - j), p, kb, a, b);
+              }
+              if (p + kb == k) {
+                run_epilogue(x, batch, i, rows, j0 + column_begin, column_end - column_begin);
+              }
+            }
+          });
     }
   }
+}
+
+// C^T = B^T A^T in workspace, then transposed. A single column is a row already.
+template <class T>
+void run_turned(Context& context, const Product<T>& x) {
+  const auto [batches, m, n, k] = x.size;
+  const Matrix<const T> a = {x.b.data, x.b.col_stride, x.b.row_stride, x.b.batch_stride};
+  const Matrix<const T> b = {x.a.data, x.a.col_stride, x.a.row_stride, x.a.batch_stride};
+  const MatmulSize size = {batches, n, m, k};
+  if (n == 1 && x.c.row_stride == 1) {
+    matmul<T>(context, {x.c.data, m, 1, x.c.batch_stride}, a, b, size, x.alpha, x.beta);
+  } else {
+    WorkspaceScope scope(context);
+    T* const turned = context.workspace->take<T>(2 * batches * n * m);
+    T* const rows = turned + batches * n * m;
+    matmul<T>(context, {turned, m, 1, n * m}, a, b, size, x.alpha);
+    for (int64_t batch = 0; batch < batches; ++batch) {
+      T* const c = x.c.data + batch * x.c.batch_stride;
+      const bool direct = x.beta == 0 && x.c.row_stride == n;
+      T* const target = direct ? c : rows + batch * n * m;
+      x.kernel.pack(target, n, turned + batch * n * m, m, 1, n, m);
+      for (int64_t i = 0; i < (direct ? 0 : m); ++i) {
+        T* const row = c + i * x.c.row_stride;
+        for (int64_t j = 0; j < n; ++j) {
+          row[j] = x.beta == 0 ? target[i * n + j] : target[i * n + j] + x.beta * row[j];
+        }
+      }
+    }
+  }
+  for (int64_t batch = 0; batch < batches; ++batch) run_epilogue(x, batch, 0, m, 0, n);
 }
 
 }  // namespace
@@ -203,22 +214,18 @@ void matmul(Context& context, Matrix<T> c, Matrix<const T> a, Matrix<const T> b,
             double alpha, double beta, const Epilogue<T>& epilogue, std::string_view variant) {
   check_no_variant("matmul", variant);
   if (size.batch <= 0 || size.m <= 0 || size.n <= 0) return;
-  if (size.n == 1 && size.m > 1 && c.row_stride == 1 && epilogue.bias == nullptr) {
-    // A column of C as a row: c^T = b^T a^T fills whole vectors, with the same bits.
-    return matmul<T>(context, {c.data, size.m, 1, c.batch_stride},
-                     {b.data, b.col_stride, b.row_stride, b.batch_stride},
-                     {a.data, a.col_stride, a.row_stride, a.batch_stride},
-                     {size.batch, 1, size.m, size.k}, alpha, beta, epilogue);
-  }
   if (size.k == 0) {  // nothing is read: a and b may be null
     a.row_stride = a.col_stride = a.batch_stride = 0;
     b = a;
   }
   const auto& kernel = kernels<MatmulKernels<T>>();
+  const auto& dot = kernels<MatmulDotKernels<T>>();
   const MatmulPath path =
       choose_matmul_path(size, {a.row_stride, a.col_stride}, {b.row_stride, b.col_stride},
-                         {kernel.lanes, kernel.max_rows, sizeof(T)}, thread_limit(context));
+                         {kernel.lanes, kernel.max_rows, dot.max_rows, dot.max_columns, sizeof(T)},
+                         thread_limit(context));
   const Product<T> product = {kernel,
+                              dot,
                               kernels<ActivationKernels<T>>(),
                               c,
                               a,
@@ -228,7 +235,11 @@ void matmul(Context& context, Matrix<T> c, Matrix<const T> a, Matrix<const T> b,
                               static_cast<T>(beta),
                               epilogue,
                               path};
-  if (path.kind == MatmulPath::blocks) {
+  if (path.turn) {
+    run_turned(context, product);
+  } else if (path.kind == MatmulPath::dots) {
+    run_dots(context, product);
+  } else if (path.kind == MatmulPath::blocks) {
     for (int64_t batch = 0; batch < size.batch; ++batch) run_blocks(context, product, batch);
   } else if (path.pack_a) {
     for (int64_t batch = 0; batch < size.batch; ++batch) run_columns(context, product, batch, 1);

@@ -11,16 +11,15 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t kPanelBytes = 2048;                // of a row of A: 14 of them in half of L1
 constexpr int64_t kBlockBytes = int64_t{1} << 20;    // of packed B: half of L2
 constexpr int64_t kInPlaceBytes = int64_t{1} << 19;  // of B read in place
+constexpr int64_t kCopyBytes = 24 * 1024;            // of B that stay in L1 without a copy
 constexpr int64_t kFewRows = 128;                    // below, a task packs its own columns of B
 constexpr int64_t kFewPanels = 3;                    // up to here a copy of B does not pay
 constexpr int64_t kManyPanels = 20;                  // beyond, a copy of B costs next to nothing
 constexpr int64_t kTasksPerThread = 6;
-
-// Lines that lie a multiple of half a page apart meet in the same few sets of L1.
-bool lines_collide(MatrixStrides x, int64_t element_bytes) {
-  return (x.row * element_bytes % 2048 == 0 && x.row != 0) ||
-         (x.column * element_bytes % 2048 == 0 && x.column != 0);
-}
+constexpr int64_t kDotBytes = 4096;  // of a row where lanes run along k: 10 of them in L1
+constexpr int64_t kShortSum = 32;    // up to here writing C takes as long as computing it
+constexpr int64_t kNarrow = 16;      // columns that C must have for lanes along them
+constexpr int64_t kDotShare = 6;     // length of a sum from which on its tree is cheap, a row
 
 // Whole tiles, enough of them for every thread to get several tasks.
 int64_t task_size(int64_t total, int64_t tile, int64_t wanted_tasks) {
@@ -28,12 +27,54 @@ int64_t task_size(int64_t total, int64_t tile, int64_t wanted_tasks) {
   return ceil_div(tiles, std::clamp<int64_t>(wanted_tasks, 1, tiles)) * tile;
 }
 
+// Equal parts of k of at most `most`.
+int64_t equal_blocks(int64_t k, int64_t most, int64_t multiple) {
+  const int64_t blocks = std::max<int64_t>(1, ceil_div(k, most));
+  return std::max<int64_t>(1, ceil_div(ceil_div(k, blocks), multiple) * multiple);
+}
+
+int64_t magnitude(int64_t stride) { return stride < 0 ? -stride : stride; }
+
+// Whether k is the faster of an operand's two axes in memory.
+bool lies_along_k(int64_t k_stride, int64_t other_stride, int64_t other_size) {
+  return other_size <= 1 || magnitude(k_stride) == 1 ||
+         magnitude(k_stride) < magnitude(other_stride);
+}
+
+// B is walked once, A for every few columns of it.
+MatmulPath dots_path(MatmulSize size, MatrixStrides a, MatrixStrides b, const MatmulTiles& tiles,
+                     int threads) {
+  const auto [batch, m, n, k] = size;
+  MatmulPath path = {};
+  path.kind = MatmulPath::dots;
+  path.rows = static_cast<int>(ceil_div(m, ceil_div(m, tiles.dot_rows)));
+  path.pack_a = a.column != 1;
+  path.pack_b = b.row != 1;
+  path.task_rows = ceil_div(m, path.rows) * path.rows;
+  const int64_t wanted = threads == 1 ? 1 : kTasksPerThread * threads;
+  path.task_columns = task_size(n, tiles.dot_columns, ceil_div(wanted, batch));
+  return path;
+}
+
 }  // namespace
 
+bool lines_collide(MatrixStrides x, int64_t element_bytes) {
+  return (x.row * element_bytes % 2048 == 0 && x.row != 0) ||
+         (x.column * element_bytes % 2048 == 0 && x.column != 0);
+}
+
 int64_t k_block(int64_t k, int64_t element_bytes) {
-  const int64_t most = kPanelBytes / element_bytes;
-  const int64_t blocks = std::max<int64_t>(1, ceil_div(k, most));
-  return std::max<int64_t>(1, ceil_div(ceil_div(k, blocks), 8) * 8);
+  return equal_blocks(k, kPanelBytes / element_bytes, 8);
+}
+
+int64_t dot_block(int64_t k, int64_t element_bytes) {
+  return equal_blocks(k, kDotBytes / element_bytes, 64 / element_bytes);
+}
+
+bool sums_along_k(MatmulSize size, MatrixStrides a, MatrixStrides b) {
+  if (kDotShare * std::min(size.m, size.n) > size.k) return false;
+  return size.n >= size.m ? lies_along_k(b.row, b.column, size.n)
+                          : size.n < kNarrow && lies_along_k(a.column, a.row, size.m);
 }
 
 double matmul_nanoseconds(int64_t m, int64_t n, int64_t k, int64_t element_bytes) {
@@ -45,8 +86,19 @@ MatmulPath choose_matmul_path(MatmulSize size, MatrixStrides a, MatrixStrides b,
                               const MatmulTiles& tiles, int threads) {
   const auto [batch, m, n, k] = size;
   MatmulPath path = {};
-  // Few rows: wide tiles, which keep enough sums in flight.
-  const bool wide = m <= tiles.max_rows[4] && n > 2 * tiles.lanes;
+  const bool dots = sums_along_k(size, a, b);
+  // A narrow C would leave lanes empty; its transpose has them along the rows of A.
+  if (n < m && (dots || (n < kNarrow && a.row == 1))) {
+    path.turn = true;
+    return path;
+  }
+  if (dots) return dots_path(size, a, b, tiles, threads);
+  // Few rows: wide tiles, which keep enough sums in flight. Short sums: wide ones too, where they
+  // keep nearly as many, since they write longer pieces of rows; and row after row of C.
+  const bool few = m <= tiles.max_rows[4];
+  const bool by_rows = !few && n > 4 * tiles.lanes && k > 0 && k <= kShortSum &&
+                       8 * tiles.max_rows[4] > 3 * tiles.max_rows[2];
+  const bool wide = by_rows || (few && n > 2 * tiles.lanes);
   path.vectors = n <= tiles.lanes ? 1 : wide ? 4 : 2;
   const int64_t width = int64_t{path.vectors} * tiles.lanes;
   // Panels of equal height: 16 rows are 8 + 8, not 14 + 2.
@@ -55,7 +107,7 @@ MatmulPath choose_matmul_path(MatmulSize size, MatrixStrides a, MatrixStrides b,
 
   const int64_t wanted = threads == 1 ? 1 : kTasksPerThread * threads;
   const bool fits = panels <= kManyPanels && k * n * tiles.element_bytes <= kInPlaceBytes;
-  if (m <= kFewRows || n <= width || k == 0 || fits) {
+  if (!by_rows && (m <= kFewRows || n <= width || k == 0 || fits)) {
     path.kind = MatmulPath::columns;
     path.pack_b =
         b.column != 1 || (panels > kFewPanels && (!fits || lines_collide(b, tiles.element_bytes)));
@@ -67,7 +119,10 @@ MatmulPath choose_matmul_path(MatmulSize size, MatrixStrides a, MatrixStrides b,
     return path;
   }
   path.kind = MatmulPath::blocks;
-  path.pack_a = path.pack_b = true;
+  const int64_t last_vectors = ceil_div(n % width, tiles.lanes);
+  path.pack_a = !by_rows || (a.row == 1 && lines_collide(a, tiles.element_bytes));
+  path.pack_b = !by_rows || b.column != 1 || n % tiles.lanes != 0 || last_vectors == 3 ||
+                k * n * tiles.element_bytes > kCopyBytes;
   path.block_columns = std::max<int64_t>(1, kBlockBytes / (k_block(k, tiles.element_bytes) * width *
                                                            tiles.element_bytes)) *
                        width;

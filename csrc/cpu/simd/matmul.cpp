@@ -27,7 +27,9 @@ constexpr int max_rows(int vectors) {
   return kRows[vectors];
 }
 
-template <class T, int kRows, int kVectors>
+constexpr int kCopyingVectors = 2;
+
+template <class T, int kRows, int kVectors, bool kCopy>
 void tile(const MatmulTile<T>& t) {
   using V = Vec<T>;
   V sum[kRows][kVectors];  // (rows, vectors)
@@ -51,6 +53,7 @@ void tile(const MatmulTile<T>& t) {
   const int64_t a_step = t.a_step;
   const int64_t b_step = t.b_step;
   const T* b = t.b;
+  [[maybe_unused]] T* copy = t.b_copy;
   // From L2 to L1; not worth the cache misses beyond the end where the sum is short.
   const int64_t ahead = t.k >= 128 ? 8 * b_step : 0;
   for (int64_t p = t.k; p > 0; --p) {
@@ -60,7 +63,9 @@ void tile(const MatmulTile<T>& t) {
     for (int v = 0; v < kVectors; ++v) {
       row_of_b[v] = V::load(b + v * V::kSize);
       __builtin_prefetch(b + ahead + v * V::kSize);
+      if constexpr (kCopy) row_of_b[v].store(copy + v * V::kSize);
     }
+    if constexpr (kCopy) copy += kVectors * V::kSize;
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       const V element = a[r / 3][r % 3 == 0 ? 0 : r % 3 == 1 ? row1 : row2];
@@ -71,35 +76,44 @@ void tile(const MatmulTile<T>& t) {
     for (int g = 0; g < kGroups; ++g) a[g] += a_step;
     b += b_step;
   }
-  if (t.alpha == T(1) && t.beta == T(0) && t.columns == kVectors * V::kSize) {
+  const int64_t c_row = t.c_row;
+  T* c = t.c;
+  if (t.columns == kVectors * V::kSize && t.alpha == T(1) && (t.beta == T(0) || t.beta == T(1))) {
+    const bool add = t.beta == T(1);
 #pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
+    for (int r = 0; r < kRows; ++r, c += c_row) {
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) sum[r][v].store(t.c + r * t.c_row + v * V::kSize);
+      for (int v = 0; v < kVectors; ++v) {
+        T* out = c + v * V::kSize;
+        (add ? V::load(out) + sum[r][v] : sum[r][v]).store(out);
+      }
     }
     return;
   }
+  int lanes[kVectors];
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) {
+    const int64_t left = t.columns - v * V::kSize;
+    lanes[v] = left <= 0 ? 0 : left >= V::kSize ? V::kSize : static_cast<int>(left);
+  }
+  const V alpha = t.alpha;
+  const V beta = t.beta;
+  const bool add = t.beta != T(0);
 #pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
+  for (int r = 0; r < kRows; ++r, c += c_row) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
-      T* c = t.c + r * t.c_row + v * V::kSize;
-      const V value = t.alpha * sum[r][v];
-      const int64_t left = t.columns - v * V::kSize;
-      if (left >= V::kSize) {
-        (t.beta == T(0) ? value : fma(V(t.beta), V::load(c), value)).store(c);
-      } else if (left > 0) {
-        const int lanes = static_cast<int>(left);
-        (t.beta == T(0) ? value : fma(V(t.beta), V::load_partial(c, lanes), value))
-            .store_partial(c, lanes);
-      }
+      T* out = c + v * V::kSize;
+      V value = alpha * sum[r][v];
+      if (add) value = fma(beta, V::load_partial(out, lanes[v]), value);
+      value.store_partial(out, lanes[v]);
     }
   }
 }
 
-template <class T, int kVectors, int... kRow>
+template <class T, int kVectors, bool kCopy = false, int... kRow>
 void tile_of_rows(const MatmulTile<T>& t, int rows, Lanes<kRow...>) {
-  static constexpr void (*kTiles[])(const MatmulTile<T>&) = {tile<T, kRow + 1, kVectors>...};
+  static constexpr void (*kTiles[])(const MatmulTile<T>&) = {tile<T, kRow + 1, kVectors, kCopy>...};
   kTiles[rows - 1](t);
 }
 
@@ -108,7 +122,10 @@ void any_tile(const MatmulTile<T>& t, int rows, int vectors) {
   switch (vectors) {
     case 1:
       return tile_of_rows<T, 1>(t, rows, typename MakeLanes<max_rows(1)>::type{});
-    case 2:
+    case kCopyingVectors:
+      if (t.b_copy != nullptr) {
+        return tile_of_rows<T, 2, true>(t, rows, typename MakeLanes<max_rows(2)>::type{});
+      }
       return tile_of_rows<T, 2>(t, rows, typename MakeLanes<max_rows(2)>::type{});
     default:
       return tile_of_rows<T, 4>(t, rows, typename MakeLanes<max_rows(4)>::type{});
@@ -117,9 +134,8 @@ void any_tile(const MatmulTile<T>& t, int rows, int vectors) {
 
 template <class T>
 constexpr MatmulKernels<T> kTable = {
-    Vec<T>::kSize,
-    {0, max_rows(1), max_rows(2), max_rows(3), max_rows(4)},
-    any_tile<T>,
+    Vec<T>::kSize,   {0, max_rows(1), max_rows(2), max_rows(3), max_rows(4)},
+    kCopyingVectors, any_tile<T>,
     pack<T>,
 };
 

@@ -25,12 +25,14 @@ struct MatmulTile {
   int64_t k;
   int64_t columns;  // at most vectors * lanes
   T alpha, beta;
+  T* b_copy = nullptr;  // not null: b is copied here on the way, vectors * lanes elements a step
 };
 
 template <class T>
 struct MatmulKernels {
   int lanes;                          // elements of a vector
   int max_rows[kMaxTileVectors + 1];  // by vectors; 0 where there is no tile of that width
+  int copying_vectors;                // the width of tiles that can copy b
   void (*tile)(const MatmulTile<T>& tile, int rows, int vectors);
   // packed[p * width + l] = source[l * lane_step + p * step] for l < lanes, 0 up to width, p < k.
   void (*pack)(T* packed, int64_t width, const T* source, int64_t lane_step, int64_t step,

@@ -55,6 +55,20 @@ template <class T>
 void pack_copy(T* packed, int64_t width, const T* source, int64_t step, int64_t lanes, int64_t k) {
   using V = Vec<T>;
   constexpr int64_t kAhead = 16;
+  if (lanes == width && width <= V::kSize) {
+    // Whole vectors, whose last lanes the next step overwrites.
+    const int count = static_cast<int>(lanes);
+    const int64_t whole = k - (V::kSize + width - 1) / width;
+    int64_t p = 0;
+    for (; p < whole; ++p, packed += width, source += step) {
+      __builtin_prefetch(source + kAhead * step);
+      V::load_partial(source, count).store(packed);
+    }
+    for (; p < k; ++p, packed += width, source += step) {
+      V::load_partial(source, count).store_partial(packed, count);
+    }
+    return;
+  }
   for (int64_t p = 0; p < k; ++p, packed += width, source += step) {
     // The hardware does not look ahead across the pages that long rows put between two steps.
     if (p + kAhead < k) {
