@@ -44,8 +44,8 @@ void record_linear_backward(Plan& plan, py::handle dx, py::handle dweight, py::h
             saved = plan.at<const T>(saved),
             update = plan.updates().offer<T>(plan.at<T>(dweight)(), w.size())](Context& context) {
       if (update.is_set()) {
-        return update.linear_backward(context, dx(), db(), dy(), x(), saved(), saved_is_output,
-                                      size, f);
+        return update.linear_backward(context, dx(), dw(), db(), dy(), x(), saved(),
+                                      saved_is_output, size, f);
       }
       tilegrad::TILEGRAD_BACKEND::linear_backward(context, dx(), dw(), db(), dy(), x(), w(),
                                                   saved(), saved_is_output, size, f,

@@ -1,33 +1,85 @@
 // SPDX-License-Identifier: MIT
 // Math: dW = dz^T x and at once W = rule(W, dW);  dx = dz W from the old W, db = sum over rows.
-// Shapes: x (rows, in), W (out, in), dz (rows, out); a strip of dW is (kStripRows, kStripColumns).
-// Parallelism: a task computes a strip of dW by a serial product and updates the weights under it.
-//   Neither the tile nor the path of a product shows in its bits, so nor do the strips.
-// Memory: a strip of dW stays in L2; a weight is read and written once, its gradient never.
+// Shapes: x (rows, in), W (out, in), dz (rows, out).
+// Parallelism: a task owns a panel of rows of W: the tiles of simd/linear_update.cpp along it.
+// Memory: x and dz are packed once, x into half of L2; a weight is read and written once, its
+//   gradient never. With more rows than that a gradient costs next to nothing: it is stored.
 #include "linear_update.hpp"
 
 #include <algorithm>
 
 #include "matmul_path.hpp"
 #include "parallel.hpp"
+#include "simd/linear_update.hpp"
+#include "simd/matmul.hpp"
 
 namespace tilegrad::cpu {
 namespace {
 
-constexpr int64_t kStripRows = 112;     // whole tiles of 14 or 28 rows
-constexpr int64_t kStripColumns = 512;  // 224 KiB of float beside as many bytes of weights
 constexpr int64_t kSmallWeight = int64_t{1} << 14;
+constexpr int64_t kPackedBytes = int64_t{1} << 20;  // of x
+constexpr int64_t kStoredGrain = 16384;
+constexpr double kPackNanoseconds = 0.15;  // an element
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// One chain of fma a sum: as matmul has it within a block of k.
+bool fits_tiles(LinearSize size, int64_t element_bytes) {
+  return size.rows <= k_block(size.rows, element_bytes) &&
+         size.rows * size.in_features * element_bytes <= kPackedBytes;
+}
+
+template <class T>
+void update_by_tiles(Context& context, const OptimTensor<T>& weight, const T* dz, const T* x,
+                     LinearSize size, const UpdateRule<T>& rule) {
+  const auto [rows, in, out] = size;
+  const auto& kernel = kernels<LinearUpdateKernels<T>>();
+  const auto& pack = kernels<MatmulKernels<T>>().pack;
+  const int64_t height = kernel.rows, width = kernel.columns;
+  const int64_t panels = ceil_div(out, height), columns = ceil_div(in, width);
+  T* const packed_dz = context.workspace->take<T>(panels * height * rows);
+  T* const packed_x = context.workspace->take<T>(columns * width * rows);
+  parallel_for(context, panels + columns, kPackNanoseconds * static_cast<double>(rows * (in + out)),
+               [&](int64_t panel, int) {
+                 if (panel < panels) {
+                   const int64_t i = panel * height;
+                   pack(packed_dz + i * rows, height, dz + i, 1, out, std::min(height, out - i),
+                        rows);
+                 } else {
+                   const int64_t j = (panel - panels) * width;
+                   pack(packed_x + j * rows, width, x + j, 1, in, std::min(width, in - j), rows);
+                 }
+               });
+  const double nanoseconds = matmul_nanoseconds(out, in, rows, sizeof(T)) +
+                             static_cast<double>(weight.size) * rule.nanoseconds;
+  parallel_for(context, panels, nanoseconds, [&](int64_t panel, int) {
+    const int64_t i = panel * height;
+    for (int64_t j = 0; j < in; j += width) {
+      const auto at = [&](T* p) { return p == nullptr ? nullptr : p + i * in + j; };
+      const UpdateTile<T> tile = {packed_dz + i * rows,
+                                  packed_x + j * rows,
+                                  rows,
+                                  at(weight.data),
+                                  at(weight.first),
+                                  at(weight.second),
+                                  at(weight.third),
+                                  in,
+                                  static_cast<int>(std::min(height, out - i)),
+                                  static_cast<int>(std::min(width, in - j))};
+      rule.is_adam ? kernel.adam(tile, rule.adam) : kernel.sgd(tile, rule.sgd);
+    }
+  });
+}
 
 }  // namespace
 
 bool worth_fusing(int64_t weight_elements) { return weight_elements >= kSmallWeight; }
 
 template <class T>
-void linear_backward_update(Context& context, T* dx, const OptimTensor<T>& weight, T* dbias,
-                            const T* dy, const T* x, const T* saved, bool saved_is_output,
-                            LinearSize size, Activation activation, const UpdateRule<T>& rule) {
+void linear_backward_update(Context& context, T* dx, T* dweight, T* dbias,
+                            const OptimTensor<T>& weight, const T* dy, const T* x, const T* saved,
+                            bool saved_is_output, LinearSize size, Activation activation,
+                            const UpdateRule<T>& rule) {
   const auto [rows, in, out] = size;
   WorkspaceScope scope(context);
   const T* dz = dy;
@@ -36,40 +88,21 @@ void linear_backward_update(Context& context, T* dx, const OptimTensor<T>& weigh
     activation_backward<T>(context, product, dy, saved, saved_is_output, rows * out, activation);
     dz = product;
   }
-  linear_backward<T>(context, dx, static_cast<T*>(nullptr), dbias, dz, x, weight.data, nullptr,
+  const bool by_tiles = fits_tiles(size, sizeof(T));
+  linear_backward<T>(context, dx, by_tiles ? nullptr : dweight, dbias, dz, x, weight.data, nullptr,
                      false, size, {}, false);
-
-  const int64_t strip_rows = std::min(out, kStripRows);
-  const int64_t strip_columns = std::min(in, kStripColumns);
-  const int64_t column_tasks = ceil_div(in, strip_columns);
-  const int64_t strip = strip_rows * strip_columns;
-  T* const strips = context.workspace->take<T>(thread_limit(context) * strip);
-  const double nanoseconds = matmul_nanoseconds(out, in, rows, sizeof(T)) +
-                             static_cast<double>(weight.size) * rule.nanoseconds;
-  parallel_for(context, ceil_div(out, strip_rows) * column_tasks, nanoseconds,
-               [&](int64_t task, int thread) {
-                 const int64_t row = task / column_tasks * strip_rows;
-                 const int64_t column = task % column_tasks * strip_columns;
-                 const int64_t m = std::min(strip_rows, out - row);
-                 const int64_t n = std::min(strip_columns, in - column);
-                 T* const dw = strips + thread * strip;
-                 Context& serial = task_context();
-                 matmul<T>(serial, {dw, n, 1}, {dz + row, 1, out}, {x + column, in, 1},
-                           {1, m, n, rows});
-                 if (n == in) {
-                   rule(weight, row * in, m * n, dw);
-                 } else {
-                   for (int64_t r = 0; r < m; ++r)
-                     rule(weight, (row + r) * in + column, n, dw + r * n);
-                 }
-               });
+  if (by_tiles) return update_by_tiles(context, weight, dz, x, size, rule);
+  parallel_ranges(
+      context, weight.size, kStoredGrain, static_cast<double>(weight.size) * rule.nanoseconds,
+      [&](int64_t begin, int64_t end, int) { rule(weight, begin, end - begin, dweight + begin); });
 }
 
-template void linear_backward_update(Context&, float*, const OptimTensor<float>&, float*,
+template void linear_backward_update(Context&, float*, float*, float*, const OptimTensor<float>&,
                                      const float*, const float*, const float*, bool, LinearSize,
                                      Activation, const UpdateRule<float>&);
-template void linear_backward_update(Context&, double*, const OptimTensor<double>&, double*,
-                                     const double*, const double*, const double*, bool, LinearSize,
-                                     Activation, const UpdateRule<double>&);
+template void linear_backward_update(Context&, double*, double*, double*,
+                                     const OptimTensor<double>&, const double*, const double*,
+                                     const double*, bool, LinearSize, Activation,
+                                     const UpdateRule<double>&);
 
 }  // namespace tilegrad::cpu

@@ -235,15 +235,6 @@ int thread_limit(const Context& context) {
   return context.max_threads > 0 ? context.max_threads : num_threads();
 }
 
-Context& task_context() {
-  struct Scratch {
-    Workspace workspace;
-    Context context{.workspace = &workspace, .max_threads = 1};
-  };
-  thread_local Scratch scratch;
-  return scratch.context;
-}
-
 std::pair<int64_t, int64_t> jobs_and_tasks() { return pool().jobs_and_tasks(); }
 
 void run_tasks(int max_threads, int64_t count, TaskFunction function, void* closure) {

@@ -21,10 +21,6 @@ void set_num_threads(int count);
 // bindings fix it (Context::max_threads) for the length of a call.
 int thread_limit(const Context& context);
 
-// For ops that a task calls itself: scratch memory of its own thread, which it keeps, and no other
-// thread.
-Context& task_context();
-
 using TaskFunction = void (*)(void* closure, int64_t task, int thread);
 
 // Runs the function for every task in [0, count) on up to max_threads threads. If the pool is busy

@@ -143,8 +143,8 @@ class TrainStep:
         self._enter()
         try:
             self._forget_outdated()
-            # As one plan, the CPU's update of a weight takes place where its gradient is made, which
-            # is not stored. On a device gradients are stored, and two graphs serve as well as one.
+            # One plan: the CPU then updates a weight where its gradient is made, without storing
+            # that. On a device gradients are stored, and two graphs serve as well as one.
             if self.accumulate == 1 and self._accumulated == 0 and self._on_cpu:
                 return self._run_whole(x, target)
             loss = self._forward_backward(x, target)

@@ -18,11 +18,12 @@ class FusedUpdates {
   class Update {
    public:
     bool is_set() const { return *rule_ != nullptr; }
-    void linear_backward(Context& context, T* dx, T* dbias, const T* dy, const T* x, const T* saved,
-                         bool saved_is_output, LinearSize size, Activation activation) const {
+    void linear_backward(Context& context, T* dx, T* dweight, T* dbias, const T* dy, const T* x,
+                         const T* saved, bool saved_is_output, LinearSize size,
+                         Activation activation) const {
       const auto [weight, rule] = (*rule_)();
-      linear_backward_update<T>(context, dx, weight, dbias, dy, x, saved, saved_is_output, size,
-                                activation, rule);
+      linear_backward_update<T>(context, dx, dweight, dbias, weight, dy, x, saved, saved_is_output,
+                                size, activation, rule);
     }
 
    private:

@@ -4,7 +4,7 @@
 // Math:        in ops.hpp; each line below is one operation of torch's single-tensor path, fused
 //              multiply-adds included: SGD gives torch's bits. So does Adam but for the root,
 //              which is correctly rounded here and in torch now and then 1 ulp off.
-// Parallelism: one vector of elements at a time; Adam is bound by its root and two divisions.
+// Parallelism: one vector of elements at a time; Adam is bound by its root and a division.
 // Memory:      elements read + written: Adam 4 + 3, SGD 2 + 1 or with momentum 3 + 2, norms 1 + 0;
 //              a parameter of 16 bits beside its master 1 + 1 half elements more.
 // Source:      torch.optim.SGD, Adam, AdamW (foreach=False); Kingma and Ba, arXiv:1412.6980;
@@ -12,36 +12,10 @@
 #include "optim.hpp"
 
 #include "../isa.hpp"
-#include "vec.hpp"
+#include "optim_rules.hpp"
 
 namespace tilegrad::cpu::TILEGRAD_ISA {
 namespace {
-
-// Elements [begin, begin + count) of an array as a vector; count is below kSize only at the end.
-template <class T>
-struct Slot {
-  int64_t begin;
-  int count;
-  TILEGRAD_INLINE Vec<T> load(const T* p) const {
-    return count == Vec<T>::kSize ? Vec<T>::load(p + begin)
-                                  : Vec<T>::load_partial(p + begin, count);
-  }
-  TILEGRAD_INLINE void store(T* p, Vec<T> v) const {
-    if (count == Vec<T>::kSize) {
-      v.store(p + begin);
-    } else {
-      v.store_partial(p + begin, count);
-    }
-  }
-};
-
-template <class T, class F>
-TILEGRAD_INLINE void for_slots(int64_t n, F f) {
-  constexpr int kSize = Vec<T>::kSize;
-  int64_t i = 0;
-  for (; i + kSize <= n; i += kSize) f(Slot<T>{i, kSize});
-  if (i < n) f(Slot<T>{i, static_cast<int>(n - i)});
-}
 
 // The values of a parameter that is trained as it is.
 template <class T>
@@ -99,71 +73,36 @@ class Master {
   uint16_t* rounded_;
 };
 
-template <class T, class Values>
-TILEGRAD_INLINE void sgd_pass(Values w, const T* grad, T* momentum, int64_t n,
-                              const SgdConstants<T>& constants) {
-  using V = Vec<T>;
-  const SgdConstants<T> c = constants;  // a copy: stores to T* cannot change it
+template <class T, class Values, class Rule>
+TILEGRAD_INLINE void pass(Values w, const T* grad, T* first, T* second, T* third, int64_t n,
+                          Rule rule) {
   for_slots<T>(n, [&](Slot<T> slot) {
-    const V data = w.load(slot);
-    V g = slot.load(grad) * V(c.gradient_factor);
-    if (c.has_weight_decay) g = fma(data, V(c.weight_decay), g);
-    if (c.has_momentum) {
-      V v = g;
-      if (!c.first_step) {
-        v = fma(g, V(c.one_minus_dampening), slot.load(momentum) * V(c.momentum));
-      }
-      slot.store(momentum, v);
-      g = c.nesterov ? fma(v, V(c.momentum), g) : v;
-    }
-    w.store(slot, fma(g, V(c.minus_learning_rate), data));
+    w.store(slot, rule(slot, w.load(slot), slot.load(grad), first, second, third));
   });
+}
+
+template <class T, class Rule>
+TILEGRAD_INLINE void any_pass(T* w, uint16_t* rounded, const T* grad, T* first, T* second, T* third,
+                              int64_t n, Rule rule) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (rounded != nullptr) {
+      return pass(Master(w, rounded), grad, first, second, third, n, rule);
+    }
+  }
+  pass(Plain<T>{w}, grad, first, second, third, n, rule);
 }
 
 template <class T>
 void sgd_kernel(T* w, uint16_t* rounded, const T* grad, T* momentum, int64_t n,
                 const SgdConstants<T>& constants) {
-  if constexpr (sizeof(T) == sizeof(float)) {
-    if (rounded != nullptr) return sgd_pass(Master(w, rounded), grad, momentum, n, constants);
-  }
-  sgd_pass(Plain<T>{w}, grad, momentum, n, constants);
-}
-
-template <class T, class Values>
-TILEGRAD_INLINE void adam_pass(Values w, const T* grad, T* first, T* second, T* third, int64_t n,
-                               const AdamConstants<T>& constants) {
-  using V = Vec<T>;
-  const AdamConstants<T> c = constants;
-  // torch.lerp starts from the nearer end, so that both ends are exact.
-  const bool from_m = c.one_minus_beta1 < T(0.5);
-  const V lerp_weight = from_m ? c.one_minus_beta1 : c.one_minus_beta1 - T(1);
-  for_slots<T>(n, [&](Slot<T> slot) {
-    const V data = w.load(slot) * V(c.data_factor);
-    V g = slot.load(grad) * V(c.gradient_factor);
-    if (c.has_weight_decay) g = fma(data, V(c.weight_decay), g);
-    V m = slot.load(first);
-    m = fma(lerp_weight, g - m, from_m ? m : g);
-    slot.store(first, m);
-    V v = fma(g * V(c.one_minus_beta2), g, slot.load(second) * V(c.beta2));
-    slot.store(second, v);
-    if (c.amsgrad) {
-      v = max(slot.load(third), v);
-      slot.store(third, v);
-    }
-    const V denominator = sqrt(v) / V(c.sqrt_correction2) + V(c.eps);
-    w.store(slot, data + V(c.minus_step_size) * m / denominator);
-  });
+  // The rule is a copy of the constants: stores to T* cannot change it.
+  any_pass<T>(w, rounded, grad, momentum, nullptr, nullptr, n, SgdRule<T>{constants});
 }
 
 template <class T>
 void adam_kernel(T* w, uint16_t* rounded, const T* grad, T* first, T* second, T* third, int64_t n,
                  const AdamConstants<T>& constants) {
-  if constexpr (sizeof(T) == sizeof(float)) {
-    if (rounded != nullptr) {
-      return adam_pass(Master(w, rounded), grad, first, second, third, n, constants);
-    }
-  }
-  adam_pass(Plain<T>{w}, grad, first, second, third, n, constants);
+  any_pass<T>(w, rounded, grad, first, second, third, n, AdamRule<T>{constants});
 }
 
 template <class T>
