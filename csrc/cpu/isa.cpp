@@ -5,21 +5,28 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#ifdef TILEGRAD_X86
+#include <cpuid.h>
+#endif
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace tilegrad::cpu {
 namespace {
 
-constexpr Isa kAll[] = {Isa::generic, Isa::avx2, Isa::avx512};
-
-Isa parse(std::string_view name, const char* source) {
-  for (Isa isa : kAll) {
+Isa parse(std::string_view name, const char* source, bool emulated = false) {
+  for (Isa isa : kIsas) {
     if (isa_name(isa) != name) continue;
-    if (isa_supported(isa)) return isa;
+    if (isa_supported(isa == Isa::amx && emulated ? Isa::avx512 : isa)) return isa;
     throw std::invalid_argument(std::string(source) + ": this processor does not support '" +
                                 std::string(name) + "'; the widest it supports is '" +
                                 std::string(isa_name(best_isa())) + "'");
   }
-  throw std::invalid_argument(std::string(source) + ": must be generic, avx2 or avx512; got '" +
-                              std::string(name) + "'");
+  throw std::invalid_argument(std::string(source) +
+                              ": must be generic, avx2, avx512 or amx; got '" + std::string(name) +
+                              "'");
 }
 
 std::atomic<Isa>& active() {
@@ -30,10 +37,39 @@ std::atomic<Isa>& active() {
   return isa;
 }
 
+#ifdef TILEGRAD_X86
+// AMX: the processor has tiles of bfloat16, the system saves them, and it lets this process have
+// memory for them (Linux asks for a request; without one the first instruction is a signal).
+bool ask_for_tiles() {
+  constexpr unsigned kBfloat16 = 1u << 22, kTiles = 1u << 24;  // CPUID 7.0 EDX
+  constexpr unsigned kSaved = 3u << 17;                        // XCR0: tile configuration and data
+  constexpr unsigned kSystemSaves = 1u << 27;                  // CPUID 1 ECX: XGETBV can be used
+  unsigned a, b, c, d;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & kSystemSaves) == 0) return false;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+  if ((d & (kBfloat16 | kTiles)) != (kBfloat16 | kTiles)) return false;
+  asm volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+  if ((a & kSaved) != kSaved) return false;
+#ifdef __linux__
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // asm/prctl.h
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
+bool tiles_supported() {
+  static const bool supported = ask_for_tiles();
+  return supported;
+}
+#endif
+
 }  // namespace
 
 std::string_view isa_name(Isa isa) {
   switch (isa) {
+    case Isa::amx:
+      return "amx";
     case Isa::avx512:
       return "avx512";
     case Isa::avx2:
@@ -51,8 +87,10 @@ bool isa_supported(Isa isa) {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                     __builtin_cpu_supports("bmi2");
   if (isa == Isa::avx2) return avx2;
-  return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl");
+  return avx512 && (isa == Isa::avx512 || tiles_supported());
 #else
   return false;
 #endif
@@ -60,7 +98,7 @@ bool isa_supported(Isa isa) {
 
 Isa best_isa() {
   Isa best = Isa::generic;
-  for (Isa isa : kAll) {
+  for (Isa isa : kIsas) {
     if (isa_supported(isa)) best = isa;
   }
   return best;
@@ -68,6 +106,8 @@ Isa best_isa() {
 
 Isa active_isa() { return active().load(std::memory_order_relaxed); }
 
-void set_isa(std::string_view name) { active().store(parse(name, "set_isa")); }
+void set_isa(std::string_view name, bool emulated) {
+  active().store(parse(name, "set_isa", emulated));
+}
 
 }  // namespace tilegrad::cpu

@@ -5,7 +5,6 @@
 // Memory: bias and f are applied to float32 sums; dz is rounded to bfloat16 and kept in workspace.
 #include <algorithm>
 
-#include "bfloat16.hpp"
 #include "isa.hpp"
 #include "matmul_bfloat16.hpp"
 #include "parallel.hpp"
@@ -21,14 +20,15 @@ void gradient_of_activation(Context& context, bfloat16* dz, const bfloat16* dy,
                             const bfloat16* saved, bool saved_is_output, int64_t n,
                             Activation activation) {
   const auto& kernel = kernels<ActivationKernels<float>>();
+  const auto& convert = kernels<MatmulBfloat16Kernels>();
   parallel_ranges(context, n, kChunk, kNanosecondsAnElement * static_cast<double>(n),
                   [&](int64_t begin, int64_t end, int) {
                     float gradient[kChunk], value[kChunk];
-                    std::transform(dy + begin, dy + end, gradient, widened);
-                    std::transform(saved + begin, saved + end, value, widened);
+                    convert.widen(gradient, dy + begin, end - begin);
+                    convert.widen(value, saved + begin, end - begin);
                     kernel.backward(gradient, gradient, value, saved_is_output, end - begin,
                                     activation);
-                    std::transform(gradient, gradient + (end - begin), dz + begin, rounded);
+                    convert.narrow(dz + begin, gradient, end - begin);
                   });
 }
 
@@ -42,11 +42,27 @@ void product(Context& context, float* c, int64_t row_stride, Matrix<const bfloat
   matmul_to_float(context, {c, row_stride, 1}, a, b, size, 1, accumulate ? 1 : 0);
 }
 
-void put(bfloat16& y, float sum, bool accumulate) {
-  y = rounded(accumulate ? widened(y) + sum : sum);
+// The sums over rows of dz.
+void bias_gradient(Context& context, float* dbias, const bfloat16* dz, int64_t rows, int64_t out,
+                   bool accumulate) {
+  const auto& convert = kernels<MatmulBfloat16Kernels>();
+  float* wide = context.workspace->take<float>(rows * out);
+  parallel_ranges(context, rows * out, kChunk,
+                  kNanosecondsAnElement * static_cast<double>(rows * out),
+                  [&](int64_t begin, int64_t end, int) {
+                    convert.widen(wide + begin, dz + begin, end - begin);
+                  });
+  sum_axis<float>(context, dbias, wide, 1, rows, out, accumulate);
 }
 
-void put(float& y, float sum, bool accumulate) { y = accumulate ? y + sum : sum; }
+void bias_gradient(Context& context, bfloat16* dbias, const bfloat16* dz, int64_t rows, int64_t out,
+                   bool accumulate) {
+  const auto& convert = kernels<MatmulBfloat16Kernels>();
+  float* sums = context.workspace->take<float>(out);
+  if (accumulate) convert.widen(sums, dbias, out);
+  bias_gradient(context, sums, dz, rows, out, accumulate);
+  convert.narrow(dbias, sums, out);
+}
 
 template <class G>
 void backward(Context& context, bfloat16* dx, G* dweight, G* dbias, const bfloat16* dy,
@@ -66,12 +82,7 @@ void backward(Context& context, bfloat16* dx, G* dweight, G* dbias, const bfloat
   if (dweight != nullptr) {
     product(context, dweight, in, {dz, 1, out}, {x, in, 1}, {1, out, in, rows}, accumulate);
   }
-  if (dbias == nullptr) return;
-  float* wide = context.workspace->take<float>(rows * out);
-  float* sums = context.workspace->take<float>(out);
-  std::transform(dz, dz + rows * out, wide, widened);
-  sum_axis<float>(context, sums, wide, 1, rows, out, false);
-  for (int64_t j = 0; j < out; ++j) put(dbias[j], sums[j], accumulate);
+  if (dbias != nullptr) bias_gradient(context, dbias, dz, rows, out, accumulate);
 }
 
 }  // namespace
