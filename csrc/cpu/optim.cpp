@@ -62,11 +62,6 @@ T* at(T* p, int64_t offset) {
   return p == nullptr ? nullptr : p + offset;
 }
 
-template <class T>
-uint16_t* rounded_at(const OptimTensor<T>& tensor, int64_t offset) {
-  return tensor.rounded == nullptr ? nullptr : &tensor.rounded[offset].bits;
-}
-
 double gradient_factor(const StepState& state, bool maximize) {
   return maximize ? -state.grad_scale : state.grad_scale;
 }
@@ -103,6 +98,7 @@ void sgd_step(Context& context, const OptimTensor<T>* tensors, int64_t count,
   WorkspaceScope scope(context);
   const Flat<T> flat(context, tensors, count);
   const auto& kernel = kernels<OptimKernels<T>>();
+  [[maybe_unused]] const auto& masters = kernels<MasterKernels>();
   const SgdConstants<T> constants = {
       .gradient_factor = static_cast<T>(gradient_factor(*state, options.maximize)),
       .weight_decay = static_cast<T>(options.weight_decay),
@@ -117,8 +113,13 @@ void sgd_step(Context& context, const OptimTensor<T>* tensors, int64_t count,
   const double nanoseconds = static_cast<double>(flat.size()) * kSgdNanoseconds;
   parallel_for(context, flat.tasks(), nanoseconds, [&](int64_t task, int) {
     flat.for_pieces(task, [&](const OptimTensor<T>& tensor, int64_t begin, int64_t n) {
-      kernel.sgd(tensor.data + begin, rounded_at(tensor, begin), tensor.grad + begin,
-                 at(tensor.first, begin), n, constants);
+      if constexpr (sizeof(T) == sizeof(float)) {
+        if (tensor.rounded != nullptr) {
+          return masters.sgd(tensor.data + begin, tensor.rounded + begin, tensor.grad + begin,
+                             at(tensor.first, begin), n, constants);
+        }
+      }
+      kernel.sgd(tensor.data + begin, tensor.grad + begin, at(tensor.first, begin), n, constants);
     });
   });
 }
@@ -129,13 +130,20 @@ void adam_step(Context& context, const OptimTensor<T>* tensors, int64_t count,
   WorkspaceScope scope(context);
   const Flat<T> flat(context, tensors, count);
   const auto& kernel = kernels<OptimKernels<T>>();
+  [[maybe_unused]] const auto& masters = kernels<MasterKernels>();
   const AdamConstants<T> constants = adam_constants<T>(options, *state);
   const double nanoseconds = static_cast<double>(flat.size()) * kAdamNanoseconds;
   parallel_for(context, flat.tasks(), nanoseconds, [&](int64_t task, int) {
     flat.for_pieces(task, [&](const OptimTensor<T>& tensor, int64_t begin, int64_t n) {
-      kernel.adam(tensor.data + begin, rounded_at(tensor, begin), tensor.grad + begin,
-                  tensor.first + begin, tensor.second + begin, at(tensor.third, begin), n,
-                  constants);
+      if constexpr (sizeof(T) == sizeof(float)) {
+        if (tensor.rounded != nullptr) {
+          return masters.adam(tensor.data + begin, tensor.rounded + begin, tensor.grad + begin,
+                              tensor.first + begin, tensor.second + begin, at(tensor.third, begin),
+                              n, constants);
+        }
+      }
+      kernel.adam(tensor.data + begin, tensor.grad + begin, tensor.first + begin,
+                  tensor.second + begin, at(tensor.third, begin), n, constants);
     });
   });
 }

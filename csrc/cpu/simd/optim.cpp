@@ -6,13 +6,13 @@
 //              which is correctly rounded here and in torch now and then 1 ulp off.
 // Parallelism: one vector of elements at a time; Adam is bound by its root and two divisions.
 // Memory:      elements read + written: Adam 4 + 3, SGD 2 + 1 or with momentum 3 + 2, norms 1 + 0;
-//              a parameter of 16 bits beside its master 1 + 1 half elements more.
+//              a parameter of 16 bits beside its master half an element more, read and written.
 // Source:      torch.optim.SGD, Adam, AdamW (foreach=False); Kingma and Ba, arXiv:1412.6980;
 //              Loshchilov and Hutter, arXiv:1711.05101; Reddi et al., arXiv:1904.09237.
 #include "optim.hpp"
 
 #include "../isa.hpp"
-#include "vec.hpp"
+#include "halves.hpp"
 
 namespace tilegrad::cpu::TILEGRAD_ISA {
 namespace {
@@ -53,50 +53,27 @@ struct Plain {
 
 // Those of a parameter of bfloat16: its master, but what was written to the parameter since the
 // last update counts for more.
-class Master {
- public:
-  TILEGRAD_INLINE Master(float* w, uint16_t* rounded) : w_(w), rounded_(rounded) {}
+struct Master {
+  float* w;
+  bfloat16* parameter;
 
   TILEGRAD_INLINE Vec<float> load(Slot<float> slot) const {
-    const Vec<float> master = slot.load(w_);
-    Halves halves = {};
-    if (slot.count == Vec<float>::kSize) {
-      __builtin_memcpy(&halves, rounded_ + slot.begin, sizeof(halves));
-    } else {
-      __builtin_memcpy(&halves, rounded_ + slot.begin, bytes(slot));
-    }
-    const Words now = __builtin_convertvector(halves, Words) << 16;
-    return Vec<float>::from_bits(
-        (native::I32)(now == round(master) ? (Words)master.to_bits() : now));
+    const bfloat16* from = parameter + slot.begin;
+    const bool whole = slot.count == Vec<float>::kSize;
+    const Words now = zero_extended(whole ? load_halves(from) : load_halves(from, slot.count));
+    const Vec<float> master = slot.load(w);
+    return as_float(now == rounded(master) ? (Words)master.to_bits() : now << 16);
   }
 
   TILEGRAD_INLINE void store(Slot<float> slot, Vec<float> v) const {
-    slot.store(w_, v);
-    const Halves halves = __builtin_convertvector(round(v) >> 16, Halves);
+    slot.store(w, v);
+    const Halves halves = narrowed(v);
     if (slot.count == Vec<float>::kSize) {
-      __builtin_memcpy(rounded_ + slot.begin, &halves, sizeof(halves));
+      store_halves(parameter + slot.begin, Vec<float>::kSize, halves);
     } else {
-      __builtin_memcpy(rounded_ + slot.begin, &halves, bytes(slot));
+      store_halves(parameter + slot.begin, slot.count, halves);
     }
   }
-
- private:
-  using Words [[gnu::vector_size(native::kVectorBytes)]] = uint32_t;
-  using Halves [[gnu::vector_size(native::kVectorBytes / 2)]] = uint16_t;
-
-  static TILEGRAD_INLINE size_t bytes(Slot<float> slot) {
-    return static_cast<size_t>(slot.count) * sizeof(uint16_t);
-  }
-
-  // To the nearest bfloat16, ties to even, in the upper half of each lane. NaN stays NaN.
-  static TILEGRAD_INLINE Words round(Vec<float> v) {
-    const Words bits = (Words)v.to_bits();
-    const Words nearest = bits + 0x7fff + (bits >> 16 & 1);
-    return ((bits & 0x7fffffff) > 0x7f800000 ? bits | 0x400000 : nearest) & 0xffff0000;
-  }
-
-  float* w_;
-  uint16_t* rounded_;
 };
 
 template <class T, class Values>
@@ -121,12 +98,13 @@ TILEGRAD_INLINE void sgd_pass(Values w, const T* grad, T* momentum, int64_t n,
 }
 
 template <class T>
-void sgd_kernel(T* w, uint16_t* rounded, const T* grad, T* momentum, int64_t n,
-                const SgdConstants<T>& constants) {
-  if constexpr (sizeof(T) == sizeof(float)) {
-    if (rounded != nullptr) return sgd_pass(Master(w, rounded), grad, momentum, n, constants);
-  }
+void sgd_kernel(T* w, const T* grad, T* momentum, int64_t n, const SgdConstants<T>& constants) {
   sgd_pass(Plain<T>{w}, grad, momentum, n, constants);
+}
+
+void sgd_master_kernel(float* w, bfloat16* parameter, const float* grad, float* momentum, int64_t n,
+                       const SgdConstants<float>& constants) {
+  sgd_pass(Master{w, parameter}, grad, momentum, n, constants);
 }
 
 template <class T, class Values>
@@ -156,14 +134,15 @@ TILEGRAD_INLINE void adam_pass(Values w, const T* grad, T* first, T* second, T* 
 }
 
 template <class T>
-void adam_kernel(T* w, uint16_t* rounded, const T* grad, T* first, T* second, T* third, int64_t n,
+void adam_kernel(T* w, const T* grad, T* first, T* second, T* third, int64_t n,
                  const AdamConstants<T>& constants) {
-  if constexpr (sizeof(T) == sizeof(float)) {
-    if (rounded != nullptr) {
-      return adam_pass(Master(w, rounded), grad, first, second, third, n, constants);
-    }
-  }
   adam_pass(Plain<T>{w}, grad, first, second, third, n, constants);
+}
+
+void adam_master_kernel(float* w, bfloat16* parameter, const float* grad, float* first,
+                        float* second, float* third, int64_t n,
+                        const AdamConstants<float>& constants) {
+  adam_pass(Master{w, parameter}, grad, first, second, third, n, constants);
 }
 
 template <class T>
@@ -222,6 +201,7 @@ template <class T>
 constexpr OptimKernels<T> kKernels = {sgd_kernel<T>,         adam_kernel<T>,
                                       scale_kernel<T>,       sum_kernel<Magnitude, T>,
                                       sum_kernel<Square, T>, maximum_kernel<T>};
+constexpr MasterKernels kMasterKernels = {sgd_master_kernel, adam_master_kernel};
 
 }  // namespace
 
@@ -232,6 +212,10 @@ const OptimKernels<float>& table() {
 template <>
 const OptimKernels<double>& table() {
   return kKernels<double>;
+}
+template <>
+const MasterKernels& table() {
+  return kMasterKernels;
 }
 
 }  // namespace tilegrad::cpu::TILEGRAD_ISA
