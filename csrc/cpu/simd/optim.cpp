@@ -115,7 +115,7 @@ TILEGRAD_INLINE void adam_pass(Values w, const T* grad, T* first, T* second, T* 
   // torch.lerp starts from the nearer end, so that both ends are exact.
   const bool from_m = c.one_minus_beta1 < T(0.5);
   const V lerp_weight = from_m ? c.one_minus_beta1 : c.one_minus_beta1 - T(1);
-  for_slots<T>(n, [&](Slot<T> slot) {
+  for_slots<T>(n, [&](Slot<T> slot) __attribute__((always_inline)) {
     const V data = w.load(slot) * V(c.data_factor);
     V g = slot.load(grad) * V(c.gradient_factor);
     if (c.has_weight_decay) g = fma(data, V(c.weight_decay), g);
