@@ -234,12 +234,14 @@ def updates() -> Iterator[Case]:
     }
     for name, make in makers.items():
         kernel = "adam_step" if name.startswith("Adam") else "sgd_step"
-        yield Case(f"optim-{name}", partial(update, make), kernel)
+        for dtype in ("float32", "bfloat16"):
+            yield Case(f"optim-{name}-{dtype}", partial(update, make, dtype), kernel)
     yield Case("clip_grad_norm", partial(update, None), "norm_chunks")
 
 
-def update(make: Callable[[Any], Any] | None) -> None:
-    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 32)).to("sim")
+def update(make: Callable[[Any], Any] | None, dtype: str = "float32") -> None:
+    layers = (nn.Linear(64, out_features, dtype=dtype) for out_features in (64, 32))
+    model = nn.Sequential(*layers).to("sim")
     for parameter in model.parameters():
         parameter.grad = on_sim(*parameter.data.shape)
     if make is None:

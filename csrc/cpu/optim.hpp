@@ -22,12 +22,21 @@ struct UpdateRule {
   // Updates elements [begin, begin + n) of a tensor by the n gradients at `grad`.
   void operator()(const OptimTensor<T>& tensor, int64_t begin, int64_t n, const T* grad) const {
     const auto at = [begin](T* p) { return p == nullptr ? nullptr : p + begin; };
-    uint16_t* const rounded = tensor.rounded == nullptr ? nullptr : &tensor.rounded[begin].bits;
+    if constexpr (sizeof(T) == sizeof(float)) {
+      if (tensor.rounded != nullptr) {
+        const auto& masters = kernels<MasterKernels>();
+        if (is_adam) {
+          return masters.adam(at(tensor.data), tensor.rounded + begin, grad, at(tensor.first),
+                              at(tensor.second), at(tensor.third), n, adam);
+        }
+        return masters.sgd(at(tensor.data), tensor.rounded + begin, grad, at(tensor.first), n, sgd);
+      }
+    }
     if (is_adam) {
-      kernel.adam(at(tensor.data), rounded, grad, at(tensor.first), at(tensor.second),
-                  at(tensor.third), n, adam);
+      kernel.adam(at(tensor.data), grad, at(tensor.first), at(tensor.second), at(tensor.third), n,
+                  adam);
     } else {
-      kernel.sgd(at(tensor.data), rounded, grad, at(tensor.first), n, sgd);
+      kernel.sgd(at(tensor.data), grad, at(tensor.first), n, sgd);
     }
   }
 };

@@ -21,7 +21,10 @@ TILEGRAD_INLINE Halves truncated(Words x) {
 }
 #elif defined(TILEGRAD_ISA_AVX2)
 TILEGRAD_INLINE Words zero_extended(Halves x) { return (Words)_mm256_cvtepu16_epi32((__m128i)x); }
-TILEGRAD_INLINE Halves truncated(Words x) { return __builtin_convertvector(x, Halves); }
+TILEGRAD_INLINE Halves truncated(Words x) {
+  const __m256i packed = _mm256_packus_epi32((__m256i)x, (__m256i)x);  // in each half of its own
+  return (Halves)_mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));
+}
 #else
 TILEGRAD_INLINE Words zero_extended(Halves x) { return __builtin_convertvector(x, Words); }
 TILEGRAD_INLINE Halves truncated(Words x) { return __builtin_convertvector(x, Halves); }
@@ -32,13 +35,15 @@ TILEGRAD_INLINE Vec<float> as_float(Words bits) {
 }
 TILEGRAD_INLINE Vec<float> widened(Halves x) { return as_float(zero_extended(x) << 16); }
 
-// NaN stays NaN: its quiet bit is set, else cutting could leave infinity.
-TILEGRAD_INLINE Halves narrowed(Vec<float> x) {
+// Narrowed, each in the lower half of a word. NaN stays NaN: its quiet bit is set, else cutting
+// could leave infinity.
+TILEGRAD_INLINE Words rounded(Vec<float> x) {
   const Words bits = (Words)x.to_bits();
   const Words nearest = bits + 0x7fff + (bits >> 16 & 1);
   const Vec<float> kept = select(isnan(x), as_float(bits | 0x400000), as_float(nearest));
-  return truncated((Words)kept.to_bits() >> 16);
+  return (Words)kept.to_bits() >> 16;
 }
+TILEGRAD_INLINE Halves narrowed(Vec<float> x) { return truncated(rounded(x)); }
 
 // The first n elements, the others zero.
 #if defined(TILEGRAD_ISA_AVX512)

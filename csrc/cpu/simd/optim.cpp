@@ -6,12 +6,13 @@
 //              which is correctly rounded here and in torch now and then 1 ulp off.
 // Parallelism: one vector of elements at a time; Adam is bound by its root and a division.
 // Memory:      elements read + written: Adam 4 + 3, SGD 2 + 1 or with momentum 3 + 2, norms 1 + 0;
-//              a parameter of 16 bits beside its master 1 + 1 half elements more.
+//              a parameter of 16 bits beside its master half an element more, read and written.
 // Source:      torch.optim.SGD, Adam, AdamW (foreach=False); Kingma and Ba, arXiv:1412.6980;
 //              Loshchilov and Hutter, arXiv:1711.05101; Reddi et al., arXiv:1904.09237.
 #include "optim.hpp"
 
 #include "../isa.hpp"
+#include "halves.hpp"
 #include "optim_rules.hpp"
 
 namespace tilegrad::cpu::TILEGRAD_ISA {
@@ -27,82 +28,58 @@ struct Plain {
 
 // Those of a parameter of bfloat16: its master, but what was written to the parameter since the
 // last update counts for more.
-class Master {
- public:
-  TILEGRAD_INLINE Master(float* w, uint16_t* rounded) : w_(w), rounded_(rounded) {}
+struct Master {
+  float* w;
+  bfloat16* parameter;
 
   TILEGRAD_INLINE Vec<float> load(Slot<float> slot) const {
-    const Vec<float> master = slot.load(w_);
-    Halves halves = {};
-    if (slot.count == Vec<float>::kSize) {
-      __builtin_memcpy(&halves, rounded_ + slot.begin, sizeof(halves));
-    } else {
-      __builtin_memcpy(&halves, rounded_ + slot.begin, bytes(slot));
-    }
-    const Words now = __builtin_convertvector(halves, Words) << 16;
-    return Vec<float>::from_bits(
-        (native::I32)(now == round(master) ? (Words)master.to_bits() : now));
+    const bfloat16* from = parameter + slot.begin;
+    const bool whole = slot.count == Vec<float>::kSize;
+    const Words now = zero_extended(whole ? load_halves(from) : load_halves(from, slot.count));
+    const Vec<float> master = slot.load(w);
+    return as_float(now == rounded(master) ? (Words)master.to_bits() : now << 16);
   }
 
   TILEGRAD_INLINE void store(Slot<float> slot, Vec<float> v) const {
-    slot.store(w_, v);
-    const Halves halves = __builtin_convertvector(round(v) >> 16, Halves);
+    slot.store(w, v);
+    const Halves halves = narrowed(v);
     if (slot.count == Vec<float>::kSize) {
-      __builtin_memcpy(rounded_ + slot.begin, &halves, sizeof(halves));
+      store_halves(parameter + slot.begin, Vec<float>::kSize, halves);
     } else {
-      __builtin_memcpy(rounded_ + slot.begin, &halves, bytes(slot));
+      store_halves(parameter + slot.begin, slot.count, halves);
     }
   }
-
- private:
-  using Words [[gnu::vector_size(native::kVectorBytes)]] = uint32_t;
-  using Halves [[gnu::vector_size(native::kVectorBytes / 2)]] = uint16_t;
-
-  static TILEGRAD_INLINE size_t bytes(Slot<float> slot) {
-    return static_cast<size_t>(slot.count) * sizeof(uint16_t);
-  }
-
-  // To the nearest bfloat16, ties to even, in the upper half of each lane. NaN stays NaN.
-  static TILEGRAD_INLINE Words round(Vec<float> v) {
-    const Words bits = (Words)v.to_bits();
-    const Words nearest = bits + 0x7fff + (bits >> 16 & 1);
-    return ((bits & 0x7fffffff) > 0x7f800000 ? bits | 0x400000 : nearest) & 0xffff0000;
-  }
-
-  float* w_;
-  uint16_t* rounded_;
 };
 
 template <class T, class Values, class Rule>
 TILEGRAD_INLINE void pass(Values w, const T* grad, T* first, T* second, T* third, int64_t n,
                           Rule rule) {
-  for_slots<T>(n, [&](Slot<T> slot) {
+  for_slots<T>(n, [&](Slot<T> slot) __attribute__((always_inline)) {
     w.store(slot, rule(slot, w.load(slot), slot.load(grad), first, second, third));
   });
 }
 
-template <class T, class Rule>
-TILEGRAD_INLINE void any_pass(T* w, uint16_t* rounded, const T* grad, T* first, T* second, T* third,
-                              int64_t n, Rule rule) {
-  if constexpr (sizeof(T) == sizeof(float)) {
-    if (rounded != nullptr) {
-      return pass(Master(w, rounded), grad, first, second, third, n, rule);
-    }
-  }
-  pass(Plain<T>{w}, grad, first, second, third, n, rule);
+// A rule is a copy of the constants: stores to T* cannot change it.
+template <class T>
+void sgd_kernel(T* w, const T* grad, T* momentum, int64_t n, const SgdConstants<T>& constants) {
+  pass<T>(Plain<T>{w}, grad, momentum, nullptr, nullptr, n, SgdRule<T>{constants});
 }
 
 template <class T>
-void sgd_kernel(T* w, uint16_t* rounded, const T* grad, T* momentum, int64_t n,
-                const SgdConstants<T>& constants) {
-  // The rule is a copy of the constants: stores to T* cannot change it.
-  any_pass<T>(w, rounded, grad, momentum, nullptr, nullptr, n, SgdRule<T>{constants});
-}
-
-template <class T>
-void adam_kernel(T* w, uint16_t* rounded, const T* grad, T* first, T* second, T* third, int64_t n,
+void adam_kernel(T* w, const T* grad, T* first, T* second, T* third, int64_t n,
                  const AdamConstants<T>& constants) {
-  any_pass<T>(w, rounded, grad, first, second, third, n, AdamRule<T>{constants});
+  pass<T>(Plain<T>{w}, grad, first, second, third, n, AdamRule<T>{constants});
+}
+
+void sgd_master_kernel(float* w, bfloat16* parameter, const float* grad, float* momentum, int64_t n,
+                       const SgdConstants<float>& constants) {
+  pass<float>(Master{w, parameter}, grad, momentum, nullptr, nullptr, n, SgdRule<float>{constants});
+}
+
+void adam_master_kernel(float* w, bfloat16* parameter, const float* grad, float* first,
+                        float* second, float* third, int64_t n,
+                        const AdamConstants<float>& constants) {
+  pass<float>(Master{w, parameter}, grad, first, second, third, n, AdamRule<float>{constants});
 }
 
 template <class T>
@@ -161,6 +138,7 @@ template <class T>
 constexpr OptimKernels<T> kKernels = {sgd_kernel<T>,         adam_kernel<T>,
                                       scale_kernel<T>,       sum_kernel<Magnitude, T>,
                                       sum_kernel<Square, T>, maximum_kernel<T>};
+constexpr MasterKernels kMasterKernels = {sgd_master_kernel, adam_master_kernel};
 
 }  // namespace
 
@@ -171,6 +149,10 @@ const OptimKernels<float>& table() {
 template <>
 const OptimKernels<double>& table() {
   return kKernels<double>;
+}
+template <>
+const MasterKernels& table() {
+  return kMasterKernels;
 }
 
 }  // namespace tilegrad::cpu::TILEGRAD_ISA

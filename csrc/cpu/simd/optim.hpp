@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "../../context.hpp"
+
 namespace tilegrad::cpu {
 
 // Scalars are computed in double and rounded to T once, as torch does.
@@ -26,18 +28,23 @@ struct AdamConstants {
   bool has_weight_decay, amsgrad;
 };
 
-// rounded: the bits of bfloat16 that w is the master of, or null; always null for double.
 template <class T>
 struct OptimKernels {
-  void (*sgd)(T* w, uint16_t* rounded, const T* grad, T* momentum, int64_t n,
-              const SgdConstants<T>&);
-  void (*adam)(T* w, uint16_t* rounded, const T* grad, T* m, T* v, T* v_max, int64_t n,
-               const AdamConstants<T>&);
+  void (*sgd)(T* w, const T* grad, T* momentum, int64_t n, const SgdConstants<T>&);
+  void (*adam)(T* w, const T* grad, T* m, T* v, T* v_max, int64_t n, const AdamConstants<T>&);
   void (*scale)(T* x, int64_t n, T factor);
   // Over |x|, in double: NaN where an element is.
   double (*sum)(const T* x, int64_t n);
   double (*sum_squares)(const T* x, int64_t n);
   double (*maximum)(const T* x, int64_t n);
+};
+
+// The same steps where w is the master of a bfloat16 parameter.
+struct MasterKernels {
+  void (*sgd)(float* w, bfloat16* parameter, const float* grad, float* momentum, int64_t n,
+              const SgdConstants<float>&);
+  void (*adam)(float* w, bfloat16* parameter, const float* grad, float* m, float* v, float* v_max,
+               int64_t n, const AdamConstants<float>&);
 };
 
 }  // namespace tilegrad::cpu
