@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 
 #include "../ops.hpp"
 #include "parallel.hpp"
@@ -43,23 +42,22 @@ void for_class_chunks(Context& context, ClassShape shape, double nanoseconds_an_
   const double time =
       static_cast<double>(rows) * (static_cast<double>(classes) * nanoseconds_an_element + 10);
 
+  ClassRows chunk_shape{width, classes, classes, 1};
+  if (!contiguous) {
+    chunk_shape.row_stride = 1;
+    chunk_shape.class_stride = chunk_shape.line = inner;
+  }
+  chunk_shape.stream = result_bytes >= kStreamBytes;
   WorkspaceScope scope(context);
-  const int64_t scratch_size = class_scratch_bytes(classes, inner) + kCacheLine;
+  const int64_t scratch_size = class_scratch_bytes(chunk_shape) + kCacheLine;  // threads keep apart
   auto* const scratch = context.workspace->take<std::byte>(thread_limit(context) * scratch_size);
   parallel_ranges(context, chunks, grain, time, [&](int64_t begin, int64_t end, int thread) {
-    void* own = scratch + thread * scratch_size;
-    size_t room = static_cast<size_t>(scratch_size);
-    std::align(kCacheLine, room - kCacheLine, own, room);
+    ClassChunk c{0, 0, chunk_shape, scratch + thread * scratch_size};
     for (int64_t chunk = begin; chunk < end; ++chunk) {
-      const int64_t row = chunk * width;
-      ClassChunk c{row, row * classes, {std::min(width, rows - row), classes, classes, 1}, own};
-      if (!contiguous) {
-        c.offset = row / inner * classes * inner;
-        c.rows.row_stride = 1;
-        c.rows.class_stride = c.rows.line = inner;
-        c.rows.first = row % inner;
-      }
-      c.rows.stream = result_bytes >= kStreamBytes;
+      c.row = chunk * width;
+      c.rows.rows = std::min(width, rows - c.row);
+      c.rows.first = contiguous ? 0 : c.row % inner;
+      c.offset = (c.row - c.rows.first) * classes;
       f(c);
     }
   });

@@ -34,8 +34,7 @@ void softmax_backward(Context& context, T* dx, const T* dy, const T* y, ClassSha
   const auto& kernel = kernels<SoftmaxKernels<T>>();
   const int64_t result = dx == dy || dx == y ? 0 : size_of<T>(shape);
   for_class_chunks(context, shape, kNanosecondsAnElement, result, [&](const ClassChunk& chunk) {
-    kernel.backward(dx + chunk.offset, dy + chunk.offset, y + chunk.offset, chunk.rows, log,
-                    chunk.scratch);
+    kernel.backward(dx + chunk.offset, dy + chunk.offset, y + chunk.offset, chunk.rows, log);
   });
 }
 

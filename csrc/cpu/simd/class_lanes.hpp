@@ -25,15 +25,16 @@ TILEGRAD_INLINE int group_size(int64_t rows) {
   return rows < kGroup<T> ? static_cast<int>(rows) : kGroup<T>;
 }
 
-// f(p, lane, count) for stretches of `count` neighbouring columns among rows [row, row + rows).
-template <class P, class F>
-TILEGRAD_INLINE void for_stretches(P* p, const ClassRows& shape, int64_t row, int rows, F f) {
+// f(offset, lane, count) for stretches of `count` neighbouring columns among rows [row, row +
+// rows).
+template <class F>
+TILEGRAD_INLINE void for_stretches(const ClassRows& shape, int64_t row, int rows, F f) {
   for (int lane = 0; lane < rows;) {
     const int64_t at = shape.first + row + lane;
     const int64_t matrix = at / shape.line, column = at - matrix * shape.line;
     const int64_t left = shape.line - column;
     const int count = left < rows - lane ? static_cast<int>(left) : rows - lane;
-    f(p + matrix * shape.classes * shape.class_stride + column, lane, count);
+    f(matrix * shape.classes * shape.class_stride + column, lane, count);
     lane += count;
   }
 }
@@ -44,6 +45,11 @@ TILEGRAD_INLINE void gather_rows(T* lanes, const T* x, const ClassRows& shape, i
                                  int rows) {
   using V = Vec<T>;
   const int64_t n = shape.classes;
+  if (shape.class_stride == 1 && rows == 1) {
+    const T* from = x + row * shape.row_stride;
+    for (int64_t c = 0; c < n; ++c) V::load_partial(from + c, 1).store(lanes + c * kPitch<T>);
+    return;
+  }
   if (shape.class_stride == 1) {
     const T* from = x + row * shape.row_stride;
     for (int lane = 0; lane < rows; lane += V::kSize, from += V::kSize * shape.row_stride) {
@@ -65,7 +71,8 @@ TILEGRAD_INLINE void gather_rows(T* lanes, const T* x, const ClassRows& shape, i
     }
     return;
   }
-  for_stretches(x, shape, row, rows, [&](const T* from, int lane, int count) {
+  for_stretches(shape, row, rows, [&](int64_t offset, int lane, int count) {
+    const T* from = x + offset;
     T* to = lanes + lane;
     constexpr int64_t kAhead = 8;
     for (int64_t c = 0; c < n; ++c, from += shape.class_stride, to += kPitch<T>) {
@@ -83,6 +90,11 @@ TILEGRAD_INLINE void scatter_rows(T* y, const T* lanes, const ClassRows& shape, 
                                   int rows) {
   using V = Vec<T>;
   const int64_t n = shape.classes;
+  if (shape.class_stride == 1 && rows == 1) {
+    T* to = y + row * shape.row_stride;
+    for (int64_t c = 0; c < n; ++c) to[c] = lanes[c * kPitch<T>];
+    return;
+  }
   if (shape.class_stride == 1) {
     T* to = y + row * shape.row_stride;
     for (int lane = 0; lane < rows; lane += V::kSize, to += V::kSize * shape.row_stride) {
@@ -102,7 +114,8 @@ TILEGRAD_INLINE void scatter_rows(T* y, const T* lanes, const ClassRows& shape, 
     }
     return;
   }
-  for_stretches(y, shape, row, rows, [&](T* to, int lane, int count) {
+  for_stretches(shape, row, rows, [&](int64_t offset, int lane, int count) {
+    T* to = y + offset;
     const T* from = lanes + lane;
     for (int64_t c = 0; c < n; ++c, from += kPitch<T>, to += shape.class_stride) {
       for_vectors<V>(0, count,
@@ -119,17 +132,43 @@ TILEGRAD_INLINE void for_lanes(int rows, F f) {
   for (int lane = 0; lane < rows; lane += V::kSize) f(lane, Columns<1>{});
 }
 
+// Where lanes stand in memory: vector u of class c. Columns of one matrix need no copy.
+template <class T, class Access>
+struct LaneView {
+  using V = decltype(Access{}.load(static_cast<const T*>(nullptr)));
+  T* p;
+  int64_t pitch;
+  Access access;
+  TILEGRAD_INLINE T* at(int64_t c, int u = 0) const { return p + c * pitch + u * V::kSize; }
+  TILEGRAD_INLINE V load(int64_t c, int u) const { return access.load(at(c, u)); }
+  TILEGRAD_INLINE void store(int64_t c, int u, V v) const { access.store(at(c, u), v); }
+};
+
+// Of a gathered group.
+template <class T>
+TILEGRAD_INLINE LaneView<T, Whole<Vec<T>>> gathered(T* lanes) {
+  return {lanes, kPitch<T>, {}};
+}
+
+template <class T, class Access>
+TILEGRAD_INLINE LaneView<T, Access> columns_at(T* p, const ClassRows& shape, Access access) {
+  return {p, shape.class_stride, access};
+}
+
+// Columns of a matrix that fit L1 three times are worked on where they are, in whole vectors.
+template <class T>
+TILEGRAD_INLINE bool in_place(const ClassRows& shape) {
+  return shape.class_stride != 1 && shape.line >= Vec<T>::kSize && shape.classes <= 128;
+}
+
 // NaN lanes may come out as any value: their exponentials are NaN.
-template <class T, int kVectors>
-TILEGRAD_INLINE void lane_max(Vec<T> (&highest)[kVectors], const T* lanes, int64_t n) {
+template <class V, int kVectors, class View>
+TILEGRAD_INLINE void lane_max(V (&highest)[kVectors], View x, int64_t n) {
 #pragma GCC unroll 8
-  for (int u = 0; u < kVectors; ++u) highest[u] = Vec<T>(T(-__builtin_inff()));
+  for (int u = 0; u < kVectors; ++u) highest[u] = V(-__builtin_inff());
   for (int64_t c = 0; c < n; ++c) {
 #pragma GCC unroll 8
-    for (int u = 0; u < kVectors; ++u) {
-      highest[u] =
-          max_or_second(highest[u], Vec<T>::load(lanes + c * kPitch<T> + u * Vec<T>::kSize));
-    }
+    for (int u = 0; u < kVectors; ++u) highest[u] = max_or_second(highest[u], x.load(c, u));
   }
 }
 

@@ -40,10 +40,11 @@ class RowAhead {
   const T* y_;
 };
 
-// The place in scratch memory that lies in its cache line as p does in its own.
+// The place near the start of scratch memory that lies in its cache line as p does in its own.
 template <class T>
 TILEGRAD_INLINE T* beside(T* scratch, const T* p) {
-  return scratch + (reinterpret_cast<uintptr_t>(p) & 63) / sizeof(T);
+  const auto bytes = reinterpret_cast<uintptr_t>(p) - reinterpret_cast<uintptr_t>(scratch);
+  return scratch + (bytes & 63) / sizeof(T);
 }
 
 // y[i] = f(i, access) for i < n.

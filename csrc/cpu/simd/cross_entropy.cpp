@@ -107,39 +107,44 @@ TILEGRAD_INLINE void one_row(const CrossEntropyRows<T>& c, LossTerms<T>& terms, 
   }
 }
 
-// Rows [first, first + kSize * count) of the chunk, as lanes; q: their probabilities or null.
-template <class T, bool kSoft, bool kGradient, class C>
+// Lanes for rows [first, first + rows) of the chunk, as many as C has room for; dx and the scratch
+// memory may be where x is.
+template <class T, bool kSoft, bool kGradient, class Out, class In, class C>
 TILEGRAD_INLINE void some_lanes(const CrossEntropyRows<T>& c, LossTerms<T>& terms, int64_t first,
-                                int rows, T* x, const T* q, C) {
+                                int64_t rows, Out dx, In x, In q, T* scratch, C) {
   using V = Vec<T>;
   constexpr int kVectors = C::count;
   const int64_t n = c.shape.classes;
   const int64_t* target = c.target == nullptr ? nullptr : c.target + first;
+  const int present = rows < kVectors * V::kSize ? static_cast<int>(rows) : kVectors * V::kSize;
+  const auto e = gathered(scratch);
 
   V highest[kVectors];
   lane_max(highest, x, n);
+  // Read before dlogits, which may be logits, is written.
   T top[kVectors * V::kSize], picked[kVectors * V::kSize] = {}, counts[kVectors * V::kSize];
 #pragma GCC unroll 8
   for (int u = 0; u < kVectors; ++u) highest[u].store(top + u * V::kSize);
-  const int present = rows < kVectors * V::kSize ? rows : kVectors * V::kSize;
   for (int lane = 0; lane < present; ++lane) {
     const bool hits = target != nullptr && target[lane] != kIgnoredRow;
-    if (hits) picked[lane] = x[target[lane] * kPitch<T> + lane] - top[lane];
+    if (hits) picked[lane] = x.at(target[lane])[lane] - top[lane];
     counts[lane] = target == nullptr || hits;
   }
+  const auto soft_at = [&](int64_t k, int u) {
+    const V weight = c.weight == nullptr ? T(1) : c.weight[k];
+    return soft_mass(c, q.p == nullptr ? nullptr : q.at(k, u), weight, q.access);
+  };
 
   constexpr int kTerms = kSoft ? 3 : 1;
   V sums[kTerms][kVectors];
   lane_sums(sums, n, [&](int64_t k, int u, V(&term)[kTerms]) {
-    const int64_t at = k * kPitch<T> + u * V::kSize;
-    const V z = V::load(x + at) - highest[u];
+    const V z = x.load(k, u) - highest[u];
     term[0] = softmax_exp(z);
     if constexpr (kSoft) {
-      term[1] = soft_mass(c, q == nullptr ? nullptr : q + at,
-                          c.weight == nullptr ? V(T(1)) : V(c.weight[k]), Whole<V>{});
+      term[1] = soft_at(k, u);
       term[2] = term[1] * z;
     }
-    if constexpr (kGradient) term[0].store(x + at);
+    if constexpr (kGradient) e.store(k, u, term[0]);
   });
 
   V factor[kVectors], scale[kVectors];
@@ -167,43 +172,53 @@ TILEGRAD_INLINE void some_lanes(const CrossEntropyRows<T>& c, LossTerms<T>& term
     for (int64_t k = 0; k < n; ++k) {
 #pragma GCC unroll 8
       for (int u = 0; u < kVectors; ++u) {
-        const int64_t at = k * kPitch<T> + u * V::kSize;
-        V gradient = V::load(x + at) * factor[u];
-        if constexpr (kSoft) {
-          gradient -= soft_mass(c, q == nullptr ? nullptr : q + at,
-                                c.weight == nullptr ? V(T(1)) : V(c.weight[k]), Whole<V>{}) *
-                      scale[u];
-        }
-        select(counted[u], gradient, V(T(0))).store(x + at);
+        V gradient = e.load(k, u) * factor[u];
+        if constexpr (kSoft) gradient -= soft_at(k, u) * scale[u];
+        dx.store(k, u, select(counted[u], gradient, V(T(0))));
       }
     }
     for (int lane = 0; target != nullptr && lane < present; ++lane) {
       if (target[lane] == kIgnoredRow) continue;
-      x[target[lane] * kPitch<T> + lane] -= c.scale[first + lane] * c.hit[first + lane];
+      dx.at(target[lane])[lane] -= c.scale[first + lane] * c.hit[first + lane];
     }
   }
 }
 
 template <class T, bool kSoft, bool kGradient>
 [[gnu::flatten, gnu::noinline]] void all_rows(const CrossEntropyRows<T>& c, LossTerms<T>& terms) {
-  if (c.shape.class_stride == 1 && c.shape.classes > kShortRow) {
+  if (c.shape.class_stride == 1 && c.shape.classes > kGroupedClasses) {
     for (int64_t row = 0; row < c.shape.rows; ++row) {
       one_row<T, kSoft, kGradient>(c, terms, row);
     }
     return;
   }
   T* const lanes = static_cast<T*>(c.scratch);
-  T* const q = kSoft && c.probabilities != nullptr ? lanes + c.shape.classes * kPitch<T> : nullptr;
-  for (int64_t row = 0; row < c.shape.rows; row += kGroup<T>) {
-    const int rows = group_size<T>(c.shape.rows - row);
-    gather_rows(lanes, c.logits, c.shape, row, rows);
-    if (q != nullptr) gather_rows(q, c.probabilities, c.shape, row, rows);
+  const ClassRows& shape = c.shape;
+  const bool has_q = kSoft && c.probabilities != nullptr;
+  for (int64_t row = 0; row < shape.rows; row += kGroup<T>) {
+    const int rows = group_size<T>(shape.rows - row);
+    if (in_place<T>(shape)) {
+      for_stretches(shape, row, rows, [&](int64_t offset, int first, int count) {
+        for_columns<Vec<T>>(count, [&](int64_t i, auto columns, auto access) {
+          const int64_t at = offset + i;
+          some_lanes<T, kSoft, kGradient>(
+              c, terms, row + first + i, count - i,
+              columns_at(kGradient ? c.dlogits + at : nullptr, shape, access),
+              columns_at(c.logits + at, shape, access),
+              columns_at(has_q ? c.probabilities + at : nullptr, shape, access), lanes, columns);
+        });
+      });
+      continue;
+    }
+    gather_rows(lanes, c.logits, shape, row, rows);
+    T* const q = lanes + shape.classes * kPitch<T>;
+    if (has_q) gather_rows(q, c.probabilities, shape, row, rows);
     for_lanes<T>(rows, [&](int lane, auto columns) {
-      const int left = rows - lane;
-      some_lanes<T, kSoft, kGradient>(c, terms, row + lane, left, lanes + lane,
-                                      q == nullptr ? nullptr : q + lane, columns);
+      const auto group = gathered(lanes + lane);
+      some_lanes<T, kSoft, kGradient>(c, terms, row + lane, rows - lane, group, group,
+                                      gathered(has_q ? q + lane : nullptr), lanes + lane, columns);
     });
-    if constexpr (kGradient) scatter_rows(c.dlogits, lanes, c.shape, row, rows);
+    if constexpr (kGradient) scatter_rows(c.dlogits, lanes, shape, row, rows);
   }
 }
 

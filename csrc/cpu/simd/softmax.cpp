@@ -64,73 +64,82 @@ TILEGRAD_INLINE void backward_row(T* dx, const T* dy, const T* y, int64_t n, boo
   });
 }
 
-template <class T, class C>
-TILEGRAD_INLINE void forward_lanes(T* lanes, int64_t n, bool log_of, C) {
+// e: scratch memory for the exponentials, which may be where x is if y is there too.
+template <class T, class Y, class X, class C>
+TILEGRAD_INLINE void forward_lanes(Y y, X x, T* scratch, int64_t n, bool log_of, C) {
   using V = Vec<T>;
   constexpr int kVectors = C::count;
+  const auto e = gathered(scratch);
   V highest[kVectors], sums[1][kVectors];
-  lane_max(highest, lanes, n);
+  lane_max(highest, x, n);
   lane_sums(sums, n, [&](int64_t c, int u, V(&terms)[1]) {
-    T* const at = lanes + c * kPitch<T> + u * V::kSize;
-    terms[0] = softmax_exp(V::load(at) - highest[u]);
-    if (!log_of) terms[0].store(at);
+    terms[0] = softmax_exp(x.load(c, u) - highest[u]);
+    if (!log_of) e.store(c, u, terms[0]);
   });
 #pragma GCC unroll 8
   for (int u = 0; u < kVectors; ++u) sums[0][u] = log_of ? log(sums[0][u]) : V(T(1)) / sums[0][u];
   for (int64_t c = 0; c < n; ++c) {
 #pragma GCC unroll 8
     for (int u = 0; u < kVectors; ++u) {
-      T* const at = lanes + c * kPitch<T> + u * V::kSize;
-      const V value = V::load(at);
-      (log_of ? value - highest[u] - sums[0][u] : value * sums[0][u]).store(at);
+      y.store(c, u, log_of ? x.load(c, u) - highest[u] - sums[0][u] : e.load(c, u) * sums[0][u]);
     }
   }
 }
 
-// The gradient in g, from y; both hold a group of rows.
-template <class T, class C>
-TILEGRAD_INLINE void backward_lanes(T* g, const T* y, int64_t n, bool log_of, C) {
+template <class T, class C, class Access>
+TILEGRAD_INLINE void backward_columns(T* dx, const T* dy, const T* y, int64_t n, int64_t stride,
+                                      bool log_of, C, Access access) {
   using V = Vec<T>;
   constexpr int kVectors = C::count;
   V sums[1][kVectors];
   lane_sums(sums, n, [&](int64_t c, int u, V(&terms)[1]) {
-    const int64_t at = c * kPitch<T> + u * V::kSize;
-    terms[0] = V::load(g + at);
-    if (!log_of) terms[0] *= V::load(y + at);
+    const int64_t at = c * stride + u * V::kSize;
+    terms[0] = access.load(dy + at);
+    if (!log_of) terms[0] *= access.load(y + at);
   });
   for (int64_t c = 0; c < n; ++c) {
 #pragma GCC unroll 8
     for (int u = 0; u < kVectors; ++u) {
-      const int64_t at = c * kPitch<T> + u * V::kSize;
-      const V slope = V::load(g + at), value = V::load(y + at);
-      (log_of ? slope - exp_of_log(value) * sums[0][u] : value * (slope - sums[0][u]))
-          .store(g + at);
+      const int64_t at = c * stride + u * V::kSize;
+      const V g = access.load(dy + at);
+      const V value = access.load(y + at);
+      access.store(dx + at, log_of ? g - exp_of_log(value) * sums[0][u] : value * (g - sums[0][u]));
     }
   }
 }
 
 template <class T, bool kLog>
 [[gnu::flatten]] void forward_all(T* y, const T* x, const ClassRows& shape, T* scratch) {
-  if (shape.class_stride == 1 && shape.classes > kShortRow) {
+  const int64_t n = shape.classes;
+  if (shape.class_stride == 1 && n > kGroupedClasses) {
     for (int64_t row = 0; row < shape.rows; ++row) {
       const int64_t at = row * shape.row_stride;
-      forward_row(y + at, x + at, shape.classes, kLog, shape, scratch);
+      forward_row(y + at, x + at, n, kLog, shape, scratch);
     }
     return;
   }
   for (int64_t row = 0; row < shape.rows; row += kGroup<T>) {
     const int rows = group_size<T>(shape.rows - row);
+    if (in_place<T>(shape)) {
+      for_stretches(shape, row, rows, [&](int64_t offset, int, int count) {
+        for_columns<Vec<T>>(count, [&](int64_t i, auto columns, auto access) {
+          forward_lanes(columns_at(y + offset + i, shape, access),
+                        columns_at(x + offset + i, shape, access), scratch, n, kLog, columns);
+        });
+      });
+      continue;
+    }
     gather_rows(scratch, x, shape, row, rows);
     for_lanes<T>(rows, [&](int lane, auto columns) {
-      forward_lanes(scratch + lane, shape.classes, kLog, columns);
+      const auto group = gathered(scratch + lane);
+      forward_lanes(group, group, scratch + lane, n, kLog, columns);
     });
     scatter_rows(y, scratch, shape, row, rows);
   }
 }
 
 template <class T, bool kLog>
-[[gnu::flatten]] void backward_all(T* dx, const T* dy, const T* y, const ClassRows& shape,
-                                   T* scratch) {
+[[gnu::flatten]] void backward_all(T* dx, const T* dy, const T* y, const ClassRows& shape) {
   if (shape.class_stride == 1) {
     for (int64_t row = 0; row < shape.rows; ++row) {
       const int64_t at = row * shape.row_stride;
@@ -138,15 +147,13 @@ template <class T, bool kLog>
     }
     return;
   }
-  T* const output = scratch + shape.classes * kPitch<T>;
   for (int64_t row = 0; row < shape.rows; row += kGroup<T>) {
-    const int rows = group_size<T>(shape.rows - row);
-    gather_rows(scratch, dy, shape, row, rows);
-    gather_rows(output, y, shape, row, rows);
-    for_lanes<T>(rows, [&](int lane, auto columns) {
-      backward_lanes(scratch + lane, output + lane, shape.classes, kLog, columns);
+    for_stretches(shape, row, group_size<T>(shape.rows - row), [&](int64_t at, int, int count) {
+      for_columns<Vec<T>>(count, [&](int64_t i, auto columns, auto access) {
+        backward_columns(dx + at + i, dy + at + i, y + at + i, shape.classes, shape.class_stride,
+                         kLog, columns, access);
+      });
     });
-    scatter_rows(dx, scratch, shape, row, rows);
   }
 }
 
@@ -158,10 +165,8 @@ void forward(T* y, const T* x, const ClassRows& shape, bool log_of, void* scratc
 }
 
 template <class T>
-void backward(T* dx, const T* dy, const T* y, const ClassRows& shape, bool log_of, void* scratch) {
-  T* const own = static_cast<T*>(scratch);
-  log_of ? backward_all<T, true>(dx, dy, y, shape, own)
-         : backward_all<T, false>(dx, dy, y, shape, own);
+void backward(T* dx, const T* dy, const T* y, const ClassRows& shape, bool log_of) {
+  log_of ? backward_all<T, true>(dx, dy, y, shape) : backward_all<T, false>(dx, dy, y, shape);
   if (shape.stream) native::finish_streams();
 }
 

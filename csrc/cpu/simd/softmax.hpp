@@ -17,14 +17,16 @@ struct ClassRows {
   bool stream = false;  // results leave the cache anyway: write past it
 };
 
-// Bytes of scratch memory, aligned to a cache line, that a kernel needs: one row, or up to two
-// groups of rows side by side.
+// Contiguous rows up to here are worked on side by side. It is a matter of classes alone: a row has
+// the same bits whatever lies beside it, and the order of its sum differs.
+constexpr int64_t kGroupedClasses = 128;
+
+// Bytes of scratch memory that a kernel needs: a row, or up to two groups of rows side by side.
 constexpr int64_t kLaneBytes = 5 * 64;  // of a class in a group, with room to step over
-constexpr int64_t kShortRow = 32;       // contiguous rows up to here are worked on in groups
-constexpr int64_t class_scratch_bytes(int64_t classes, int64_t class_stride) {
-  const int64_t lanes = 2 * kLaneBytes * classes;
-  if (class_stride != 1 || classes <= kShortRow) return lanes;
-  return (classes + 32) * static_cast<int64_t>(sizeof(double));
+constexpr int64_t class_scratch_bytes(const ClassRows& shape) {
+  if (shape.class_stride != 1 || shape.classes <= kGroupedClasses)
+    return 2 * kLaneBytes * shape.classes;
+  return (shape.classes + 32) * static_cast<int64_t>(sizeof(double));
 }
 
 template <class T>
@@ -32,7 +34,7 @@ struct SoftmaxKernels {
   // y = softmax(x), or its logarithm. y may be x.
   void (*forward)(T* y, const T* x, const ClassRows& shape, bool log, void* scratch);
   // From y, the forward's result. dx may be dy or y.
-  void (*backward)(T* dx, const T* dy, const T* y, const ClassRows& shape, bool log, void* scratch);
+  void (*backward)(T* dx, const T* dy, const T* y, const ClassRows& shape, bool log);
 };
 
 }  // namespace tilegrad::cpu
