@@ -33,8 +33,9 @@ class Contest:
     Attributes:
         ours: tilegrad's side.
         peers: The others, by name; those that are not installed are left out.
-        check: Raise AssertionError unless all sides compute the same, right result.
-        left_out: Peers that are installed and cannot do this one, and why.
+        check: Raise AssertionError unless the sides compute the same, right result.
+        left_out: Peers that are installed and cannot do this one, or do it wrong, and why; complete
+            once `check` was called.
     """
 
     ours: Call
