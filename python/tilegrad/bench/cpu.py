@@ -114,8 +114,8 @@ def _run(cases: Sequence[Case], args: argparse.Namespace, stored: list[str]) -> 
     result["limits"] = {"before": session.machine_limits(args.threads)}
     result["cases"] = []
     print(report.heading(result), flush=True)
-    protocol = _protocol(args)
-    print(f"{len(cases)} cases, about {report.minutes(session.expected_seconds(cases, protocol))}")
+    protocol, seconds = session.within_limit(cases, _protocol(args), result["ceilings"])
+    print(f"{len(cases)} cases, about {report.minutes(seconds)}", flush=True)
     family, start = "", time.perf_counter()
     for case in cases:
         if case.family != family:

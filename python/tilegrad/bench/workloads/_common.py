@@ -90,7 +90,6 @@ def contest(
         left_out: As in `Contest`.
         pick: The part of a result that is compared, where all of it would take too long.
     """
-
     fit, unfit = dict(peers), dict(left_out or {})
 
     def check() -> None:
@@ -102,15 +101,39 @@ def contest(
                 # The first two-thread torch.tanh of a process (2.13, MKL) is off by 5e-5 in the
                 # second thread's half; later ones are right.
                 result = call()
-            try:
-                agree({side: pick(result)}, wanted, tolerance)
-            except AssertionError as error:
-                if side == OURS:
-                    raise
-                del fit[side]
-                unfit[side] = str(error)
+            judge(side, pick(result), wanted, tolerance, fit, unfit)
 
     return Contest(ours, fit, check, unfit)
+
+
+def judge(
+    side: str,
+    result: Any,
+    wanted: Any,
+    tolerance: float,
+    peers: dict[str, Call],
+    left_out: dict[str, str],
+) -> None:
+    """Compare a side's result with what is wanted; a peer that is wrong is left out.
+
+    Args:
+        side: Whose result it is.
+        result: As in `agree`.
+        wanted: As in `agree`.
+        tolerance: As in `agree`.
+        peers: Loses the peer.
+        left_out: Gets its error.
+
+    Raises:
+        AssertionError: If ours is wrong.
+    """
+    try:
+        agree({side: result}, wanted, tolerance)
+    except AssertionError as error:
+        if side == OURS:
+            raise
+        del peers[side]
+        left_out[side] = str(error)
 
 
 class Oracle:
