@@ -80,6 +80,8 @@ def speedup(
         >>> speedup(Scaling(1e-3, 0.0, 1, 0.0, 8, 0.0, 0, 1e6), 64, join_more=0.0)
         (8.0, 'pieces')
     """
+    if case.seconds <= 0:
+        return 1.0, ""
     work = max(case.seconds - case.call, 0.0)
     pieces = max(round(case.pieces), 1)
     rounds = -(-pieces // threads) / pieces
@@ -311,7 +313,7 @@ def run(cases: Sequence[Case], args: argparse.Namespace, stored: list[str]) -> N
         args: Options of the command.
         stored: Takes the names of the files that were written.
     """
-    environment.leave_peers_out()
+    environment.leave_out(environment.PEERS)
     cores = environment.pin(args.threads)
     result = {"kind": KIND, **session.conditions(args, cores)}
     result |= {

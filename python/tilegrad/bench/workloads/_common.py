@@ -132,7 +132,7 @@ def judge(
     except AssertionError as error:
         if side == OURS:
             raise
-        del peers[side]
+        peers.pop(side, None)
         left_out[side] = str(error)
 
 
