@@ -13,6 +13,7 @@ Where TILEGRAD_CPU holds tilegrad to an instruction set, the peers are held to t
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import os
@@ -79,7 +80,8 @@ def jax() -> Any:
     module = _module("jax")
     if module is not None:
         module.config.update("jax_platforms", "cpu")
-        module.config.update("jax_cpu_enable_async_dispatch", False)
+        with contextlib.suppress(AttributeError):  # older than 0.4.31
+            module.config.update("jax_cpu_enable_async_dispatch", False)
     return module
 
 

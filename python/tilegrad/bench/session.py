@@ -76,8 +76,8 @@ def expected_seconds(
         call = max(case.flops / flops, case.bytes / rate)
         sample = max(1.25 * protocol.sample, call) + protocol.settle
         rounds = protocol.rounds(sides * sample)
-        # checked, called twice to see how long it takes, then timed
-        total += _SETUP + sides * (4 * call + rounds * sample)
+        # made, compared with float64, called twice to see how long it takes, then timed
+        total += _SETUP + sides * (8 * call + rounds * sample)
         total += _COMPILED if case.id == COMPILED else 0
     return total
 
