@@ -126,6 +126,16 @@ def every_case(results: Sequence[Result], names: Sequence[str]) -> list[str]:
     return _rows(head, lines)
 
 
+def rooflines(results: Sequence[Result], names: Sequence[str]) -> list[str]:
+    """Return the pictures that were drawn beside results; those without limits have none."""
+    lines = []
+    for result, name in zip(results, names, strict=True):
+        if "ceilings" in result:
+            picture = f"{name.removesuffix('.json')}-roofline.png"
+            lines.append(f"![Roofline, {conditions(result)}]({picture})")
+    return lines or ["No run with a roofline is stored yet."]
+
+
 def scaling_rows(results: Sequence[Result], names: Sequence[str]) -> list[str]:
     """Return the times with one thread and with two of a scaling run, and the efficiency."""
     (result,) = _scaling(results, names)

@@ -182,6 +182,20 @@ def test_documents_show_what_is_stored(tables: Any) -> None:
             assert kind in readme_table.KINDS, f"{name}: no table is called {kind}"
 
 
+def test_pictures_are_there() -> None:
+    page = ROOT / "docs" / "performance.md"
+    for name in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text()):
+        assert (page.parent / name).exists(), name
+
+
+def test_pictures_of_runs_that_have_limits(tables: Any) -> None:
+    runs = [run([], ceilings={}), run([], threads=2)]
+    assert tables.rooflines(runs, ["../r/a.json", "b.json"]) == [
+        "![Roofline, 1 thread](../r/a-roofline.png)"
+    ]
+    assert tables.rooflines(runs[1:], ["b.json"]) == ["No run with a roofline is stored yet."]
+
+
 def test_store_results_names_in_documents_what_is_there(tables: Any, tmp_path: Path) -> None:
     store_results = importlib.import_module("store_results")
     results = tmp_path / "benchmarks" / "results"
@@ -211,5 +225,6 @@ def test_store_results_runs_what_it_says(tables: Any) -> None:
     assert command[1:7] == ["-m", "tilegrad", "bench", "cpu", "--threads", "2"]
     assert command[-1] == "--quick"
     assert "out/cpu-2t-roofline.png" in command
+    assert "--roofline" not in store_results.command("cpu-1t-avx2", Path("out"), quick=False)
     assert "--roofline" not in store_results.command("cpu-scaling", Path("out"), quick=False)
     assert {isa for isa, _ in store_results.RUNS.values()} == {"", "avx2"}
