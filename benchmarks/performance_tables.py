@@ -47,13 +47,14 @@ def goal_rows(results: Sequence[Result], names: Sequence[str]) -> list[str]:
         cells = [_outcome(run[name]) if name in run else "" for run in runs]
         lines.append([name, "; ".join(texts), *cells])
     needs = sorted({goal.needs for goal in goals.GOALS if goal.needs})
+    told = all("features" in result["machine"] for result in results)
     had = {feature for result in results for feature in result["machine"].get("features", ())}
     absent = [need for need in needs if not any(feature.startswith(need) for feature in had)]
     notes = [
         "Goal: the time of the named peer, or of the fastest, over tilegrad's; for tiny calls a "
         "time. A cell: how many of the measured cases reached it, then the one farthest from it."
     ]
-    if absent:
+    if told and absent:
         notes.append(f"The bfloat16 goals are set for a processor with {absent[0].upper()}; this "
                      "one has none.")  # fmt: skip
     return [*_rows(head, lines, left=2), "", *notes]
@@ -123,6 +124,16 @@ def every_case(results: Sequence[Result], names: Sequence[str]) -> list[str]:
             cells.append(digits(more["median"]) if more else "")
         lines.append(cells)
     return _rows(head, lines)
+
+
+def rooflines(results: Sequence[Result], names: Sequence[str]) -> list[str]:
+    """Return the pictures that were drawn beside results; those without limits have none."""
+    lines = []
+    for result, name in zip(results, names, strict=True):
+        if "ceilings" in result:
+            picture = f"{name.removesuffix('.json')}-roofline.png"
+            lines.append(f"![Roofline, {conditions(result)}]({picture})")
+    return lines or ["No run with a roofline is stored yet."]
 
 
 def scaling_rows(results: Sequence[Result], names: Sequence[str]) -> list[str]:

@@ -31,7 +31,9 @@ RUNS: dict[str, tuple[str, list[str]]] = {
     "cpu-scaling": ("", ["--scaling"]),
 }
 _SIDES = [name for name in RUNS if name != "cpu-scaling"]
+PICTURES = _SIDES[:2]
 _TABLES = {"benchmarks": _SIDES, "goals": _SIDES, "every-goal": _SIDES, "cases": _SIDES}
+_TABLES |= {"roofline": PICTURES}
 _TABLES |= {"scaling": ["cpu-scaling"], "model": ["cpu-scaling"]}
 DOCUMENTS = ("README.md", "docs/performance.md")
 
@@ -40,7 +42,7 @@ def command(name: str, folder: Path, quick: bool) -> list[str]:
     """Return the command of a run."""
     _, options = RUNS[name]
     files = ["--json", str(folder / f"{name}.json")]
-    if name != "cpu-scaling":
+    if name in PICTURES:
         files += ["--plot", str(folder / f"{name}.png")]
         files += ["--roofline", str(folder / f"{name}-roofline.png")]
     return [sys.executable, "-m", "tilegrad", "bench", "cpu", *options, *files,

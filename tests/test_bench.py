@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 import tilegrad as tg
-from tilegrad.bench import cpu, environment, harness, machine, ratio_plot, report
+from tilegrad.bench import cpu, environment, harness, machine, ratio_plot, report, session
 from tilegrad.bench.harness import Case, Contest, Limit, Protocol
 from tilegrad.bench.workloads import FAMILIES, all_cases
 
@@ -60,7 +61,7 @@ def figures(name: str, ratio: float, family: str = "matmul", **changes: Any) -> 
 def result(records: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
     limits = {"fma_gflops": 100.0, "copy_gbytes": 10.0}
     return {
-        "format": cpu.FORMAT,
+        "format": session.FORMAT,
         "date": "2026-01-02 03:04 UTC",
         "commit": None,
         "machine": machine.describe(),
@@ -199,28 +200,42 @@ SMALL = ("matmul/64 TN", "linear/1x784->512 relu backward", "linear/128x512->10 
          "tiny/8-8-2 SGD step batch 1")  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("with_torch", [True, False], ids=["torch", "no torch"])
-def test_sides_of_a_case_agree(
-    name: str, with_torch: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not with_torch:
-        environment.torch.cache_clear()
-        monkeypatch.setitem(sys.modules, "torch", None)
+@contextlib.contextmanager
+def absent(monkeypatch: pytest.MonkeyPatch, *names: str) -> Iterator[None]:
+    """Make peers look as if they were not installed."""
+    for name in names:
+        environment.PEERS[name].cache_clear()
+        monkeypatch.setitem(sys.modules, name, None)
     try:
+        yield
+    finally:
+        for name in names:
+            environment.PEERS[name].cache_clear()
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("peers", [True, False], ids=["peers", "no peers"])
+def test_sides_of_a_case_agree(name: str, peers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    # jax takes half a second to compile a case: test_bench_peers.py has one of each kind
+    with absent(monkeypatch, *(environment.PEERS if not peers else ["jax"])):
         contest = next(one for one in CASES if one.id == name).build()
         contest.check()
-    finally:
-        environment.torch.cache_clear()
-    assert any(peer.startswith("torch") for peer in contest.peers) == with_torch
+    assert contest.left_out == {}
+    assert any(peer.startswith("torch") for peer in contest.peers) == peers
+    assert set(contest.peers) <= {"numpy"} or peers
 
 
 def test_limits_do_the_work_that_they_count(threads: int) -> None:
-    copy = machine.Copy(3_000_000, threads)
-    copy()
-    total = sum(source.nbytes + target.nbytes for source, target in copy._pairs)
-    assert copy.work == total * copy._repeats
-    assert all((source == target).all() for source, target in copy._pairs)
+    for size in (100, 10_000, 3_000_000):
+        copy = machine.Copy(size, threads)
+        copy._target[:] = 0
+        copy()
+        source, target = copy._source, copy._target
+        assert copy.work == (source.nbytes + target.nbytes) * copy._rounds
+        assert size <= source.nbytes + target.nbytes <= size + 256 * threads
+        assert len(source) == threads
+        assert (source == target).all()
+        assert source.ctypes.data % 64 == target.ctypes.data % 64 == 0
     call, flops = machine.multiply_add(threads)
     assert flops == call() > 1e6
 
@@ -229,6 +244,7 @@ def test_environment_equal_for_all_libraries() -> None:
     variables = environment.variables(2, [4, 6])
     assert {value for name, value in variables.items() if name.endswith("THREADS")} == {"2"}
     assert variables["GOMP_CPU_AFFINITY"] == "4 6"
+    assert variables["NPROC"] == "2"
     assert "GOMP_CPU_AFFINITY" not in environment.variables(1, [])
 
 
@@ -247,6 +263,7 @@ def test_no_worker_shares_the_core_of_the_calling_thread() -> None:
     script = """
 import os, json
 from tilegrad.bench import environment
+environment.jax = lambda: None  # its threads may use every core
 cores = environment.pin(2)
 masks = {int(t): sorted(os.sched_getaffinity(int(t))) for t in os.listdir("/proc/self/task")}
 print(json.dumps([cores, masks.pop(os.getpid()), list(masks.values())]))
@@ -273,6 +290,8 @@ def test_summary_shows_worst_and_best() -> None:
     assert " ".join(lines[3].split()) == "all 2.00 1 of 3"
     assert report.row(records[0]).endswith("slower")
     assert not report.row(records[1]).endswith("slower")
+    named = report.row({**records[1], "left_out": {"torch compile": "no compiler"}})
+    assert named.endswith("\n    torch compile left out: no compiler")
 
 
 def test_missing_peers_are_named() -> None:
@@ -299,6 +318,9 @@ def test_list_prints_every_case(capsys: pytest.CaptureFixture[str]) -> None:
         (["--threads", "0"], "--threads: must be at least 1; got 0"),
         (["--json", "no/such/folder/x.json"], "--json: the folder must exist"),
         (["--threads", "1000"], "--threads must be at most"),
+        (["--roofline", "no/such/folder/x.png"], "--roofline: the folder must exist"),
+        (["--scaling", "--threads", "2"], "--scaling: takes no --threads"),
+        (["--peers", "torch,thing"], "--peers: must be of numpy,torch,jax,onnxruntime; got thing"),
         (["gpu"], "invalid choice"),
     ],
 )
@@ -331,6 +353,9 @@ def test_command_from_end_to_end(tmp_path: Path) -> None:
         assert record["best_peer"] in record["ratios"]
         assert record["ratios"][record["best_peer"]]["low"] > 0
         assert "share" not in record
+    assert "2 cases, about " in done.stdout
+    assert loaded["ceilings"]["copy_gbytes"]["memory"] > 0
+    assert not list(tmp_path.glob("*.partial"))
     assert f"Stored {stored}" in done.stdout
     assert picture.read_bytes().startswith(b"\x89PNG")
 

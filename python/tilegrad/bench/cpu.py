@@ -37,6 +37,9 @@ def parser() -> argparse.ArgumentParser:
         help="of every library, each pinned to a core of its own (default: 1)")  # fmt: skip
     add("--filter", default="", metavar="TEXT",
         help="only cases whose family/name contains this, such as matmul/ or 'gelu'")  # fmt: skip
+    add("--peers", type=_names, default=list(environment.PEERS), metavar="A,B",
+        help=f"beside NumPy, of {','.join(environment.PEERS)} (default: all that are installed)",
+        )  # fmt: skip
     add("--cold", action="store_true",
         help="before every call write 64 MB elsewhere, so that operands come from outside the "
         "private caches (default: hot, the same operands again and again)")  # fmt: skip
@@ -48,6 +51,14 @@ def parser() -> argparse.ArgumentParser:
         help="draw every kernel below the limits of this machine; needs matplotlib")  # fmt: skip
     add("--list", action="store_true", help="print the cases and do nothing")
     return result
+
+
+def _names(text: str) -> list[str]:
+    names = [name for name in text.split(",") if name and name != "numpy"]
+    if unknown := [name for name in names if name not in environment.PEERS]:
+        known = ",".join(["numpy", *environment.PEERS])
+        raise argparse.ArgumentTypeError(f"must be of {known}; got {','.join(unknown)}")
+    return names
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,14 +119,18 @@ def _refuse_nonsense(options: argparse.ArgumentParser, args: argparse.Namespace)
 
 
 def _run(cases: Sequence[Case], args: argparse.Namespace, stored: list[str]) -> None:
+    environment.leave_out(name for name in environment.PEERS if name not in args.peers)
     cores = environment.pin(args.threads)
     result = session.conditions(args, cores)
     result["ceilings"] = machine.ceilings(args.threads)
-    result["limits"] = {"before": session.machine_limits(args.threads)}
+    result["limits"] = {"before": {
+        "fma_gflops": result["ceilings"]["fma_gflops"],
+        "copy_gbytes": result["ceilings"]["copy_gbytes"]["memory"],
+    }}  # fmt: skip
     result["cases"] = []
     print(report.heading(result), flush=True)
-    protocol = _protocol(args)
-    print(f"{len(cases)} cases, about {report.minutes(session.expected_seconds(cases, protocol))}")
+    protocol, seconds = session.within_limit(cases, _protocol(args), result["ceilings"])
+    print(f"{len(cases)} cases, about {report.minutes(seconds)}", flush=True)
     family, start = "", time.perf_counter()
     for case in cases:
         if case.family != family:

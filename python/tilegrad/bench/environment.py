@@ -13,11 +13,12 @@ Where TILEGRAD_CPU holds tilegrad to an instruction set, the peers are held to t
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _MARK = "TILEGRAD_BENCH_THREADS"  # set in the process that was started again
@@ -41,15 +42,19 @@ _HELD: dict[str, dict[str, str]] = {
     },
     "avx512": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"},  # no tile instructions (AMX)
 }
-_NUMPY_KEEPS = {"generic": (), "avx2": ("X86_V3", "AVX2", "FMA3", "AVX", "F16C", "POPCNT", "SSE")}
+# What NumPy may still choose; newer versions have one name for a level, older ones many.
+_NUMPY_KEEPS: dict[str, set[str]] = {
+    "generic": set(),
+    "avx2": {"X86_V3", "SSSE3", "SSE41", "POPCNT", "SSE42", "AVX", "F16C", "FMA3", "AVX2"},
+}
 CANNOT_BE_HELD = ("onnxruntime",)
-_left_out: list[bool] = []  # not empty: no peer but NumPy is wanted
+_left_out: set[str] = set()  # peers that are not wanted
 pinned_to: list[int] = []  # the core of each thread, once `pin` has been called
 
 
 def _module(name: str) -> Any:
     """Return a module, or None where it is not installed or left out."""
-    if _left_out and name in PEERS:
+    if name in _left_out:
         return None
     try:
         return importlib.import_module(name)
@@ -75,7 +80,8 @@ def jax() -> Any:
     module = _module("jax")
     if module is not None:
         module.config.update("jax_platforms", "cpu")
-        module.config.update("jax_cpu_enable_async_dispatch", False)
+        with contextlib.suppress(AttributeError):  # older than 0.4.31
+            module.config.update("jax_cpu_enable_async_dispatch", False)
     return module
 
 
@@ -88,11 +94,15 @@ def onnxruntime() -> Any:
 PEERS = {"torch": torch, "jax": jax, "onnxruntime": onnxruntime}  # beside NumPy, which is there
 
 
-def leave_peers_out() -> None:
-    """Make all peers but NumPy absent, for a run in which nobody looks at them."""
-    _left_out.append(True)
-    for module in PEERS.values():
-        module.cache_clear()
+def leave_out(names: Iterable[str]) -> None:
+    """Make peers absent, for a run in which nobody looks at them.
+
+    Args:
+        names: Of PEERS.
+    """
+    for name in names:
+        _left_out.add(name)
+        PEERS[name].cache_clear()
 
 
 def held(isa: str) -> dict[str, str]:
@@ -109,7 +119,7 @@ def held(isa: str) -> dict[str, str]:
     if "XLA_FLAGS" in result:
         result["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {result['XLA_FLAGS']}".strip()
     if isa in _NUMPY_KEEPS:
-        features = [f for f in _numpy_features() if not f.startswith(_NUMPY_KEEPS[isa] or "?")]
+        features = [name for name in _numpy_features() if name not in _NUMPY_KEEPS[isa]]
         if features:
             result["NPY_DISABLE_CPU_FEATURES"] = " ".join(features)
     return result

@@ -23,6 +23,7 @@ Call = Callable[[], Any]
 Clock = Callable[[], float]
 OURS = "tilegrad"
 LIMIT = "limit"
+_SLOW = 3.0  # seconds of a round
 _LONG = 50  # samples; a first call of this length needs no second one to be believed
 
 
@@ -33,8 +34,9 @@ class Contest:
     Attributes:
         ours: tilegrad's side.
         peers: The others, by name; those that are not installed are left out.
-        check: Raise AssertionError unless all sides compute the same, right result.
-        left_out: Peers that are installed and cannot do this one, and why.
+        check: Raise AssertionError unless the sides compute the same, right result.
+        left_out: Peers that are installed and cannot do this one, or do it wrong, and why; complete
+            once `check` was called.
     """
 
     ours: Call
@@ -107,6 +109,20 @@ class Protocol:
     most: int = 25
     settle: float = 0.0
     evict: int = 0
+
+    def rounds(self, seconds: float) -> int:
+        """Return how many rounds are made.
+
+        Args:
+            seconds: Of a round. Rounds of seconds are so long that three will do.
+
+        Example:
+            >>> protocol = Protocol(budget=2.5, fewest=5, most=25)
+            >>> [protocol.rounds(seconds) for seconds in (0.01, 0.25, 1.0, 4.0)]
+            [25, 10, 5, 3]
+        """
+        fewest = min(self.fewest, 3) if seconds > _SLOW else self.fewest
+        return min(max(int(self.budget / seconds), fewest), self.most)
 
 
 def agree(results: Mapping[str, Any], expected: Any, tolerance: float) -> None:
@@ -307,7 +323,7 @@ def measure(case: Case, limit: Limit | None, protocol: Protocol) -> dict[str, An
     )
     if protocol.evict:
         round_seconds += len(sides) * time_calls(evictor, 1)
-    rounds = min(max(int(protocol.budget / round_seconds), protocol.fewest), protocol.most)
+    rounds = protocol.rounds(round_seconds)
 
     def before(call: Call, calls: int) -> None:
         if protocol.settle:

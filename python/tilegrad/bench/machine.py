@@ -79,8 +79,8 @@ class Copy:
         threads: Threads that copy at the same time.
 
     Example:
-        >>> Copy(1_000_000).work
-        16000000.0
+        >>> Copy(1_024_000).work
+        16384000.0
     """
 
     _AT_ONCE = 16_000_000  # bytes that a call moves at least

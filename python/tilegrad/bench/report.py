@@ -164,9 +164,10 @@ def goal_rows(result: Record) -> list[str]:
     """
     threads, features = result["threads"], result["machine"].get("features", ())
     lines = [f"{'goals':<34} {'':<12} {'cases':>8}  farthest from its goal"]
+    absent = []
     for row in goals.rows(result["cases"], threads):
         if row.worst is None:
-            lines.append(f"{row.name:<34} {row.verdict:<12}")
+            absent.append(row.name)
             continue
         outcome, case = row.worst
         line = f"{row.name:<34} {row.verdict:<12} {row.reached:>2} of {len(row.measured):<2}"
@@ -176,7 +177,7 @@ def goal_rows(result: Record) -> list[str]:
         if row.needs and not any(name.startswith(row.needs) for name in features):
             line += f"; set for a processor with {row.needs.upper()}"
         lines.append(line)
-    return lines
+    return [*lines, *([f"{goals.UNMEASURED}: {'; '.join(absent)}"] if absent else [])]
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -30,8 +30,8 @@ POINTS = {
     "linear/32x784->512 relu forward": "linear 32x784->512",
     "linear/128x784->512 relu backward": "linear backward 128x784->512",
     "linear/128x512->10 forward": "linear 128x512->10",
-    "linear/128x512->10 dx": "its dx",
-    "linear/128x512->10 dweight": "its dweight",
+    "linear/128x512->10 dx": "linear 512->10, dx",
+    "linear/128x512->10 dweight": "linear 512->10, dweight",
     "activation/relu 100000 forward": "relu",
     "activation/relu 100000 backward": "relu backward",
     "activation/sigmoid 100000 forward": "sigmoid",
@@ -205,8 +205,10 @@ def _roofs(
     for level, rate in rates.items():
         start = max(left, low / rate)
         axes.plot([start, peak / rate], [start * rate, peak], color=INK, linewidth=0.9, alpha=0.75)
+        lowest = rate == min(rates.values())  # the next line may be close above it
         texts.append(axes.annotate(
-            f"{level} {rate:.0f} GB/s", (start, start * rate), xytext=(8, 10),
+            f"{level} {rate:.0f} GB/s", (start, start * rate),
+            xytext=(12, 6) if lowest else (8, 10), va="top" if lowest else "baseline",
             textcoords="offset points", fontsize=8, color=INK, rotation=angle,
             rotation_mode="anchor",
         ))  # fmt: skip

@@ -80,6 +80,8 @@ def speedup(
         >>> speedup(Scaling(1e-3, 0.0, 1, 0.0, 8, 0.0, 0, 1e6), 64, join_more=0.0)
         (8.0, 'pieces')
     """
+    if case.seconds <= 0:
+        return 1.0, ""
     work = max(case.seconds - case.call, 0.0)
     pieces = max(round(case.pieces), 1)
     rounds = -(-pieces // threads) / pieces
@@ -229,7 +231,7 @@ def measure(case: Case, limits: dict[int, Limit], protocol: Protocol) -> report.
         calls[name], each[name] = calls_per_sample(call, protocol.sample)
     tg.set_num_threads(2)
     whole = sum(1.25 * calls[name] * each[name] for name in sides)
-    rounds = min(max(int(protocol.budget / whole), protocol.fewest), protocol.most)
+    rounds = protocol.rounds(whole)
 
     def prepare(call: Call, count: int) -> None:
         tg.set_num_threads(threads.get(id(call), 2))
@@ -311,7 +313,7 @@ def run(cases: Sequence[Case], args: argparse.Namespace, stored: list[str]) -> N
         args: Options of the command.
         stored: Takes the names of the files that were written.
     """
-    environment.leave_peers_out()
+    environment.leave_out(environment.PEERS)
     cores = environment.pin(args.threads)
     result = {"kind": KIND, **session.conditions(args, cores)}
     result |= {
@@ -320,7 +322,9 @@ def run(cases: Sequence[Case], args: argparse.Namespace, stored: list[str]) -> N
         "private_bytes": machine.private_bytes(),
         "cases": [],
     }
+    result["ceilings"] = machine.ceilings(args.threads)
     protocol = Protocol(budget=0.7 if args.quick else 1.5, most=15 if args.quick else 25)
+    seconds = session.expected_seconds(cases, protocol, result["ceilings"], sides=4)
     print(
         f"{result['machine']['cpu']}, {result['machine']['isa']}; 1 thread and 2 in the same "
         f"rounds, pinned to core {', '.join(map(str, cores))}; float32; hot caches\n"
@@ -328,7 +332,7 @@ def run(cases: Sequence[Case], args: argparse.Namespace, stored: list[str]) -> N
         f"{1e6 * result['call_seconds']:.2f} us\n"
         "efficiency: time of 1 thread / (2 x time of 2 threads); machine's: the same of "
         "multiply-adds or copying\n"
-        f"{len(cases)} cases, about {report.minutes(session.expected_seconds(cases, protocol))}",
+        f"{len(cases)} cases, about {report.minutes(seconds)}",
         flush=True,
     )
     family, start = "", time.perf_counter()

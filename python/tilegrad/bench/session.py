@@ -7,12 +7,15 @@ import argparse
 import os
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from . import environment, machine
 from .harness import Case, Limit, Protocol, time_calls
+
+COMPILED = "cross_entropy/4096x32000 value and grad"  # the case with torch.compile
 
 FORMAT = 2  # of the JSON; raised when a reader of the old one would be misled
 # Operations a byte from which arithmetic is the limit, not memory. Cores do 8 or so while a byte
@@ -49,22 +52,51 @@ def store(text: str, path: str) -> None:
     partial.replace(path)
 
 
-def expected_seconds(cases: Sequence[Case], protocol: Protocol) -> float:
+_SIDES = 5  # of a case, about
+_SETUP = 0.7  # seconds: operands, what jax compiles, the expected result
+_COMPILED = 25.0  # seconds for a case with torch.compile
+_LIMIT = 8.5 * 60  # seconds that all cases may take together
+
+
+def expected_seconds(
+    cases: Sequence[Case], protocol: Protocol, ceilings: dict[str, Any], sides: int = _SIDES
+) -> float:
     """Return how long a run takes, about.
 
     Args:
         cases: What is timed.
         protocol: How long and how often.
+        ceilings: Of the machine, as `machine.ceilings` returns them.
+        sides: Of a case.
     """
+    flops = 0.6e9 * ceilings["fma_gflops"]
+    rate = 0.5e9 * min(ceilings["copy_gbytes"].values())
     total = 0.0
     for case in cases:
-        # sides at half of what a core can do: operands, check and warm-up, then the rounds
-        call = max(case.flops / 5e10, case.bytes / 1e10)
-        sides = 5 * call
-        whole = protocol.fewest * sides
-        total += 0.4 + 4 * sides + max(whole, min(protocol.budget, protocol.most * 0.03))
-        total += protocol.settle * 5 * protocol.fewest
+        call = max(case.flops / flops, case.bytes / rate)
+        sample = max(1.25 * protocol.sample, call) + protocol.settle
+        rounds = protocol.rounds(sides * sample)
+        # made, compared with float64, called twice to see how long it takes, then timed
+        total += _SETUP + sides * (8 * call + rounds * sample)
+        total += _COMPILED if case.id == COMPILED else 0
     return total
+
+
+def within_limit(
+    cases: Sequence[Case], protocol: Protocol, ceilings: dict[str, Any]
+) -> tuple[Protocol, float]:
+    """Return the protocol with a budget that keeps all cases under ten minutes, and the seconds.
+
+    Args:
+        cases: What is timed.
+        protocol: How long and how often at best.
+        ceilings: Of the machine.
+    """
+    seconds = expected_seconds(cases, protocol, ceilings)
+    while seconds > _LIMIT and protocol.budget > 0.5:
+        protocol = replace(protocol, budget=0.9 * protocol.budget)
+        seconds = expected_seconds(cases, protocol, ceilings)
+    return protocol, seconds
 
 
 def limit(case: Case, threads: int) -> Limit | None:

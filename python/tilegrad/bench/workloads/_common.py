@@ -78,7 +78,9 @@ def contest(
     left_out: Mapping[str, str] | None = None,
     pick: Callable[[Any], Any] = lambda result: result,
 ) -> Contest:
-    """Return a contest whose check calls every side once and compares the results.
+    """Return a contest whose check calls every side and compares the results.
+
+    A peer whose result is wrong is left out, with the error; ours raises.
 
     Args:
         ours: tilegrad's side.
@@ -88,6 +90,7 @@ def contest(
         left_out: As in `Contest`.
         pick: The part of a result that is compared, where all of it would take too long.
     """
+    fit, unfit = dict(peers), dict(left_out or {})
 
     def check() -> None:
         wanted = expected()
@@ -98,9 +101,39 @@ def contest(
                 # The first two-thread torch.tanh of a process (2.13, MKL) is off by 5e-5 in the
                 # second thread's half; later ones are right.
                 result = call()
-            agree({side: pick(result)}, wanted, tolerance)
+            judge(side, pick(result), wanted, tolerance, fit, unfit)
 
-    return Contest(ours, peers, check, left_out or {})
+    return Contest(ours, fit, check, unfit)
+
+
+def judge(
+    side: str,
+    result: Any,
+    wanted: Any,
+    tolerance: float,
+    peers: dict[str, Call],
+    left_out: dict[str, str],
+) -> None:
+    """Compare a side's result with what is wanted; a peer that is wrong is left out.
+
+    Args:
+        side: Whose result it is.
+        result: As in `agree`.
+        wanted: As in `agree`.
+        tolerance: As in `agree`.
+        peers: Loses the peer.
+        left_out: Gets its error.
+
+    Raises:
+        AssertionError: If ours is wrong.
+    """
+    try:
+        agree({side: result}, wanted, tolerance)
+    except AssertionError as error:
+        if side == OURS:
+            raise
+        peers.pop(side, None)
+        left_out[side] = str(error)
 
 
 class Oracle:

@@ -11,9 +11,9 @@ import numpy as np
 
 import tilegrad as tg
 from tilegrad.bench.environment import torch
-from tilegrad.bench.harness import OURS, Call, Case, Contest, agree
+from tilegrad.bench.harness import OURS, Call, Case, Contest
 
-from ._common import FLOAT, Oracle, random
+from ._common import FLOAT, Oracle, judge, random
 from .train_step import SIZES
 
 _SHAPES = [shape for i, o in pairwise(SIZES) for shape in ((o, i), (o,))]
@@ -57,6 +57,9 @@ def _build(kind: str, options: dict[str, float]) -> Contest:
             sides[label] = getattr(pt.optim, kind)(tensors, _RATE, **options, **how).step
             updated[label] = tensors
 
+    peers = {name: call for name, call in sides.items() if name != OURS}
+    left_out: dict[str, str] = {}
+
     def check() -> None:
         oracle = Oracle(kind, values, lr=_RATE, **options)
         for _ in range(2):  # the second step is the first that uses the state
@@ -67,6 +70,8 @@ def _build(kind: str, options: dict[str, float]) -> Contest:
             call()
             after = [np.asarray(part.detach() if side != OURS else part) for part in updated[side]]
             got = [part - before for part, before in zip(after, values, strict=True)]
-            agree({side: got}, moved, 1e-3)  # a step is a thousandth of a value's digits
+            judge(
+                side, got, moved, 1e-3, peers, left_out
+            )  # a step is a thousandth of a value's digits
 
-    return Contest(sides[OURS], {k: v for k, v in sides.items() if k != OURS}, check)
+    return Contest(sides[OURS], peers, check, left_out)

@@ -13,10 +13,10 @@ import numpy as np
 import tilegrad as tg
 from tilegrad import reference
 from tilegrad.bench.environment import jax, torch
-from tilegrad.bench.harness import OURS, Call, Case, Contest, agree
+from tilegrad.bench.harness import OURS, Call, Case, Contest
 
 from . import _jax
-from ._common import FLOAT, Array, Oracle, random, tensors
+from ._common import FLOAT, Array, Oracle, judge, random, tensors
 
 SIZES = (784, 512, 512, 10)
 _BATCHES = (32, 128, 1024)
@@ -96,15 +96,18 @@ def _build(sizes: Sequence[int], batch: int, optimizer: str) -> Contest:
         sides["jax"], set_rate = _jax.step(start, x, target, optimizer, _RATES[optimizer])
         slow_down.append(partial(set_rate, _TIMED_RATE))
 
+    peers = {name: call for name, call in sides.items() if name != OURS}
+    left_out: dict[str, str] = {}
+
     def check() -> None:
         wanted = _expected(start, x, target, optimizer)
         for side, call in sides.items():
             losses = [np.asarray(call().item()) for _ in range(_STEPS_CHECKED)]
-            agree({side: losses}, wanted, 1e-4)
+            judge(side, losses, wanted, 1e-4, peers, left_out)
         for slow in slow_down:
             slow()
 
-    return Contest(sides[OURS], {k: v for k, v in sides.items() if k != OURS}, check)
+    return Contest(sides[OURS], peers, check, left_out)
 
 
 def _set_rate(optimizer: Any) -> None:
