@@ -16,11 +16,11 @@
 
 namespace tilegrad::TILEGRAD_BACKEND {
 
-// s = 1/(1 + exp(-x)) and c = 1 - s, both to full relative accuracy: with e = exp(-|x|) <= 1 the
-// larger of the two is 1/(1+e), the smaller e/(1+e). Neither overflows, neither cancels.
+// s = 1/(1 + exp(-x)), c = 1 - s and s c, all to full relative accuracy: with e = exp(-|x|) <= 1
+// the larger of the two is 1/(1+e), the smaller e/(1+e). Neither overflows, neither cancels.
 template <class V>
 struct SigmoidPair {
-  V s, c;
+  V s, c, product;
 };
 template <class V>
 TILEGRAD_HOST_DEVICE inline SigmoidPair<V> sigmoid_pair(V x) {
@@ -28,12 +28,18 @@ TILEGRAD_HOST_DEVICE inline SigmoidPair<V> sigmoid_pair(V x) {
   const V large = V(1) / (V(1) + e);
   const V small = e * large;
   const auto positive = x >= V(0);
-  return {select(positive, large, small), select(positive, small, large)};
+  return {select(positive, large, small), select(positive, small, large), small * large};
 }
 
 template <class V>
 TILEGRAD_HOST_DEVICE inline V sigmoid(V x) {
   return sigmoid_pair(x).s;
+}
+
+// a b + c; an ISA may round it once.
+template <class V>
+TILEGRAD_HOST_DEVICE inline V multiply_add(V a, V b, V c) {
+  return a * b + c;
 }
 
 // The normal distribution Phi(x) = erfc(-x / sqrt 2) / 2. erfc and not 1 + erf: no cancellation for
@@ -77,8 +83,7 @@ struct Sigmoid {
   }
   template <class V>
   TILEGRAD_HOST_DEVICE V from_input(V dy, V x) const {
-    const auto [s, c] = sigmoid_pair(x);
-    return dy * (s * c);
+    return dy * sigmoid_pair(x).product;
   }
   template <class V>
   TILEGRAD_HOST_DEVICE V from_output(V dy, V y) const {
@@ -175,14 +180,15 @@ struct Gelu {
 struct GeluTanh {
   template <class V>
   TILEGRAD_HOST_DEVICE V value(V x) const {
-    return x * sigmoid(twice_u(x));
+    return x * sigmoid(twice_u(x, x * x));
   }
   // f' = s + x s (1-s) (2u)'. Beyond |x| = 1000 s (1-s) is 0; the bound keeps x^2 finite there.
   template <class V>
   TILEGRAD_HOST_DEVICE V from_input(V dy, V x) const {
-    const auto [s, c] = sigmoid_pair(twice_u(x));
     const V x2 = min(x * x, V(1e6));
-    return dy * (s + x * (s * c) * (V(kSlope) + V(3 * kSlope * kCubic) * x2));
+    const SigmoidPair<V> p = sigmoid_pair(twice_u(x, x2));
+    return dy *
+           multiply_add(x * p.product, multiply_add(V(3 * kSlope * kCubic), x2, V(kSlope)), p.s);
   }
 
  private:
@@ -190,8 +196,8 @@ struct GeluTanh {
   static constexpr double kCubic = 0.044715;
 
   template <class V>
-  TILEGRAD_HOST_DEVICE static V twice_u(V x) {
-    return x * (V(kSlope) + V(kSlope * kCubic) * (x * x));
+  TILEGRAD_HOST_DEVICE static V twice_u(V x, V x2) {
+    return x * multiply_add(V(kSlope * kCubic), x2, V(kSlope));
   }
 };
 
@@ -203,8 +209,8 @@ struct Silu {
   }
   template <class V>
   TILEGRAD_HOST_DEVICE V from_input(V dy, V x) const {
-    const auto [s, c] = sigmoid_pair(x);
-    return dy * (s * (V(1) + x * c));
+    const SigmoidPair<V> p = sigmoid_pair(x);
+    return dy * multiply_add(x, p.product, p.s);
   }
 };
 

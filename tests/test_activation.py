@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 import tilegrad as tg
 from activation_ops import OPS, Op, backward_bound, every_dtype, every_op, forward_bound, values
-from helpers import FLOATS, Array, Device, assert_close, assert_exact, assert_same_bits
+from helpers import (
+    FLOATS,
+    Array,
+    Device,
+    assert_close,
+    assert_exact,
+    assert_same_bits,
+    guarded_out,
+)
 from tilegrad.bench.cases import ELEMENTS
 
 SMALL = [case.shape for case in ELEMENTS if case.size <= 40_000]
@@ -155,6 +163,22 @@ def test_activation_same_bits_for_any_threads_alignment_and_layout(
     flat, expected = there.reshape(-1), device.get(y).ravel()
     for start, stop in [(1, 2), (3, 20), (5, 70), (7, 1031)]:
         assert_same_bits(op.forward(flat[start:stop]), expected[start:stop], what=f"{start}:{stop}")
+
+
+def test_activation_same_bits_past_the_caches(isa: str, rng: np.random.Generator) -> None:
+    """From 64 MiB on a result that is none of the operands is stored past the caches."""
+    x = rng.standard_normal((1 << 23) + 77, dtype=np.float32)
+    for threads in (1, 2):
+        tg.set_num_threads(threads)
+        for offset in (0, 3):
+            with guarded_out(x.shape, x.dtype, offset) as out:
+                tg.sigmoid(x, out=out)
+            inplace = x.copy()
+            tg.sigmoid(inplace, out=inplace)
+            assert_same_bits(out, inplace, what=f"{threads} threads, offset {offset}")
+            with guarded_out(x.shape, x.dtype, offset) as out:
+                tg.relu_backward(x, inplace, out=out)
+            assert_same_bits(out, tg.relu_backward(x, inplace, out=inplace))
 
 
 @given(data=st.data())

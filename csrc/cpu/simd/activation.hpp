@@ -19,6 +19,8 @@ struct ActivationKernels {
   // row = f(row + bias): the epilogue of a product. bias and preactivation may be null; the
   // preactivation receives row + bias.
   void (*bias_forward)(T* row, T* preactivation, const T* bias, int64_t n, Activation f);
+  // y = x past the caches; y starts a cache line. Other threads may see y after a call with n = 0.
+  void (*stream)(T* y, const T* x, int64_t n);
 };
 
 }  // namespace tilegrad::cpu

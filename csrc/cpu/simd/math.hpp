@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Math:        exp expm1 log log1p tanh erf erfc of Vec<float>, without branches or tables.
+// Math:        exp expm1 log log1p tanh of Vec<float>.
 // Accuracy:    beside each function, on every instruction set, in ulp of the exact result, seen in
 //              sweeps against the C library's double; results may be denormal; NaN gives NaN.
 // Parallelism: one vector; an element's result does not depend on its lane.
@@ -45,10 +45,11 @@ TILEGRAD_INLINE V polynomial(V x, float c, Rest... rest) {
 
 TILEGRAD_INLINE V::Int to_int(V n) { return (n + kRoundShift).to_bits() - kRoundShiftBits; }
 TILEGRAD_INLINE V to_float(V::Int n) { return V::from_bits(n + kRoundShiftBits) - kRoundShift; }
-// How far the bits of x lie above those of sqrt(1/2), modulo 2^32: the exponent of x over
-// [sqrt(1/2), sqrt(2)) is this >> 23. Unsigned, since a negative x would overflow.
+// Bits as numbers modulo 2^32: signed ones must not overflow.
+using UInt [[gnu::vector_size(native::kVectorBytes)]] = uint32_t;
+// How far the bits of x lie above those of sqrt(1/2): the exponent of x over [sqrt(1/2), sqrt(2))
+// is this >> 23.
 TILEGRAD_INLINE V::Int above_sqrt_half(V x) {
-  using UInt [[gnu::vector_size(native::kVectorBytes)]] = uint32_t;
   return (V::Int)((UInt)x.to_bits() - static_cast<uint32_t>(kSqrtHalfBits));
 }
 // 2^n for -126 <= n <= 127.
@@ -82,12 +83,10 @@ TILEGRAD_INLINE V expm1_small(V r) {
   return fma(r * r, q, r);
 }
 
-// Of x + tail, |x| < 300, with a tail much smaller than x. A tail of -0 costs nothing: the compiler
-// may drop x + -0, but not x + 0.
-TILEGRAD_INLINE ExpParts exp_parts(V x, V tail) {
-  const V n = fma(x + tail, V(1.44269504f), V(kRoundShift)) - kRoundShift;
-  const V r = fma(n, V(-kLn2Low), fma(n, V(-kLn2High), x)) + tail;
-  return {n, expm1_small(r)};
+// Of |x| < 300.
+TILEGRAD_INLINE ExpParts exp_parts(V x) {
+  const V n = fma(x, V(1.44269504f), V(kRoundShift)) - kRoundShift;
+  return {n, expm1_small(fma(n, V(-kLn2Low), fma(n, V(-kLn2High), x)))};
 }
 
 #if defined(TILEGRAD_ISA_AVX512)
@@ -100,23 +99,32 @@ TILEGRAD_INLINE V exp_reduced(V r, V shifted, V n) {
   const V p = fma(r * r, fma(r, V(0.166670159f), V(0.50001663f)), r);
   return scale(fma(t, p, t), n);
 }
+TILEGRAD_INLINE V exp_reduced_quick(V r, V shifted, V n) { return exp_reduced(r, shifted, n); }
 #else
 inline constexpr float kExpShift = kRoundShift;
 
-TILEGRAD_INLINE V exp_reduced(V r, V shifted, V n) {
+TILEGRAD_INLINE V exp_reduced_quick(V r, V shifted, V) {
   const V y = 1.0f + expm1_small(r);
+  return V::from_bits((V::Int)((UInt)y.to_bits() + ((UInt)shifted.to_bits() << 23)));
+}
+TILEGRAD_INLINE V exp_reduced(V r, V shifted, V n) {
   // Where no result is NaN, infinite or denormal the exponent is added to its bits; the other way
   // gives the same there, so that no lane depends on another.
-  if (__builtin_expect(!all(abs(n) <= 100.0f), 0)) return scale(y, n);
-  return V::from_bits(y.to_bits() + (shifted.to_bits() << 23));
+  if (__builtin_expect(all(abs(n) <= 100.0f), 1)) return exp_reduced_quick(r, shifted, n);
+  return scale(1.0f + expm1_small(r), n);
 }
 #endif
 
-// exp(x) for -104.5 <= x <= 89, or NaN.
-TILEGRAD_INLINE V exp_inside(V x) {
+// exp(x) by one of the above.
+template <V kReduced(V, V, V)>
+TILEGRAD_INLINE V exp_by(V x) {
   const V shifted = fma(x, V(1.44269504f), V(kExpShift)), n = shifted - kExpShift;
-  return exp_reduced(fma(n, V(-kLn2Low), fma(n, V(-kLn2High), x)), shifted, n);
+  return kReduced(fma(n, V(-kLn2Low), fma(n, V(-kLn2High), x)), shifted, n);
 }
+// exp(x) for -104.5 <= x <= 89, or NaN.
+TILEGRAD_INLINE V exp_inside(V x) { return exp_by<exp_reduced>(x); }
+// exp(x) for |x| <= 80; anything elsewhere.
+TILEGRAD_INLINE V exp_quick(V x) { return exp_by<exp_reduced_quick>(x); }
 
 // log(1 + f) + e ln 2 for -0.293 <= f <= 0.4143. Fit 2^-27.4.
 TILEGRAD_INLINE V log_parts(V f, V e) {
@@ -142,7 +150,7 @@ TILEGRAD_INLINE Vec<float> exp(Vec<float> x) {
 // Within 1.7 ulp.
 TILEGRAD_INLINE Vec<float> expm1(Vec<float> x) {
   using detail::V;
-  const detail::ExpParts e = detail::exp_parts(clamp(x, -20.0f, 89.0f), -0.0f);
+  const detail::ExpParts e = detail::exp_parts(clamp(x, -20.0f, 89.0f));
   // In halves, since 2^n overflows before the result does.
   const V half = detail::power_of_two(detail::to_int(e.n) - 1);
   const V sum = fma(e.p, half, half - 0.5f);
@@ -175,21 +183,26 @@ TILEGRAD_INLINE Vec<float> log1p(Vec<float> x) {
 #if defined(TILEGRAD_ISA_AVX512)
 namespace detail {
 
-// What a table of intervals says about a >= 0: the argument of the polynomial and its value.
+// Row k of a table of 32 intervals, for the interval that the low five bits of `index` say.
+TILEGRAD_INLINE V lookup(const float (&row)[32], V::Int index) {
+  return V::from_native(
+      native::lookup(native::load_table(row), native::load_table(row + 16), index));
+}
+
+// The polynomial in t whose coefficients are the rows from kFirst on.
+template <int kFirst, int kRows>
+TILEGRAD_INLINE V table_polynomial(const float (&table)[kRows][32], V::Int index, V t) {
+  V y = lookup(table[kRows - 1], index);
+#pragma GCC unroll 8
+  for (int k = kRows - 2; k >= kFirst; --k) y = fma(t, y, lookup(table[k], index));
+  return y;
+}
+
+// Of a table whose intervals are those of u = 1 + a, a >= 0, and whose first row are their points.
 template <int kRows>
 TILEGRAD_INLINE V piecewise(const float (&table)[kRows][32], V a) {
   const V::Int index = (1.0f + a).to_bits() >> 20;
-  V row[kRows];
-#pragma GCC unroll 8
-  for (int k = 0; k < kRows; ++k) {
-    row[k] = V::from_native(
-        native::lookup(native::load_table(table[k]), native::load_table(table[k] + 16), index));
-  }
-  const V t = a - row[0];
-  V y = row[kRows - 1];
-#pragma GCC unroll 8
-  for (int k = kRows - 2; k >= 1; --k) y = fma(t, y, row[k]);
-  return y;
+  return table_polynomial<1>(table, index, a - lookup(table[0], index));
 }
 
 }  // namespace detail
@@ -199,15 +212,17 @@ TILEGRAD_INLINE Vec<float> tanh(Vec<float> x) {
   return copysign(detail::piecewise(detail::kTanh, detail::min_or_nan(abs(x), 9.5f)), x);
 }
 #elif defined(TILEGRAD_ISA_AVX2)
-// Within 4 ulp. x P(x^2) / Q(x^2), fit 2^-27.4 up to 9.02, where the value rounds to 1.
+// Within 4 ulp, at most 1. tanh(x/2) is m / (2 + 2 u), m and u polynomials of x, and tanh(x) by its
+// double argument, which hardly feels an error where |tanh(x/2)| is near 1. Each is x or 1 and a
+// small term near 0, so that few roundings count. Fit 2^-26.6 up to 9.02, where the value rounds
+// to 1.
 TILEGRAD_INLINE Vec<float> tanh(Vec<float> x) {
   x = clamp(x, -9.02f, 9.02f);
   const detail::V y = x * x;
-  const detail::V p = detail::polynomial(y, 1.0f, 0.136799201f, 0.00386833376f, 2.80075583e-05f,
-                                         3.05856176e-08f, -1.22056939e-11f);
-  const detail::V q =
-      detail::polynomial(y, 1.0f, 0.47013253f, 0.0272458605f, 0.000393864117f, 1.28737463e-06f);
-  return clamp(x * p / q, -1.0f, 1.0f);
+  const detail::V m = fma(x, y * detail::polynomial(y, 0.0297693387f, 0.000114166985f), x);
+  const detail::V u = y * detail::polynomial(y, 0.11310263f, 0.00120609475f, 1.22738368e-06f);
+  const detail::V half = 0.5f * m;
+  return fma(m, u, m) / (1.0f + fma(half, half, u * (u + 2.0f)));
 }
 #else
 // Within 1.4 ulp. Below 0.625 an odd polynomial (fit 2^-27.7), above 1 - 2 / (exp(2x) + 1).
@@ -220,44 +235,5 @@ TILEGRAD_INLINE Vec<float> tanh(Vec<float> x) {
   return copysign(select(a < 0.625f, fma(a * y, p, a), large), x);
 }
 #endif
-
-namespace detail {
-
-// erfc(a) for a >= 0: below 1.0625 exp(-a Q(a)) (fit 2^-30.4), above exp(-a^2) t R(t - 1/2) with
-// t = 1 / (a + 1/2) (fit 2^-27.7), a variable in the manner of M. Shepherd and J. Laframboise,
-// Math. Comp. 36 (1981), 249-253. Near 0 the rounding of t would cost 6 ulp.
-TILEGRAD_INLINE V erfc_positive(V a) {
-  a = clamp(a, 0.0f, 10.5f);  // erfc(10.5) is 0
-  const Mask<V> small = a < 1.0625f;
-  const V q = polynomial(a, -1.12837923f, -0.636618257f, -0.10278587f, 0.0191834699f,
-                         8.84146502e-05f, -0.00155847333f, 0.000534737948f, -7.03069163e-05f);
-  // a^2 = head^2 - tail exactly enough: exp would magnify a rounding of 110 a million times.
-  const V head = V::from_bits(a.to_bits() & ~0xFFF);
-  const V tail = (head - a) * (head + a);
-  const ExpParts e = exp_parts(select(small, a * q, -head * head), select(small, V(0.0f), tail));
-  const V t = 1.0f / (a + 0.5f);
-  const V r =
-      polynomial(t - 0.5f, 0.643170834f, 0.0226417184f, -0.226418331f, 0.156573668f, 0.0154059138f,
-                 -0.154529661f, 0.185852572f, -0.157550618f, -0.194130063f, 0.338159323f);
-  const V factor = select(small, V(1.0f), r * t);
-  return scale(fma(e.p, factor, factor), e.n);
-}
-
-}  // namespace detail
-
-// Within 4 ulp, also where the result is denormal.
-TILEGRAD_INLINE Vec<float> erfc(Vec<float> x) {
-  const detail::V y = detail::erfc_positive(abs(x));
-  return select(x < 0.0f, 2.0f - y, y);
-}
-
-// Within 1.4 ulp. Below 1 an odd polynomial (fit 2^-29.4), above 1 - erfc.
-TILEGRAD_INLINE Vec<float> erf(Vec<float> x) {
-  using detail::V;
-  const V a = abs(x);
-  const V p = detail::polynomial(a * a, 0.128379166f, -0.37612626f, 0.112835787f, -0.0268533472f,
-                                 0.0051871622f, -0.00079978531f, 7.80690316e-05f);
-  return copysign(select(a < 1.0f, fma(a, p, a), 1.0f - detail::erfc_positive(a)), x);
-}
 
 }  // namespace tilegrad::cpu::TILEGRAD_ISA

@@ -122,6 +122,17 @@ TILEGRAD_INLINE void store_partial(double* p, int n, F64 v) {
   __builtin_memcpy(p, &v, static_cast<size_t>(n) * sizeof(double));
 }
 
+// To memory past the caches where there is such a store; p is aligned to the vector.
+#if defined(__SSE4_1__)
+TILEGRAD_INLINE void stream(float* p, F32 v) { _mm_stream_ps(p, v); }
+TILEGRAD_INLINE void stream(double* p, F64 v) { _mm_stream_pd(p, v); }
+TILEGRAD_INLINE void finish_streams() { _mm_sfence(); }
+#else
+TILEGRAD_INLINE void stream(float* p, F32 v) { __builtin_memcpy(p, &v, sizeof(v)); }
+TILEGRAD_INLINE void stream(double* p, F64 v) { __builtin_memcpy(p, &v, sizeof(v)); }
+TILEGRAD_INLINE void finish_streams() {}
+#endif
+
 TILEGRAD_INLINE float reduce_add(F32 v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 TILEGRAD_INLINE double reduce_add(F64 v) { return v[0] + v[1]; }
 TILEGRAD_INLINE float reduce_max(F32 v) {
