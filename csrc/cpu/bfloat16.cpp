@@ -97,8 +97,8 @@ void for_parts(Context& context, ClassShape shape, int buffers, F f) {
   constexpr int64_t kApart = 64;  // floats: threads do not share a cache line
   const auto whole = [](int64_t floats) { return (floats + kApart - 1) / kApart * kApart; };
   const int64_t size = whole(width * classes);
-  const int64_t kernel_size =
-      whole(class_scratch_bytes(classes, columns ? 2 : 1) / static_cast<int64_t>(sizeof(float)));
+  const int64_t kernel_size = whole(class_scratch_bytes({1, classes, 1, columns ? 2 : 1}) /
+                                    static_cast<int64_t>(sizeof(float)));
   const int64_t own_size = buffers * size + kernel_size;
   WorkspaceScope scope(context);
   float* const all = context.workspace->take<float>(thread_limit(context) * own_size);
@@ -166,7 +166,7 @@ void softmax_backward(Context& context, bfloat16* dx, const bfloat16* dy, const 
     float* const result = scratch(1);
     part.widen(convert, gradient, dy);
     part.widen(convert, result, y);
-    kernel.backward(gradient, gradient, result, part.packed(), log, scratch(2));
+    kernel.backward(gradient, gradient, result, part.packed(), log);
     part.narrow(convert, dx, gradient);
   });
 }

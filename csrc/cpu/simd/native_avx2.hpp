@@ -98,10 +98,6 @@ TILEGRAD_INLINE void store_partial(double* p, int n, F64 v) {
   _mm256_maskstore_pd(p, (__m256i)m, v);
 }
 
-// To memory past the caches; p is aligned to the vector.
-TILEGRAD_INLINE void stream(float* p, F32 v) { _mm256_stream_ps(p, v); }
-TILEGRAD_INLINE void stream(double* p, F64 v) { _mm256_stream_pd(p, v); }
-TILEGRAD_INLINE void finish_streams() { _mm_sfence(); }
 
 TILEGRAD_INLINE float reduce_add(F32 v) {
   const __m128 x4 = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));

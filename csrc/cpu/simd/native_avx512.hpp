@@ -118,10 +118,6 @@ TILEGRAD_INLINE void store_partial(double* p, int n, F64 v) {
   _mm512_mask_storeu_pd(p, m, v);
 }
 
-// To memory past the caches; p is aligned to the vector.
-TILEGRAD_INLINE void stream(float* p, F32 v) { _mm512_stream_ps(p, v); }
-TILEGRAD_INLINE void stream(double* p, F64 v) { _mm512_stream_pd(p, v); }
-TILEGRAD_INLINE void finish_streams() { _mm_sfence(); }
 
 // Lanes half a vector apart, then a quarter, an eighth ..: swap them and combine. Every lane ends
 // up with the same value, since x + y = y + x.

@@ -81,10 +81,6 @@ TILEGRAD_INLINE unsigned bits(M32 m) {
 TILEGRAD_INLINE unsigned bits(M64 m) { return static_cast<unsigned>((m[0] & 1) | (m[1] & 2)); }
 #endif
 
-TILEGRAD_INLINE void stream(float* p, F32 v) { __builtin_memcpy(p, &v, sizeof(v)); }
-TILEGRAD_INLINE void stream(double* p, F64 v) { __builtin_memcpy(p, &v, sizeof(v)); }
-// Before other threads may read what was streamed.
-TILEGRAD_INLINE void finish_streams() {}
 // One of the two limits of clamp().
 TILEGRAD_INLINE F32 max_limit(F32 a, float low) {
   return blend(a < broadcast(low), broadcast(low), a);
