@@ -132,43 +132,63 @@ TILEGRAD_INLINE void for_lanes(int rows, F f) {
   for (int lane = 0; lane < rows; lane += V::kSize) f(lane, Columns<1>{});
 }
 
-// Where lanes stand in memory: vector u of class c. Columns of one matrix need no copy.
+// A gathered group: vector u of class c.
+template <class T>
+struct Group {
+  using V = Vec<T>;
+  static constexpr Whole<V> access = {};
+  T* p;
+  TILEGRAD_INLINE T* at(int64_t c, int u = 0) const { return p + c * kPitch<T> + u * V::kSize; }
+  TILEGRAD_INLINE V load(int64_t c, int u) const { return V::load(at(c, u)); }
+  TILEGRAD_INLINE void store(int64_t c, int u, V v) const { v.store(at(c, u)); }
+  TILEGRAD_INLINE void fetch(int64_t, int) const {}
+};
+
+// Neighbouring columns of a matrix, where they are.
 template <class T, class Access>
-struct LaneView {
-  using V = decltype(Access{}.load(static_cast<const T*>(nullptr)));
+struct MatrixColumns {
   T* p;
   int64_t pitch;
   Access access;
-  TILEGRAD_INLINE T* at(int64_t c, int u = 0) const { return p + c * pitch + u * V::kSize; }
-  TILEGRAD_INLINE V load(int64_t c, int u) const { return access.load(at(c, u)); }
-  TILEGRAD_INLINE void store(int64_t c, int u, V v) const { access.store(at(c, u), v); }
+  TILEGRAD_INLINE T* at(int64_t c, int u = 0) const { return p + c * pitch + u * kSize; }
+  TILEGRAD_INLINE auto load(int64_t c, int u) const { return access.load(at(c, u)); }
+  template <class V>
+  TILEGRAD_INLINE void store(int64_t c, int u, V v) const {
+    access.store(at(c, u), v);
+  }
+  // The hardware does not look ahead across the pages that may lie between two classes.
+  TILEGRAD_INLINE void fetch(int64_t c, int u) const { __builtin_prefetch(at(c, u)); }
+
+ private:
+  static constexpr int kSize = native::kVectorBytes / static_cast<int>(sizeof(T));
 };
 
-// Of a gathered group.
-template <class T>
-TILEGRAD_INLINE LaneView<T, Whole<Vec<T>>> gathered(T* lanes) {
-  return {lanes, kPitch<T>, {}};
-}
-
 template <class T, class Access>
-TILEGRAD_INLINE LaneView<T, Access> columns_at(T* p, const ClassRows& shape, Access access) {
+TILEGRAD_INLINE MatrixColumns<T, Access> columns_at(T* p, const ClassRows& shape, Access access) {
   return {p, shape.class_stride, access};
 }
 
-// Columns of a matrix that fit L1 three times are worked on where they are, in whole vectors.
+// Whether columns fill whole vectors where they are.
 template <class T>
 TILEGRAD_INLINE bool in_place(const ClassRows& shape) {
-  return shape.class_stride != 1 && shape.line >= Vec<T>::kSize && shape.classes <= 128;
+  return shape.class_stride != 1 && shape.line >= Vec<T>::kSize;
 }
 
-// NaN lanes may come out as any value: their exponentials are NaN.
-template <class V, int kVectors, class View>
-TILEGRAD_INLINE void lane_max(V (&highest)[kVectors], View x, int64_t n) {
+// Copies x to the group, unless it is the group. NaN lanes may come out as any value: their
+// exponentials are NaN.
+template <class T, int kVectors, class X>
+TILEGRAD_INLINE void lane_max(Vec<T> (&highest)[kVectors], Group<T> group, X x, int64_t n) {
+  constexpr int64_t kAhead = 8;
 #pragma GCC unroll 8
-  for (int u = 0; u < kVectors; ++u) highest[u] = V(-__builtin_inff());
+  for (int u = 0; u < kVectors; ++u) highest[u] = Vec<T>(-__builtin_inff());
   for (int64_t c = 0; c < n; ++c) {
 #pragma GCC unroll 8
-    for (int u = 0; u < kVectors; ++u) highest[u] = max_or_second(highest[u], x.load(c, u));
+    for (int u = 0; u < kVectors; ++u) {
+      x.fetch(c + kAhead, u);
+      const Vec<T> value = x.load(c, u);
+      if (x.p != group.p) group.store(c, u, value);
+      highest[u] = max_or_second(highest[u], value);
+    }
   }
 }
 

@@ -13,42 +13,13 @@
 #include "../isa.hpp"
 #include "class_lanes.hpp"
 #include "class_row.hpp"
+#include "cross_entropy_terms.hpp"
 #include "math.hpp"
 #include "softmax_exp.hpp"
 #include "vectors.hpp"
 
 namespace tilegrad::cpu::TILEGRAD_ISA {
 namespace {
-
-// The loss of a row is mass * log(sum) + rest: the logarithms are taken for all rows together.
-template <class T>
-struct LossTerms {
-  T sum[kMaxCrossEntropyRows], mass[kMaxCrossEntropyRows], rest[kMaxCrossEntropyRows];
-
-  void set(int64_t row, double s, double m, double r) {
-    sum[row] = static_cast<T>(s);
-    mass[row] = static_cast<T>(m);
-    rest[row] = static_cast<T>(r);
-  }
-};
-
-// s_c in all lanes of the access, for the classes at weight[i ..] or the one class `weight`.
-template <class T, class Access>
-TILEGRAD_INLINE Vec<T> soft_mass(const CrossEntropyRows<T>& c, const T* probabilities,
-                                 Vec<T> weight, Access access) {
-  Vec<T> mass = c.floor;
-  if (probabilities != nullptr) {
-    mass = fma(Vec<T>(c.keep), access.load(probabilities), mass);
-  }
-  return mass * weight;
-}
-
-template <class T, class Access>
-TILEGRAD_INLINE Vec<T> soft_mass_in_row(const CrossEntropyRows<T>& c, const T* probabilities,
-                                        int64_t i, Access access) {
-  return soft_mass(c, probabilities == nullptr ? nullptr : probabilities + i,
-                   c.weight == nullptr ? Vec<T>(T(1)) : access.load(c.weight + i), access);
-}
 
 template <class T, bool kSoft, bool kGradient>
 TILEGRAD_INLINE void one_row(const CrossEntropyRows<T>& c, LossTerms<T>& terms, int64_t row) {
@@ -107,27 +78,26 @@ TILEGRAD_INLINE void one_row(const CrossEntropyRows<T>& c, LossTerms<T>& terms, 
   }
 }
 
-// Lanes for rows [first, first + rows) of the chunk, as many as C has room for; dx and the scratch
-// memory may be where x is.
-template <class T, bool kSoft, bool kGradient, class Out, class In, class C>
+// Lanes for rows [first, first + rows) of the chunk, as many as C has room for; dx and x may
+// both be the group.
+template <class T, bool kSoft, bool kGradient, class Out, class In, class Q, class C>
 TILEGRAD_INLINE void some_lanes(const CrossEntropyRows<T>& c, LossTerms<T>& terms, int64_t first,
-                                int64_t rows, Out dx, In x, In q, T* scratch, C) {
+                                int64_t rows, Out dx, In x, Q q, Group<T> group, C) {
   using V = Vec<T>;
   constexpr int kVectors = C::count;
   const int64_t n = c.shape.classes;
   const int64_t* target = c.target == nullptr ? nullptr : c.target + first;
   const int present = rows < kVectors * V::kSize ? static_cast<int>(rows) : kVectors * V::kSize;
-  const auto e = gathered(scratch);
 
   V highest[kVectors];
-  lane_max(highest, x, n);
+  lane_max(highest, group, x, n);
   // Read before dlogits, which may be logits, is written.
   T top[kVectors * V::kSize], picked[kVectors * V::kSize] = {}, counts[kVectors * V::kSize];
 #pragma GCC unroll 8
   for (int u = 0; u < kVectors; ++u) highest[u].store(top + u * V::kSize);
   for (int lane = 0; lane < present; ++lane) {
     const bool hits = target != nullptr && target[lane] != kIgnoredRow;
-    if (hits) picked[lane] = x.at(target[lane])[lane] - top[lane];
+    if (hits) picked[lane] = group.at(target[lane])[lane] - top[lane];
     counts[lane] = target == nullptr || hits;
   }
   const auto soft_at = [&](int64_t k, int u) {
@@ -138,13 +108,14 @@ TILEGRAD_INLINE void some_lanes(const CrossEntropyRows<T>& c, LossTerms<T>& term
   constexpr int kTerms = kSoft ? 3 : 1;
   V sums[kTerms][kVectors];
   lane_sums(sums, n, [&](int64_t k, int u, V(&term)[kTerms]) {
-    const V z = x.load(k, u) - highest[u];
+    if constexpr (kGradient) dx.fetch(k, u);
+    const V z = group.load(k, u) - highest[u];
     term[0] = softmax_exp(z);
     if constexpr (kSoft) {
       term[1] = soft_at(k, u);
       term[2] = term[1] * z;
     }
-    if constexpr (kGradient) e.store(k, u, term[0]);
+    if constexpr (kGradient) group.store(k, u, term[0]);
   });
 
   V factor[kVectors], scale[kVectors];
@@ -172,7 +143,7 @@ TILEGRAD_INLINE void some_lanes(const CrossEntropyRows<T>& c, LossTerms<T>& term
     for (int64_t k = 0; k < n; ++k) {
 #pragma GCC unroll 8
       for (int u = 0; u < kVectors; ++u) {
-        V gradient = e.load(k, u) * factor[u];
+        V gradient = group.load(k, u) * factor[u];
         if constexpr (kSoft) gradient -= soft_at(k, u) * scale[u];
         dx.store(k, u, select(counted[u], gradient, V(T(0))));
       }
@@ -205,7 +176,8 @@ template <class T, bool kSoft, bool kGradient>
               c, terms, row + first + i, count - i,
               columns_at(kGradient ? c.dlogits + at : nullptr, shape, access),
               columns_at(c.logits + at, shape, access),
-              columns_at(has_q ? c.probabilities + at : nullptr, shape, access), lanes, columns);
+              columns_at(has_q ? c.probabilities + at : nullptr, shape, access), Group<T>{lanes},
+              columns);
         });
       });
       continue;
@@ -214,9 +186,10 @@ template <class T, bool kSoft, bool kGradient>
     T* const q = lanes + shape.classes * kPitch<T>;
     if (has_q) gather_rows(q, c.probabilities, shape, row, rows);
     for_lanes<T>(rows, [&](int lane, auto columns) {
-      const auto group = gathered(lanes + lane);
+      const Group<T> group{lanes + lane};
+      const Group<T> probabilities{has_q ? q + lane : nullptr};
       some_lanes<T, kSoft, kGradient>(c, terms, row + lane, rows - lane, group, group,
-                                      gathered(has_q ? q + lane : nullptr), lanes + lane, columns);
+                                      probabilities, group, columns);
     });
     if constexpr (kGradient) scatter_rows(c.dlogits, lanes, shape, row, rows);
   }

@@ -64,24 +64,25 @@ TILEGRAD_INLINE void backward_row(T* dx, const T* dy, const T* y, int64_t n, boo
   });
 }
 
-// e: scratch memory for the exponentials, which may be where x is if y is there too.
+// x and y may both be the group.
 template <class T, class Y, class X, class C>
-TILEGRAD_INLINE void forward_lanes(Y y, X x, T* scratch, int64_t n, bool log_of, C) {
+TILEGRAD_INLINE void forward_lanes(Y y, X x, Group<T> group, int64_t n, bool log_of, C) {
   using V = Vec<T>;
   constexpr int kVectors = C::count;
-  const auto e = gathered(scratch);
   V highest[kVectors], sums[1][kVectors];
-  lane_max(highest, x, n);
+  lane_max(highest, group, x, n);
   lane_sums(sums, n, [&](int64_t c, int u, V(&terms)[1]) {
-    terms[0] = softmax_exp(x.load(c, u) - highest[u]);
-    if (!log_of) e.store(c, u, terms[0]);
+    y.fetch(c, u);
+    terms[0] = softmax_exp(group.load(c, u) - highest[u]);
+    if (!log_of) group.store(c, u, terms[0]);
   });
 #pragma GCC unroll 8
   for (int u = 0; u < kVectors; ++u) sums[0][u] = log_of ? log(sums[0][u]) : V(T(1)) / sums[0][u];
   for (int64_t c = 0; c < n; ++c) {
 #pragma GCC unroll 8
     for (int u = 0; u < kVectors; ++u) {
-      y.store(c, u, log_of ? x.load(c, u) - highest[u] - sums[0][u] : e.load(c, u) * sums[0][u]);
+      const V value = group.load(c, u);
+      y.store(c, u, log_of ? value - highest[u] - sums[0][u] : value * sums[0][u]);
     }
   }
 }
@@ -124,15 +125,16 @@ template <class T, bool kLog>
       for_stretches(shape, row, rows, [&](int64_t offset, int, int count) {
         for_columns<Vec<T>>(count, [&](int64_t i, auto columns, auto access) {
           forward_lanes(columns_at(y + offset + i, shape, access),
-                        columns_at(x + offset + i, shape, access), scratch, n, kLog, columns);
+                        columns_at(x + offset + i, shape, access), Group<T>{scratch}, n, kLog,
+                        columns);
         });
       });
       continue;
     }
     gather_rows(scratch, x, shape, row, rows);
     for_lanes<T>(rows, [&](int lane, auto columns) {
-      const auto group = gathered(scratch + lane);
-      forward_lanes(group, group, scratch + lane, n, kLog, columns);
+      const Group<T> group{scratch + lane};
+      forward_lanes(group, group, group, n, kLog, columns);
     });
     scatter_rows(y, scratch, shape, row, rows);
   }
