@@ -42,6 +42,12 @@ TILEGRAD_HOST_DEVICE inline V multiply_add(V a, V b, V c) {
   return a * b + c;
 }
 
+// min(x, limit); for a NaN either.
+template <class V>
+TILEGRAD_HOST_DEVICE inline V at_most(V x, double limit) {
+  return min(x, V(limit));
+}
+
 // The normal distribution Phi(x) = erfc(-x / sqrt 2) / 2. erfc and not 1 + erf: no cancellation for
 // negative x.
 template <class V>
@@ -185,7 +191,7 @@ struct GeluTanh {
   // f' = s + x s (1-s) (2u)'. Beyond |x| = 1000 s (1-s) is 0; the bound keeps x^2 finite there.
   template <class V>
   TILEGRAD_HOST_DEVICE V from_input(V dy, V x) const {
-    const V x2 = min(x * x, V(1e6));
+    const V x2 = at_most(x * x, 1e6);
     const SigmoidPair<V> p = sigmoid_pair(twice_u(x, x2));
     return dy *
            multiply_add(x * p.product, multiply_add(V(3 * kSlope * kCubic), x2, V(kSlope)), p.s);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // Math:     sigmoid, sigmoid_pair and the two functions of GELU for Vec<float>, in place of the
-//           general ones of activations.hpp, which finds them by argument-dependent lookup.
+//           general ones of activations.hpp, which finds them by argument-dependent lookup. Where
+//           every lane allows it a quick way is taken; each lane's result is that of its own way.
 // Accuracy: beside each function, in ulp, seen in sweeps as in math.hpp.
 // Source:   fits as in math.hpp.
 #pragma once
@@ -61,6 +62,9 @@ TILEGRAD_INLINE SigmoidPair<Vec<float>> sigmoid_pair(Vec<float> x) {
 
 TILEGRAD_INLINE Vec<float> multiply_add(Vec<float> a, Vec<float> b, Vec<float> c) {
   return fma(a, b, c);
+}
+TILEGRAD_INLINE Vec<float> at_most(Vec<float> x, double limit) {
+  return detail::min_or_nan(x, static_cast<float>(limit));
 }
 TILEGRAD_INLINE Vec<double> multiply_add(Vec<double> a, Vec<double> b, Vec<double> c) {
   return fma(a, b, c);
