@@ -79,6 +79,10 @@ def every_half(test: Any) -> Any:
     return on_cpu(pytest.mark.parametrize("half", HALVES, ids=str)(test))
 
 
+def normal(rng: np.random.Generator, half: Half, shape: tuple[int, ...]) -> Array:
+    return half.round(rng.standard_normal(shape))
+
+
 def reinterpreted(x: Any, dtype: str) -> Any:
     """Return a view of the same bits; NumPy has no bfloat16 without ml_dtypes."""
     view = x._view(0, x.shape)

@@ -17,8 +17,8 @@ import torch.nn.functional as F  # noqa: N812
 
 import tilegrad as tg
 from activation_ops import Op, every_op, oracle_error
-from half_inputs import BFLOAT16, HALVES, Half, bits, every_half, once, overflown
-from helpers import Array, Device, assert_close, assert_same_bits, error
+from half_inputs import Half, bits, every_half, normal, once, overflown
+from helpers import Array, Device, assert_close, assert_same_bits
 from linear_inputs import ACTIVATIONS, IDS, STEEPEST
 from matmul_inputs import TRANSPOSES, swapped
 from softmax_oracle import backward, every_name, expected_of, forward, relative_error
@@ -34,10 +34,6 @@ PRODUCTS = [
     (1, 33, 31, 130), (1, 64, 64, 64), (1, 65, 129, 33), (1, 130, 66, 24), (1, 12, 16, 500),
     (3, 40, 24, 72), (96, 16, 16, 64), (96, 9, 24, 72), (2, 3, 5, 0),
 ]  # fmt: skip
-
-
-def normal(rng: np.random.Generator, half: Half, shape: tuple[int, ...]) -> Array:
-    return half.round(rng.standard_normal(shape))
 
 
 @every_half
@@ -330,74 +326,3 @@ def test_results_stay_close_to_torchs(
         inside = 42 * EPS * products if name in ("matmul", "linear") else 0.0
         bound = spacings * half.spacing(want) * (1 + 1e-9) + inside
         assert_close(half.get(got), want, bound, what=name)
-
-
-# ---- what is refused ---------------------------------------------------------------------------
-
-SIXTEEN_BIT = ("matmul", "linear", "gelu", "softmax", "log_softmax", "cross_entropy")
-
-
-def call_with(op: str, x: Any, target: Any) -> Any:
-    function = getattr(tg, op)
-    if op in ("matmul", "linear"):
-        return function(x, x)
-    if op == "gelu":
-        return function(x)
-    return function(x, target if op == "cross_entropy" else 1)
-
-
-@pytest.mark.parametrize("op", SIXTEEN_BIT)
-def test_the_cpu_refuses_float16_by_name(op: str) -> None:
-    x, t = np.ones((3, 3), np.float16), np.zeros(3, np.int64)
-    with error(TypeError, op, "float32, float64 or bfloat16", "float16"):
-        call_with(op, x, t)
-    with error(TypeError, op, "float32, float64 or bfloat16", "float16"):
-        call_with(op, torch.from_numpy(x), t)
-    arguments = {"matmul": (x, x, x), "linear": (x, x, x), "gelu": (x, x)}
-    arguments["cross_entropy"] = (1.0, x, t)
-    with error(TypeError, f"{op}_backward", "float32, float64 or bfloat16", "float16"):
-        getattr(tg, f"{op}_backward")(*arguments.get(op, (x, x, 1)))
-
-
-def test_dtypes_are_not_mixed_nor_cast(device: Device) -> None:
-    halves = HALVES[:1] if device.name == "cpu" else HALVES
-    x = {half.name: half.put(device, np.ones((3, 3))) for half in halves}
-    x["float32"] = device.put(np.ones((3, 3), np.float32))
-    for one in x:
-        for other in x:
-            if one == other:
-                continue
-            with error(TypeError, "matmul", one, other):
-                tg.matmul(x[one], x[other])
-            with error(TypeError, "linear", one, other):
-                tg.linear(x[one], x[one], x[other][0])
-            with error(TypeError, "softmax_backward", one, other):
-                tg.softmax_backward(x[one], x[other], 1)
-            with error(TypeError, "relu", "out", one, other):
-                tg.relu(x[one], out=x[other])
-
-
-def test_ops_without_16_bits_say_which_dtypes_they_take(device: Device) -> None:
-    for half in HALVES[:1] if device.name == "cpu" else HALVES:
-        x = half.put(device, np.ones((3, 3)))
-        for op, call in {
-            "mse_loss": lambda x: tg.mse_loss(x, x),
-            "mse_loss_backward": lambda x: tg.mse_loss_backward(1.0, x, x),
-            "dropout": lambda x: tg.dropout(x, 0.5, seed=1),
-            "dropout_backward": lambda x: tg.dropout_backward(x, x, 0.5, seed=1, offset=0),
-        }.items():
-            with error(TypeError, op, "float32 or float64", half):
-                call(x)
-
-
-def test_torchs_bfloat16_is_taken_through_dlpack(device: Device, rng: np.random.Generator) -> None:
-    """The way in and out for who has no ml_dtypes: torch's tensors in the device's memory."""
-    x = normal(rng, BFLOAT16, (5, 9))
-    if device.name == "cpu":
-        y = tg.relu(torch.from_numpy(x).to(torch.bfloat16))
-        np.testing.assert_array_equal(BFLOAT16.get(y), np.maximum(x, 0))
-        return
-    y = tg.relu(BFLOAT16.put(device, x))
-    back = torch.from_dlpack(y)
-    assert back.dtype == torch.bfloat16
-    np.testing.assert_array_equal(back.cpu().double().numpy(), np.maximum(x, 0))

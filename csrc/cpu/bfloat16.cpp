@@ -49,9 +49,9 @@ struct Part {
   ClassShape shape;
 
   bool columns() const { return shape.inner > 1; }
-  // As they lie in scratch memory, without gaps.
+  // How they lie in scratch memory: without gaps, but a single column is still one to the kernels.
   ClassRows packed() const {
-    if (columns()) return {count, shape.classes, 1, count};
+    if (columns()) return {count, shape.classes, 1, std::max<int64_t>(count, 2)};
     return {count, shape.classes, shape.classes, 1};
   }
   // f(in scratch memory, in the array, elements) for each stretch that is contiguous in both.
@@ -60,7 +60,8 @@ struct Part {
     if (!columns()) return f(0, row * shape.classes, count * shape.classes);
     const int64_t first = row / shape.inner * shape.classes * shape.inner + row % shape.inner;
     if (count == shape.inner) return f(0, first, count * shape.classes);
-    for (int64_t k = 0; k < shape.classes; ++k) f(k * count, first + k * shape.inner, count);
+    const int64_t stride = packed().class_stride;
+    for (int64_t k = 0; k < shape.classes; ++k) f(k * stride, first + k * shape.inner, count);
   }
   void widen(const ConvertKernels& kernel, float* y, const bfloat16* x) const {
     for_stretches(
@@ -115,7 +116,7 @@ void activation(Context& context, bfloat16* y, const bfloat16* x, int64_t n, Act
   const auto& convert = kernels<ConvertKernels>();
   const auto& kernel = kernels<ActivationKernels<float>>();
   for_blocks(context, n, [&](int64_t at, int64_t count) {
-    float block[kBlock];
+    alignas(64) float block[kBlock];
     convert.widen(block, x + at, count);
     kernel.forward(block, block, count, f);
     convert.narrow(y + at, block, count);
@@ -128,7 +129,7 @@ void activation_backward(Context& context, bfloat16* dx, const bfloat16* dy, con
   const auto& convert = kernels<ConvertKernels>();
   const auto& kernel = kernels<ActivationKernels<float>>();
   for_blocks(context, n, [&](int64_t at, int64_t count) {
-    float gradient[kBlock], value[kBlock];
+    alignas(64) float gradient[kBlock], value[kBlock];
     convert.widen(gradient, dy + at, count);
     convert.widen(value, saved + at, count);
     kernel.backward(gradient, gradient, value, saved_is_output, count, f);

@@ -193,6 +193,7 @@ class Plan:
         log: bool,
     ) -> None: ...
 
+def _bfloat16_from_dlpack(tensor: typing.Any) -> typing.Any: ...
 def _multiply_add(
     rounds: typing.SupportsInt | typing.SupportsIndex,
     threads: typing.SupportsInt | typing.SupportsIndex,

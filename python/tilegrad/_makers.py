@@ -23,6 +23,33 @@ def _copied(host: NDArray[Any], place: int) -> Array:
     return array
 
 
+def from_host(x: Any) -> NDArray[Any]:
+    """Return the array that shares the memory of another library's tensor, which is the host's.
+
+    Example:
+        >>> from_host(np.arange(3))
+        array([0, 1, 2])
+    """
+    try:
+        return np.from_dlpack(x)
+    except (BufferError, RuntimeError, TypeError):
+        array: NDArray[Any] | None = backends.at(None)._bfloat16_from_dlpack(x)
+        if array is None:  # NumPy refused another thing than bfloat16, which it does not know
+            raise
+        return array
+
+
+def host_dtype(dtype: DTypeLike | None) -> DTypeLike | None:
+    """Return a dtype as NumPy takes it: it knows the name bfloat16 once ml_dtypes is imported.
+
+    Example:
+        >>> host_dtype("float32")
+        'float32'
+    """
+    is_bfloat16 = isinstance(dtype, str) and dtype == "bfloat16"
+    return _numpy_dtype(_CODES["bfloat16"]) if is_bfloat16 else dtype
+
+
 def asarray(x: Any, dtype: DTypeLike | None = None, *, device: str | None = None) -> Any:
     """Return x as an array on a device, copied only if it is not there already.
 
@@ -58,17 +85,15 @@ def asarray(x: Any, dtype: DTypeLike | None = None, *, device: str | None = None
             array: Array = backends.at(int(number)).from_dlpack(x)
             return asarray(array, dtype, device=device)
         try:
-            x = np.from_dlpack(x)
+            x = from_host(x)
         except (BufferError, RuntimeError, TypeError):
             if device != "sim" or dtype is not None:
                 raise
-            sim = backends.at(backends.SIM)  # NumPy does not know bfloat16
+            sim = backends.at(backends.SIM)  # knows bfloat16 without ml_dtypes
             return sim.identity(sim.from_dlpack(x), None)
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError("asarray: x is a masked array; call .filled(value) or .data first")
-    if isinstance(dtype, str) and dtype == "bfloat16":
-        dtype = _numpy_dtype(_CODES[dtype])
-    host = np.asarray(x, dtype)
+    host = np.asarray(x, host_dtype(dtype))
     place = None if device is None else backends.place_of(device)
     return host if place is None else _copied(host, place)
 
@@ -92,7 +117,7 @@ def from_dlpack(x: Any) -> Any:
     if not hasattr(x, "__dlpack_device__"):
         raise TypeError(f"from_dlpack: x must have __dlpack__; got {type(x).__name__}")
     kind, number = x.__dlpack_device__()
-    return backends.at(int(number)).from_dlpack(x) if kind == 2 else np.from_dlpack(x)
+    return backends.at(int(number)).from_dlpack(x) if kind == 2 else from_host(x)
 
 
 def copied(x: Any, device: str) -> Any:
@@ -142,7 +167,7 @@ def empty(shape: Any, dtype: DTypeLike = np.float32, *, device: str = "cpu") -> 
     """
     place = backends.place_of(device)
     if place is None:
-        return np.empty(_sizes(shape), dtype)
+        return np.empty(_sizes(shape), host_dtype(dtype))
     return backends.at(place).empty(_sizes(shape), _code(dtype, "empty"), place)
 
 
@@ -164,7 +189,7 @@ def full(shape: Any, value: float, dtype: DTypeLike = np.float32, *, device: str
     """
     place = backends.place_of(device)
     if place is None:
-        return np.full(_sizes(shape), value, dtype)
+        return np.full(_sizes(shape), value, host_dtype(dtype))
     code = _code(dtype, "full")
     if code > _CODES["float16"]:
         return _copied(np.full(_sizes(shape), value, _numpy_dtype(code)), place)

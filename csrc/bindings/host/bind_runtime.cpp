@@ -9,6 +9,7 @@
 #include "../../cpu/simd/machine.hpp"
 #include "../arrays.hpp"
 #include "../families.hpp"
+#include "bfloat16.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
 
@@ -36,6 +37,14 @@ void bind_runtime(py::module_& m) {
   });
   m.def("_set_isa", &set_isa, py::arg("name"), py::arg("emulated") = false);
   m.def("release_memory", &release_pool);
+  // What np.from_dlpack does for other types; None for a tensor of another type.
+  m.def(
+      "_bfloat16_from_dlpack",
+      [](py::handle tensor) -> py::object {
+        const py::object array = bfloat16_from_dlpack(tensor, "from_dlpack", "the tensor");
+        return array ? array : py::none();
+      },
+      py::arg("tensor"));
   // Floating-point operations done by so many rounds on each of the threads: for benchmarks.
   m.def(
       "_multiply_add",

@@ -13,7 +13,7 @@ def identity(input: Operand, *, out: Array | None = None) -> Array:
     Math: y = x
 
     Args:
-        input: float32 or float64, any shape. A strided array is packed into workspace.
+        input: float32, float64 or bfloat16, any shape. A strided array is packed into workspace.
         out: C-contiguous array for the result; it may be input.
 
     Returns:
@@ -49,7 +49,7 @@ def identity_backward(
 
     Args:
         grad_output: Gradient of the result, input's shape and dtype.
-        input: float32 or float64, any shape. A strided array is packed into workspace.
+        input: float32, float64 or bfloat16, any shape. A strided array is packed into workspace.
         output: Taken as in every activation; not needed here.
         wrt: "input", the only choice; a tuple of it returns a tuple.
         out: C-contiguous array for the result; it may be an operand.
@@ -77,7 +77,7 @@ def sigmoid(input: Operand, *, out: Array | None = None) -> Array:
     Math: y = 1 / (1 + exp(-x))
 
     Args:
-        input: float32 or float64, any shape. A strided array is packed into workspace.
+        input: float32, float64 or bfloat16, any shape. A strided array is packed into workspace.
         out: C-contiguous array for the result; it may be input.
 
     Returns:
@@ -113,7 +113,7 @@ def sigmoid_backward(
 
     Args:
         grad_output: Gradient of the result, input's shape and dtype.
-        input: float32 or float64, any shape. A strided array is packed into workspace.
+        input: float32, float64 or bfloat16, any shape. A strided array is packed into workspace.
         output: The forward result, if kept: spares computing it again.
         wrt: "input", the only choice; a tuple of it returns a tuple.
         out: C-contiguous array for the result; it may be an operand.
@@ -141,7 +141,7 @@ def tanh(input: Operand, *, out: Array | None = None) -> Array:
     Math: y = (exp(x) - exp(-x)) / (exp(x) + exp(-x))
 
     Args:
-        input: float32 or float64, any shape. A strided array is packed into workspace.
+        input: float32, float64 or bfloat16, any shape. A strided array is packed into workspace.
         out: C-contiguous array for the result; it may be input.
 
     Returns:
@@ -177,7 +177,7 @@ def tanh_backward(
 
     Args:
         grad_output: Gradient of the result, input's shape and dtype.
-        input: float32 or float64, any shape. A strided array is packed into workspace.
+        input: float32, float64 or bfloat16, any shape. A strided array is packed into workspace.
         output: The forward result, if kept: spares computing it again.
         wrt: "input", the only choice; a tuple of it returns a tuple.
         out: C-contiguous array for the result; it may be an operand.
@@ -205,7 +205,7 @@ def relu(input: Operand, inplace: bool = False, *, out: Array | None = None) -> 
     Math: y = max(x, 0)
 
     Args:
-        input: float32 or float64, any shape. A strided array is packed into workspace.
+        input: float32, float64 or bfloat16, any shape. A strided array is packed into workspace.
         inplace: Write the result to input, which is then C-contiguous.
         out: C-contiguous array for the result; it may be input.
 
@@ -244,7 +244,7 @@ def relu_backward(
 
     Args:
         grad_output: Gradient of the result, input's shape and dtype.
-        input: float32 or float64, any shape. A strided array is packed into workspace.
+        input: float32, float64 or bfloat16, any shape. A strided array is packed into workspace.
         output: The forward result, if kept: read instead of input.
         wrt: "input", the only choice; a tuple of it returns a tuple.
         out: C-contiguous array for the result; it may be an operand.
@@ -275,7 +275,7 @@ def leaky_relu(
     Math: y = x if x > 0 else negative_slope x
 
     Args:
-        input: float32 or float64, any shape. A strided array is packed into workspace.
+        input: float32, float64 or bfloat16, any shape. A strided array is packed into workspace.
         negative_slope: Slope of the line below 0.
         inplace: Write the result to input, which is then C-contiguous.
         out: C-contiguous array for the result; it may be input.
@@ -316,7 +316,7 @@ def leaky_relu_backward(
 
     Args:
         grad_output: Gradient of the result, input's shape and dtype.
-        input: float32 or float64, any shape. A strided array is packed into workspace.
+        input: float32, float64 or bfloat16, any shape. A strided array is packed into workspace.
         negative_slope: As in the forward call.
         output: The forward result, if kept: read instead of input if negative_slope >= 0.
         wrt: "input", the only choice; a tuple of it returns a tuple.

@@ -24,7 +24,7 @@ def elu(
     Math: y = x if x > 0 else alpha (exp(x) - 1)
 
     Args:
-        input: float32 or float64, any shape. A strided array is packed into workspace.
+        input: float32, float64 or bfloat16, any shape. A strided array is packed into workspace.
         alpha: The result tends to -alpha far below 0.
         inplace: Write the result to input, which is then C-contiguous.
         out: C-contiguous array for the result; it may be input.
@@ -65,7 +65,7 @@ def elu_backward(
 
     Args:
         grad_output: Gradient of the result, input's shape and dtype.
-        input: float32 or float64, any shape. A strided array is packed into workspace.
+        input: float32, float64 or bfloat16, any shape. A strided array is packed into workspace.
         alpha: As in the forward call.
         output: The forward result, if kept: spares the exponential if alpha >= 0.
         wrt: "input", the only choice; a tuple of it returns a tuple.
@@ -95,7 +95,7 @@ def selu(input: Operand, inplace: bool = False, *, out: Array | None = None) -> 
     Math: y = 1.0507 x if x > 0 else 1.0507 * 1.6733 (exp(x) - 1)
 
     Args:
-        input: float32 or float64, any shape. A strided array is packed into workspace.
+        input: float32, float64 or bfloat16, any shape. A strided array is packed into workspace.
         inplace: Write the result to input, which is then C-contiguous.
         out: C-contiguous array for the result; it may be input.
 
@@ -134,7 +134,7 @@ def selu_backward(
 
     Args:
         grad_output: Gradient of the result, input's shape and dtype.
-        input: float32 or float64, any shape. A strided array is packed into workspace.
+        input: float32, float64 or bfloat16, any shape. A strided array is packed into workspace.
         output: The forward result, if kept: spares the exponential.
         wrt: "input", the only choice; a tuple of it returns a tuple.
         out: C-contiguous array for the result; it may be an operand.
@@ -164,7 +164,7 @@ def gelu(input: Operand, *, approximate: str = "none", out: Array | None = None)
         tanh: P(x) = (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2
 
     Args:
-        input: float32 or float64, any shape. A strided array is packed into workspace.
+        input: float32, float64 or bfloat16, any shape. A strided array is packed into workspace.
         approximate: "none" for the error function, "tanh" for the approximation.
         out: C-contiguous array for the result; it may be input.
 
@@ -203,7 +203,7 @@ def gelu_backward(
 
     Args:
         grad_output: Gradient of the result, input's shape and dtype.
-        input: float32 or float64, any shape. A strided array is packed into workspace.
+        input: float32, float64 or bfloat16, any shape. A strided array is packed into workspace.
         approximate: As in the forward call.
         output: Taken as in every activation, but not read: it does not determine the derivative.
         wrt: "input", the only choice; a tuple of it returns a tuple.
@@ -233,7 +233,7 @@ def silu(input: Operand, inplace: bool = False, *, out: Array | None = None) -> 
     Math: y = x / (1 + exp(-x))
 
     Args:
-        input: float32 or float64, any shape. A strided array is packed into workspace.
+        input: float32, float64 or bfloat16, any shape. A strided array is packed into workspace.
         inplace: Write the result to input, which is then C-contiguous.
         out: C-contiguous array for the result; it may be input.
 
@@ -272,7 +272,7 @@ def silu_backward(
 
     Args:
         grad_output: Gradient of the result, input's shape and dtype.
-        input: float32 or float64, any shape. A strided array is packed into workspace.
+        input: float32, float64 or bfloat16, any shape. A strided array is packed into workspace.
         output: Taken as in every activation, but not read: it does not determine the derivative.
         wrt: "input", the only choice; a tuple of it returns a tuple.
         out: C-contiguous array for the result; it may be an operand.

@@ -26,8 +26,8 @@ def cross_entropy(
         mean: the sum over sum of w_t for class indices, over the number of rows for probabilities
 
     Args:
-        input: Logits `(C,)`, `(N, C)` or `(N, C, d1, ...)`, float32 or float64. Strided operands
-            are packed into workspace.
+        input: Logits `(C,)`, `(N, C)` or `(N, C, d1, ...)`, float32, float64 or bfloat16. Strided
+            operands are packed into workspace.
         target: Class indices in [0, C), input's shape without C, any integer dtype; or class
             probabilities, input's shape and dtype.
         weight: `(C,)`, a factor for each class, or None.

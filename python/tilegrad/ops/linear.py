@@ -37,7 +37,8 @@ def linear(
     Math: y = f(z), z[..., o] = sum_i input[..., i] weight[o, i] + bias[o]
 
     Args:
-        input: `(..., in_features)`, float32 or float64. Strided operands are packed into workspace.
+        input: `(..., in_features)`, float32, float64 or bfloat16. Strided operands are packed into
+            workspace.
         weight: `(out_features, in_features)`, dtype of input.
         bias: `(out_features,)`, dtype of input, or None.
         activation: None, "identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu",
@@ -104,7 +105,9 @@ def linear_backward(
         preactivation: The forward call's z.
         wrt: "input", "weight", "bias" or a tuple of them: the gradients that are wanted.
         accumulate: Add to the dweight and dbias in `out` instead of overwriting them.
-        out: `(dinput, dweight, dbias)`, C-contiguous, None where a new array is wanted.
+        out: `(dinput, dweight, dbias)`, C-contiguous, None where a new array is wanted. For a
+            bfloat16 input dweight and dbias may both be float32: not rounded, and right to add
+            many gradients up in.
 
     Returns:
         `(dinput, dweight, dbias)`, None where not in `wrt` or where there is no bias.

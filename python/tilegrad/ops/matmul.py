@@ -27,7 +27,8 @@ def matmul(
     Math: c[..., i, j] = sum_p a[..., i, p] b[..., p, j]
 
     Args:
-        a: `(..., m, k)`, with `transpose_a` `(..., k, m)`, or `(k,)`; float32 or float64.
+        a: `(..., m, k)`, with `transpose_a` `(..., k, m)`, or `(k,)`; float32, float64 or
+            bfloat16.
         b: `(..., k, n)`, with `transpose_b` `(..., n, k)`, or `(k,)`; dtype of `a`.
         transpose_a: Swap the last two axes of `a` first.
         transpose_b: Swap the last two axes of `b` first.

@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from .._makers import from_host, host_dtype
 from ..array import Array as DeviceArray
 from ..backends import of
 from ._operands import Array, Operand, Wrt
 
+_FLOATS = ("float32", "float64", "bfloat16")
+
 
 def _cast(op: str, input: Any, dtype: DTypeLike) -> Any:
     """Return input as an array of a floating dtype (itself if it has that dtype)."""
-    wanted = np.dtype(dtype)
-    if wanted not in (np.float32, np.float64):
-        raise TypeError(f"{op}: dtype must be float32 or float64; got {wanted}")
+    wanted = np.dtype(host_dtype(dtype))
+    if wanted.name not in _FLOATS:
+        raise TypeError(f"{op}: dtype must be float32, float64 or bfloat16; got {wanted}")
     if isinstance(input, DeviceArray):
         if input.dtype_name != wanted.name:
             raise TypeError(f"{op}: an Array is not cast on its device; got dtype={wanted}")
@@ -25,7 +28,7 @@ def _cast(op: str, input: Any, dtype: DTypeLike) -> Any:
     if not isinstance(input, (np.ndarray, np.generic)):
         if not hasattr(input, "__dlpack__"):
             raise TypeError(f"{op}: input must be an array; got {type(input).__name__}")
-        input = np.from_dlpack(input)
+        input = from_host(input)
     return input.astype(wanted, copy=False) if isinstance(input, np.ndarray) else wanted.type(input)
 
 
@@ -43,13 +46,15 @@ def _backward_in_dtype(
     backward = getattr(of(input), op)
     if isinstance(input, DeviceArray):
         return backward(grad_output, _cast(op, input, dtype), dim, output, wrt, out)
-    own = np.asarray(input).dtype
-    if own == dtype:
+    is_tensor = not isinstance(input, np.ndarray) and hasattr(input, "__dlpack__")
+    own = (from_host(input) if is_tensor else np.asarray(input)).dtype
+    wanted = np.dtype(host_dtype(dtype))
+    if own == wanted:
         return backward(grad_output, input, dim, output, wrt, out)
-    if own not in (np.float32, np.float64):
-        raise TypeError(f"{op}: input must have dtype float32 or float64; got {own}")
+    if own.name not in _FLOATS:
+        raise TypeError(f"{op}: input must have dtype float32, float64 or bfloat16; got {own}")
     if out is not None:
-        raise ValueError(f"{op}: out needs dtype to be input's; got {np.dtype(dtype)}, not {own}")
+        raise ValueError(f"{op}: out needs dtype to be input's; got {wanted}, not {own}")
     gradient = backward(grad_output, _cast(op, input, dtype), dim, output, wrt, None)
     if isinstance(gradient, tuple):
         return (gradient[0].astype(own),)
@@ -64,7 +69,7 @@ def softmax(
     Math: y_c = exp(x_c - m) / sum_k exp(x_k - m), m = max_k x_k
 
     Args:
-        input: float32 or float64, any shape. A strided array is packed into workspace.
+        input: float32, float64 or bfloat16, any shape. A strided array is packed into workspace.
         dim: The axis to normalise, negative from the end.
         dtype: Cast input to this dtype first.
         out: C-contiguous array for the result; it may be input.
@@ -143,7 +148,7 @@ def log_softmax(
     Math: y_c = x_c - m - log sum_k exp(x_k - m), m = max_k x_k
 
     Args:
-        input: float32 or float64, any shape. A strided array is packed into workspace.
+        input: float32, float64 or bfloat16, any shape. A strided array is packed into workspace.
         dim: The axis to normalise, negative from the end.
         dtype: Cast input to this dtype first.
         out: C-contiguous array for the result; it may be input.
