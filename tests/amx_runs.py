@@ -82,6 +82,11 @@ def main() -> None:
         *checks.BLOCKS[:4],
     ]:
         checks.check_product(m, n, k, rng)
+    for m in (1, 3, 16):  # few rows: the other operand is read in place, or in broken tiles
+        for n, k in [(80, 64), (81, 65), (130, 544)]:
+            checks.check_product(m, n, k, rng)
+            checks.check_linear(rng, m, k, n)
+    checks.check_layouts(rng, (2, 35, 67))
     checks.check_layouts(rng, (18, 35, 67))
     checks.check_layouts(rng, (32, 32, 64))
     checks.check_batches(rng)

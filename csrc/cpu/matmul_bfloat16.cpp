@@ -270,13 +270,43 @@ void run_shared(Context& context, const Product<C>& x, int64_t batch) {
 
 template <class C>
 void run(Context& context, Matrix<C> c, Matrix<const bfloat16> a, Matrix<const bfloat16> b,
+         MatmulSize size, double alpha, double beta, const Epilogue<bfloat16>& epilogue);
+
+// Few rows of C, from C^T = B^T A^T: the larger operand is read where it lies, once.
+template <class C>
+void run_turned(Context& context, Product<C> x) {
+  const auto [batches, m, n, k] = x.size;
+  WorkspaceScope scope(context);
+  x.path.share_b = true;  // its scratch memory has no panel of B
+  x.path.rows = x.kernel.row_multiple;
+  x.path.task_rows = m;
+  x.path.task_columns = n;
+  Scratch<C> scratch(context.workspace->take<std::byte>(Scratch<C>::bytes(x)), x);
+  float* const turned = context.workspace->take<float>(n * m);
+  for (int64_t batch = 0; batch < batches; ++batch) {
+    run(context, Matrix<float>{turned, m, 1},
+        {x.b.data + batch * x.b.batch_stride, x.b.col_stride, x.b.row_stride},
+        {x.a.data + batch * x.a.batch_stride, x.a.col_stride, x.a.row_stride}, {1, n, m, k}, 1, 0,
+        {});
+    for (int64_t i = 0; i < m; ++i) {
+      float* const row = scratch.sum + i * x.sum_row();
+      for (int64_t j = 0; j < n; ++j) row[j] = turned[j * m + i];
+    }
+    finish(x, {batch, 0, m, 0, n}, 0, m, scratch);
+  }
+}
+
+template <class C>
+void run(Context& context, Matrix<C> c, Matrix<const bfloat16> a, Matrix<const bfloat16> b,
          MatmulSize size, double alpha, double beta, const Epilogue<bfloat16>& epilogue) {
   if (size.batch <= 0 || size.m <= 0 || size.n <= 0) return;
   if (size.k == 0) {  // nothing is read: a and b may be null
     a.row_stride = a.col_stride = a.batch_stride = 0;
     b = a;
   }
-  if (size.n == 1 && size.m > 1 && c.row_stride == 1 && epilogue.bias == nullptr) {
+  const auto& kernel = kernels<MatmulBfloat16Kernels>();
+  const bool column = size.n == 1 && size.m > 1 && c.row_stride == 1;
+  if (column && epilogue.bias == nullptr && !kernel.reads_a) {
     // A column of C as a row: c^T = b^T a^T fills whole vectors, with the same bits.
     return run(context, Matrix<C>{c.data, size.m, 1, c.batch_stride},
                {b.data, b.col_stride, b.row_stride, b.batch_stride},
@@ -284,27 +314,27 @@ void run(Context& context, Matrix<C> c, Matrix<const bfloat16> a, Matrix<const b
                {size.batch, 1, size.m, size.k}, alpha, beta, epilogue);
   }
   WorkspaceScope scope(context);
-  const auto& kernel = kernels<MatmulBfloat16Kernels>();
   const auto& convert = kernels<ConvertKernels>();
   float* bias = nullptr;
   if (epilogue.bias != nullptr) {
     bias = context.workspace->take<float>(size.n);
     convert.widen(bias, epilogue.bias, size.n);
   }
-  const Product<C> product = {kernel,
-                              kernels<ActivationKernels<float>>(),
-                              convert,
-                              c,
-                              a,
-                              b,
-                              size,
-                              static_cast<float>(alpha),
-                              static_cast<float>(beta),
-                              bias,
-                              epilogue.activation,
-                              epilogue.preactivation,
-                              choose_bfloat16_path(size, b.row_stride == 1 || b.col_stride == 1,
-                                                   kernel, thread_limit(context))};
+  const Product<C> product = {
+      kernel,
+      kernels<ActivationKernels<float>>(),
+      convert,
+      c,
+      a,
+      b,
+      size,
+      static_cast<float>(alpha),
+      static_cast<float>(beta),
+      bias,
+      epilogue.activation,
+      epilogue.preactivation,
+      choose_bfloat16_path(size, {b.row_stride, b.col_stride}, kernel, thread_limit(context))};
+  if (product.path.turn) return run_turned(context, product);
   if (product.path.share_b) {
     for (int64_t batch = 0; batch < size.batch; ++batch) run_shared(context, product, batch);
     return;

@@ -10,6 +10,7 @@ constexpr int64_t kDepth = 512;                    // 14 rows of float32, 32 of 
 constexpr int64_t kBlockBytes = int64_t{1} << 20;  // of packed B at one depth: half of L2
 constexpr int64_t kSumBytes = int64_t{1} << 19;    // of a task's sums
 constexpr int64_t kFewRows = 128;                  // of A: up to here they wait in L2
+constexpr int64_t kTurned = 4;                     // columns a row from which on that pays
 constexpr int64_t kTasksPerThread = 6;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -23,11 +24,15 @@ int64_t task_size(int64_t total, int64_t tile, int64_t wanted) {
 
 }  // namespace
 
-Bfloat16Path choose_bfloat16_path(MatmulSize size, bool b_is_contiguous,
+Bfloat16Path choose_bfloat16_path(MatmulSize size, MatrixStrides b,
                                   const MatmulBfloat16Kernels& kernel, int threads) {
   const auto [batch, m, n, k] = size;
   Bfloat16Path path = {};
-  path.read_b = b_is_contiguous && m <= kernel.few_rows;
+  if (kernel.reads_a && b.row == 1 && m <= kernel.row_multiple && n > kTurned * m) {
+    path.turn = true;
+    return path;
+  }
+  path.read_b = (b.row == 1 || b.column == 1) && m <= kernel.few_rows;
   const bool wide = path.read_b || (m <= kernel.max_rows[4] && n > 2 * kernel.lanes);
   path.vectors = n <= kernel.lanes ? 1 : wide ? 4 : 2;
   const int64_t width = int64_t{path.vectors} * kernel.lanes;

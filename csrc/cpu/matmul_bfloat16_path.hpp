@@ -4,6 +4,7 @@
 #pragma once
 
 #include "../ops.hpp"
+#include "matmul_path.hpp"
 #include "simd/matmul_bfloat16.hpp"
 
 namespace tilegrad::cpu {
@@ -14,6 +15,7 @@ struct Bfloat16Path {
   int vectors;            // width of a tile
   int rows;               // of a tile
   int64_t depth;          // steps of k at a time
+  bool turn;              // few rows: compute C^T = B^T A^T, where B^T is read as A; no more is set
   bool read_b;            // few rows: B is read where it lies
   bool share_b;           // all tasks read one packed block of B, else each packs its own
   int64_t block_columns;  // share_b: columns of B packed at a time
@@ -21,8 +23,7 @@ struct Bfloat16Path {
   int64_t task_columns;   // a multiple of the tile's width
 };
 
-// b_is_contiguous: along k or along n.
-Bfloat16Path choose_bfloat16_path(MatmulSize size, bool b_is_contiguous,
+Bfloat16Path choose_bfloat16_path(MatmulSize size, MatrixStrides b,
                                   const MatmulBfloat16Kernels& kernel, int threads);
 
 }  // namespace tilegrad::cpu

@@ -152,10 +152,11 @@ const MatmulBfloat16Kernels& table() {
   static constexpr MatmulBfloat16Kernels kTable = {
       kLanes,    {0, 2 * kTileRows, 2 * kTileRows, 0, 0},
       kTileRows, sizeof(bfloat16),
-      begin,     end,
-      tile,      pack_a,
-      pack_b,    0,
-      nullptr,   scale};
+      true,      begin,
+      end,       tile,
+      pack_a,    pack_b,
+      0,         nullptr,
+      scale};
   return kTable;
 }
 

@@ -70,10 +70,11 @@ MatmulBfloat16Kernels kernels_of(const MatmulKernels<float>& product) {
   const int* rows = product.max_rows;
   return {kLanes,   {rows[0], rows[1], rows[2], rows[3], rows[4]},
           1,        sizeof(float),
-          nothing,  nothing,
-          tile,     pack_a,
-          pack_b,   kFewRows,
-          few_rows, scale};
+          false,    nothing,
+          nothing,  tile,
+          pack_a,   pack_b,
+          kFewRows, few_rows,
+          scale};
 }
 
 }  // namespace

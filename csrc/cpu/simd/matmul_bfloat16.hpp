@@ -49,6 +49,7 @@ struct MatmulBfloat16Kernels {
   int max_rows[kMaxTileVectors + 1];  // by vectors; 0 where there is no tile of that width
   int row_multiple;
   int element_bytes;  // of a panel
+  bool reads_a;       // pack_a leaves an A that lies along k where it is, but for broken tiles
 
   // Loads and releases what a thread needs for pack_a, pack_b and tile.
   void (*begin)();
