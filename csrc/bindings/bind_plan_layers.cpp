@@ -5,6 +5,11 @@
 namespace tilegrad::TILEGRAD_BACKEND {
 namespace {
 
+template <class T>
+using ParameterGradient = std::conditional_t<sizeof(T) == 2, float, T>;
+template <class T>
+constexpr bool kFused = sizeof(T) > 2;  // else the weight's update works on its master
+
 LinearSize linear_size(const Tensor& x, const Tensor& weight) {
   return {x.shape.product(0, x.shape.count - 1), weight.shape[1], weight.shape[0]};
 }
@@ -39,13 +44,17 @@ void record_linear_backward(Plan& plan, py::handle dx, py::handle dweight, py::h
   const LinearSize size = linear_size(plan.take(x, "input"), w);
   plan.record(w.dtype, 2 * nanoseconds(size), [&](auto t) -> Plan::Call {
     using T = decltype(t);
-    return [=, &plan, dx = plan.at<T>(dx), dw = plan.at<T>(dweight), db = plan.at<T>(dbias),
+    using G = ParameterGradient<T>;
+    return [=, &plan, dx = plan.at<T>(dx), dw = plan.at<G>(dweight), db = plan.at<G>(dbias),
             dy = plan.at<const T>(dy), x = plan.at<const T>(x), w = plan.at<const T>(weight),
             saved = plan.at<const T>(saved),
-            update = plan.updates().offer<T>(plan.at<T>(dweight)(), w.size())](Context& context) {
-      if (update.is_set()) {
-        return update.linear_backward(context, dx(), dw(), db(), dy(), x(), saved(),
-                                      saved_is_output, size, f);
+            update = plan.updates().offer<G>(plan.at<G>(dweight)(), kFused<T> ? w.size() : 0)](
+               Context& context) {
+      if constexpr (kFused<T>) {
+        if (update.is_set()) {
+          return update.linear_backward(context, dx(), dw(), db(), dy(), x(), saved(),
+                                        saved_is_output, size, f);
+        }
       }
       tilegrad::TILEGRAD_BACKEND::linear_backward(context, dx(), dw(), db(), dy(), x(), w(),
                                                   saved(), saved_is_output, size, f,
@@ -107,8 +116,9 @@ void record_softmax_backward(Plan& plan, py::handle dx, py::handle dy, py::handl
 void record_dropout(Plan& plan, py::handle y, py::handle x, double p, uint64_t offset,
                     py::object state) {
   const Tensor of = plan.take(y, "output");
+  read_float(y, "dropout", "input");
   const StepState* step = plan.take_state(state);
-  plan.record(of.dtype, elementwise_nanoseconds(of), [&](auto t) -> Plan::Call {
+  plan.record<Floats::wide>(of.dtype, elementwise_nanoseconds(of), [&](auto t) -> Plan::Call {
     using T = decltype(t);
     return [p, offset, step, n = of.size(), y = plan.at<T>(y),
             x = plan.at<const T>(x)](Context& context) {

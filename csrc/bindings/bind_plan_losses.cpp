@@ -36,9 +36,10 @@ void record_cross_entropy(Plan& plan, py::handle loss, py::handle dlogits, py::h
 void record_mse_loss(Plan& plan, py::handle loss, py::handle dinput, py::handle input,
                      py::handle target, py::handle reduction) {
   const Tensor of = plan.take(dinput, "dinput");
+  read_float(dinput, "mse_loss", "input");
   const Reduction reduce = parse_reduction(reduction, "mse_loss");
   check_shape(plan.take(target, "target"), of.shape, "mse_loss", "target");
-  plan.record(of.dtype, elementwise_nanoseconds(of), [&](auto t) -> Plan::Call {
+  plan.record<Floats::wide>(of.dtype, elementwise_nanoseconds(of), [&](auto t) -> Plan::Call {
     using T = decltype(t);
     return [reduce, n = of.size(), loss = plan.at<T>(loss), dinput = plan.at<T>(dinput),
             input = plan.at<const T>(input), target = plan.at<const T>(target)](Context& context) {

@@ -16,7 +16,7 @@ void record_clip_scale(Plan& plan, py::handle grads, double max_norm, py::handle
   }
   plan.updates().withdraw();
   check(!targets.empty(), "clip_grad_norm_: there is no update to scale; got {} states", 0);
-  plan.record(tensors->dtype(), nanoseconds(*tensors), [&](auto t) -> Plan::Call {
+  plan.record<Floats::wide>(tensors->dtype(), nanoseconds(*tensors), [&](auto t) -> Plan::Call {
     using T = decltype(t);
     return [=](Context& context) {
       const auto& list = tensors->list<T>();
@@ -34,11 +34,12 @@ void record_clip_scale(Plan& plan, py::handle grads, double max_norm, py::handle
 
 void record_sgd_step(Plan& plan, py::handle params, py::handle grads, py::handle buffers,
                      double momentum, double dampening, double weight_decay, bool nesterov,
-                     bool maximize, py::object state) {
-  auto tensors = plan.take_tensors("sgd_step", params, grads, buffers);
+                     bool maximize, py::object state, py::handle rounded) {
+  auto tensors =
+      plan.take_tensors("sgd_step", params, grads, buffers, py::none(), py::none(), rounded);
   const SgdOptions options{momentum, dampening, weight_decay, nesterov, maximize};
   const StepState* step = plan.take_state(state);
-  plan.record(tensors->dtype(), nanoseconds(*tensors), [&](auto t) -> Plan::Call {
+  plan.record<Floats::wide>(tensors->dtype(), nanoseconds(*tensors), [&](auto t) -> Plan::Call {
     plan.updates().claim(tensors->list<decltype(t)>(), options, step);
     return [=](Context& context) {
       const auto& list = tensors->list<decltype(t)>();
@@ -50,12 +51,13 @@ void record_sgd_step(Plan& plan, py::handle params, py::handle grads, py::handle
 void record_adam_step(Plan& plan, py::handle params, py::handle grads, py::handle means,
                       py::handle squares, py::handle max_squares, double beta1, double beta2,
                       double eps, double weight_decay, bool decoupled, bool maximize,
-                      py::object state) {
-  auto tensors = plan.take_tensors("adam_step", params, grads, means, squares, max_squares);
+                      py::object state, py::handle rounded) {
+  auto tensors =
+      plan.take_tensors("adam_step", params, grads, means, squares, max_squares, rounded);
   const AdamOptions options{beta1,   beta2, eps, weight_decay, decoupled, !max_squares.is_none(),
                             maximize};
   const StepState* step = plan.take_state(state);
-  plan.record(tensors->dtype(), nanoseconds(*tensors), [&](auto t) -> Plan::Call {
+  plan.record<Floats::wide>(tensors->dtype(), nanoseconds(*tensors), [&](auto t) -> Plan::Call {
     plan.updates().claim(tensors->list<decltype(t)>(), options, step);
     return [=](Context& context) {
       const auto& list = tensors->list<decltype(t)>();
@@ -71,11 +73,12 @@ void bind_plan_updates(PlanClass& plan) {
            py::arg("states"))
       .def("sgd_step", &record_sgd_step, py::arg("params"), py::arg("grads"),
            py::arg("momentum_buffers"), py::arg("momentum"), py::arg("dampening"),
-           py::arg("weight_decay"), py::arg("nesterov"), py::arg("maximize"), py::arg("state"))
+           py::arg("weight_decay"), py::arg("nesterov"), py::arg("maximize"), py::arg("state"),
+           py::arg("rounded") = py::none())
       .def("adam_step", &record_adam_step, py::arg("params"), py::arg("grads"), py::arg("means"),
            py::arg("squares"), py::arg("max_squares"), py::arg("beta1"), py::arg("beta2"),
            py::arg("eps"), py::arg("weight_decay"), py::arg("decoupled"), py::arg("maximize"),
-           py::arg("state"));
+           py::arg("state"), py::arg("rounded") = py::none());
 }
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

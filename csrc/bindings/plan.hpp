@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <memory>
+#include <type_traits>
 #include <vector>
 
 #include "fused_updates.hpp"
@@ -15,6 +16,13 @@
 #include "step_buffer.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
+
+template <class T>
+constexpr DType dtype_of_type() {
+  if constexpr (std::is_same_v<T, bfloat16>) return DType::bfloat16;
+  if constexpr (std::is_same_v<T, float16>) return DType::float16;
+  return sizeof(T) == sizeof(double) ? DType::float64 : DType::float32;
+}
 
 class Plan {
  public:
@@ -52,10 +60,10 @@ class Plan {
     if (object.is_none()) return {this, -1};
     const Tensor tensor = take(object, "a buffer");
     if constexpr (!std::is_void_v<T>) {
-      const DType wanted = sizeof(T) == sizeof(double) ? DType::float64 : DType::float32;
-      check_type(tensor.dtype == wanted,
+      constexpr DType kWanted = dtype_of_type<std::remove_const_t<T>>();
+      check_type(tensor.dtype == kWanted,
                  "TrainStep: floating inputs must share one dtype; got {} and {}",
-                 dtype_name(tensor.dtype), dtype_name(wanted));
+                 dtype_name(tensor.dtype), dtype_name(kWanted));
     }
     return {this, buffer_at(tensor.data)};
   }
@@ -72,9 +80,13 @@ class Plan {
   }
 
   // Adds make(T{}), a call for the C++ type of a dtype, of about so many nanoseconds.
-  template <class Make>
+  template <Floats kFloats = Floats::all, class Make>
   void record(DType dtype, double nanoseconds, Make&& make) {
-    calls_.push_back(with_float(dtype, make));
+    if constexpr (kFloats == Floats::all) {
+      calls_.push_back(with_any_float(dtype, make));
+    } else {
+      calls_.push_back(with_float(dtype, make));
+    }
     nanoseconds_ += nanoseconds;
   }
 

@@ -5,9 +5,10 @@
 //   kColumns columns, all rows, so that no sum is split.
 // Memory: bias and f are applied to a block of y while it is in cache; dz is kept in workspace, and
 //   a block of it is summed to db while it is in L1.
+#include "linear.hpp"
+
 #include <algorithm>
 
-#include "../ops.hpp"
 #include "isa.hpp"
 #include "matmul_path.hpp"
 #include "parallel.hpp"
@@ -54,6 +55,29 @@ void gradient_and_bias(Context& context, T* dz, int64_t stride, T* dbias, const 
 }  // namespace
 
 template <class T>
+LayerGradient<T> layer_gradient(Context& context, T* dbias, const T* dy, const T* saved,
+                                bool saved_is_output, LinearSize size, Activation activation,
+                                bool accumulate) {
+  const auto [rows, in, out] = size;
+  if (activation.kind == ActivationKind::identity) {
+    if (dbias != nullptr) sum_axis<T>(context, dbias, dy, 1, rows, out, accumulate);
+    return {dy, out};
+  }
+  if (out < 2 * kColumns || rows > kMostRows) {
+    T* const dz = context.workspace->take<T>(rows * out);
+    activation_backward<T>(context, dz, dy, saved, saved_is_output, rows * out, activation);
+    if (dbias != nullptr) sum_axis<T>(context, dbias, dz, 1, rows, out, accumulate);
+    return {dz, out};
+  }
+  // Rows that do not meet in the same sets of L1: the products then read dz in place.
+  const int64_t stride = out + (lines_collide({out, 1}, sizeof(T)) ? 64 / sizeof(T) : 0);
+  T* const dz = context.workspace->take<T>(rows * stride);
+  gradient_and_bias(context, dz, stride, dbias, dy, saved, saved_is_output, rows, out, activation,
+                    accumulate);
+  return {dz, stride};
+}
+
+template <class T>
 void linear(Context& context, T* y, T* preactivation, const T* x, const T* weight, const T* bias,
             LinearSize size, Activation activation) {
   const auto [rows, in, out] = size;
@@ -67,22 +91,8 @@ void linear_backward(Context& context, T* dx, G* dweight, G* dbias, const T* dy,
                      Activation activation, bool accumulate) {
   const auto [rows, in, out] = size;
   WorkspaceScope scope(context);
-  const T* dz = dy;
-  int64_t stride = out;
-  if (activation.kind != ActivationKind::identity) {
-    const bool together = out >= 2 * kColumns && rows <= kMostRows;
-    // Rows that do not meet in the same sets of L1: the products then read dz in place.
-    if (together && lines_collide({out, 1}, sizeof(T))) stride += 64 / sizeof(T);
-    T* product = context.workspace->take<T>(rows * stride);
-    if (together) {
-      gradient_and_bias(context, product, stride, dbias, dy, saved, saved_is_output, rows, out,
-                        activation, accumulate);
-      dbias = nullptr;
-    } else {
-      activation_backward<T>(context, product, dy, saved, saved_is_output, rows * out, activation);
-    }
-    dz = product;
-  }
+  const auto [dz, stride] =
+      layer_gradient(context, dbias, dy, saved, saved_is_output, size, activation, accumulate);
   if (dx != nullptr) {
     matmul<T>(context, {dx, in, 1}, {dz, stride, 1}, {weight, in, 1}, {1, rows, in, out});
   }
@@ -90,9 +100,12 @@ void linear_backward(Context& context, T* dx, G* dweight, G* dbias, const T* dy,
     matmul<T>(context, {dweight, in, 1}, {dz, 1, stride}, {x, in, 1}, {1, out, in, rows}, 1,
               accumulate ? 1 : 0);
   }
-  if (dbias != nullptr) sum_axis<T>(context, dbias, dz, 1, rows, out, accumulate);
 }
 
+template LayerGradient<float> layer_gradient(Context&, float*, const float*, const float*, bool,
+                                             LinearSize, Activation, bool);
+template LayerGradient<double> layer_gradient(Context&, double*, const double*, const double*, bool,
+                                              LinearSize, Activation, bool);
 template void linear(Context&, float*, float*, const float*, const float*, const float*, LinearSize,
                      Activation);
 template void linear(Context&, double*, double*, const double*, const double*, const double*,

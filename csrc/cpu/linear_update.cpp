@@ -8,6 +8,7 @@
 
 #include <algorithm>
 
+#include "linear.hpp"
 #include "matmul_path.hpp"
 #include "parallel.hpp"
 #include "simd/linear_update.hpp"
@@ -30,8 +31,8 @@ bool fits_tiles(LinearSize size, int64_t element_bytes) {
 }
 
 template <class T>
-void update_by_tiles(Context& context, const OptimTensor<T>& weight, const T* dz, const T* x,
-                     LinearSize size, const UpdateRule<T>& rule) {
+void update_by_tiles(Context& context, const OptimTensor<T>& weight, const T* dz, int64_t stride,
+                     const T* x, LinearSize size, const UpdateRule<T>& rule) {
   const auto [rows, in, out] = size;
   const auto& kernel = kernels<LinearUpdateKernels<T>>();
   const auto& pack = kernels<MatmulKernels<T>>().pack;
@@ -43,7 +44,7 @@ void update_by_tiles(Context& context, const OptimTensor<T>& weight, const T* dz
                [&](int64_t panel, int) {
                  if (panel < panels) {
                    const int64_t i = panel * height;
-                   pack(packed_dz + i * rows, height, dz + i, 1, out, std::min(height, out - i),
+                   pack(packed_dz + i * rows, height, dz + i, 1, stride, std::min(height, out - i),
                         rows);
                  } else {
                    const int64_t j = (panel - panels) * width;
@@ -82,16 +83,15 @@ void linear_backward_update(Context& context, T* dx, T* dweight, T* dbias,
                             const UpdateRule<T>& rule) {
   const auto [rows, in, out] = size;
   WorkspaceScope scope(context);
-  const T* dz = dy;
-  if (activation.kind != ActivationKind::identity) {
-    T* product = context.workspace->take<T>(rows * out);
-    activation_backward<T>(context, product, dy, saved, saved_is_output, rows * out, activation);
-    dz = product;
+  const auto [dz, stride] =
+      layer_gradient(context, dbias, dy, saved, saved_is_output, size, activation, false);
+  if (dx != nullptr) {
+    matmul<T>(context, {dx, in, 1}, {dz, stride, 1}, {weight.data, in, 1}, {1, rows, in, out});
   }
-  const bool by_tiles = fits_tiles(size, sizeof(T));
-  linear_backward<T>(context, dx, by_tiles ? nullptr : dweight, dbias, dz, x, weight.data, nullptr,
-                     false, size, {}, false);
-  if (by_tiles) return update_by_tiles(context, weight, dz, x, size, rule);
+  if (fits_tiles(size, sizeof(T))) {
+    return update_by_tiles(context, weight, dz, stride, x, size, rule);
+  }
+  matmul<T>(context, {dweight, in, 1}, {dz, 1, stride}, {x, in, 1}, {1, out, in, rows});
   parallel_ranges(
       context, weight.size, kStoredGrain, static_cast<double>(weight.size) * rule.nanoseconds,
       [&](int64_t begin, int64_t end, int) { rule(weight, begin, end - begin, dweight + begin); });
