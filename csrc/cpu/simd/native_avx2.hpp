@@ -98,7 +98,6 @@ TILEGRAD_INLINE void store_partial(double* p, int n, F64 v) {
   _mm256_maskstore_pd(p, (__m256i)m, v);
 }
 
-
 TILEGRAD_INLINE float reduce_add(F32 v) {
   const __m128 x4 = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   const __m128 x2 = _mm_add_ps(x4, _mm_movehl_ps(x4, x4));

@@ -118,7 +118,6 @@ TILEGRAD_INLINE void store_partial(double* p, int n, F64 v) {
   _mm512_mask_storeu_pd(p, m, v);
 }
 
-
 // Lanes half a vector apart, then a quarter, an eighth ..: swap them and combine. Every lane ends
 // up with the same value, since x + y = y + x.
 TILEGRAD_INLINE F32 swap_halves(F32 v) { return _mm512_maskz_shuffle_f32x4(kAll32, v, v, 0x4E); }
