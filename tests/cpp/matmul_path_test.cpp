@@ -67,10 +67,11 @@ void check_path(const Isa& isa, const Layout& layout, int threads) {
   const MatrixStrides a = layout.a(size), b = layout.b(size);
   const auto [batch, m, n, k] = size;
   const MatmulPath path = choose_matmul_path(size, a, b, tiles, threads);
-  const bool dots = sums_along_k(size, a, b);
+  const bool dots = sums_along_k(size, a, b, tiles);
+  const int64_t share = isa.vector_bytes == 64 ? 6 : 12;
   if (m > 1 && n > 1 && k > 1) {
     const bool wanted =
-        n >= m ? layout.b_along_k && 6 * m <= k : layout.a_along_k && 6 * n <= k && n < 16;
+        n >= m ? layout.b_along_k && share * m <= k : layout.a_along_k && share * n <= k && n < 16;
     expect(dots == wanted, "sums_along_k is not what the order of axes says");
   }
   if (path.turn) {
@@ -78,7 +79,8 @@ void check_path(const Isa& isa, const Layout& layout, int threads) {
     const MatmulSize turned = {batch, n, m, k};
     const MatrixStrides left = {b.column, b.row}, right = {a.column, a.row};
     expect(!choose_matmul_path(turned, left, right, tiles, threads).turn, "turned for ever");
-    expect(!dots || sums_along_k(turned, left, right), "turned into another order of the sum");
+    expect(!dots || sums_along_k(turned, left, right, tiles),
+           "turned into another order of the sum");
     return;
   }
   expect(dots == (path.kind == MatmulPath::dots), "another order of the sum than sums_along_k");
@@ -143,7 +145,7 @@ int main() {
                               20 * rows, isa.dot_rows});
       const auto ns = around({1, 16, 512, 5000, lanes, 2 * lanes, 3 * lanes, 4 * lanes, 8 * lanes,
                               isa.dot_columns, 2 * isa.dot_columns, 24 * lanes});
-      auto ks = around({1, 8, 24, 32, 96, 128, 512, 1024, 6 * 15, 6 * 16});
+      auto ks = around({1, 8, 24, 32, 96, 128, 512, 1024, 6 * 15, 6 * 16, 12 * 15});
       ks.push_back(0);
       for (const Layout& layout : kLayouts) {
         layout_name = layout.name;
