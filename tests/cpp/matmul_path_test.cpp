@@ -3,6 +3,7 @@
 // bits of a result does not depend on threads, batch or gaps.
 #include "../../csrc/cpu/matmul_path.hpp"
 
+#include <algorithm>
 #include <cstdio>
 #include <set>
 #include <vector>
@@ -68,10 +69,9 @@ void check_path(const Isa& isa, const Layout& layout, int threads) {
   const auto [batch, m, n, k] = size;
   const MatmulPath path = choose_matmul_path(size, a, b, tiles, threads);
   const bool dots = sums_along_k(size, a, b, tiles);
-  const int64_t share = isa.vector_bytes == 64 ? 6 : 12;
+  const bool few = std::min(m, n) <= (isa.vector_bytes == 64 ? 64 : 32) && 8 * std::min(m, n) <= k;
   if (m > 1 && n > 1 && k > 1) {
-    const bool wanted =
-        n >= m ? layout.b_along_k && share * m <= k : layout.a_along_k && share * n <= k && n < 16;
+    const bool wanted = n >= m ? layout.b_along_k && few : layout.a_along_k && few && n < 16;
     expect(dots == wanted, "sums_along_k is not what the order of axes says");
   }
   if (path.turn) {
@@ -141,11 +141,11 @@ int main() {
       isa_name = isa.name;
       const int lanes = static_cast<int>(isa.vector_bytes / bytes);
       const int64_t rows = isa.max_rows[2];
-      const auto ms = around({1, 4, 16, 128, 1000, isa.max_rows[4], rows, 2 * rows, 3 * rows,
-                              20 * rows, isa.dot_rows});
+      const auto ms = around({1, 4, 16, 32, 64, 128, 1000, isa.max_rows[4], rows, 2 * rows,
+                              3 * rows, 20 * rows, isa.dot_rows});
       const auto ns = around({1, 16, 512, 5000, lanes, 2 * lanes, 3 * lanes, 4 * lanes, 8 * lanes,
                               isa.dot_columns, 2 * isa.dot_columns, 24 * lanes});
-      auto ks = around({1, 8, 24, 32, 96, 128, 512, 1024, 6 * 15, 6 * 16, 12 * 15});
+      auto ks = around({1, 8, 24, 32, 96, 128, 512, 1024, 8 * 15, 8 * 32, 8 * 64});
       ks.push_back(0);
       for (const Layout& layout : kLayouts) {
         layout_name = layout.name;
