@@ -113,7 +113,7 @@ def test_matmul_same_bits_for_any_threads_alignment_and_layout(
         tg.set_num_threads(1)
         left, right = device.put(swapped(a, ta), offset=0), device.put(swapped(b, tb), offset=0)
         expected[ta, tb] = tg.matmul(left, right, transpose_a=ta, transpose_b=tb)
-        if device.name != "cpu" or 6 * min(m, n) > k:
+        if device.name != "cpu" or 8 * min(m, n) > k:
             assert_same_bits(expected[ta, tb], expected[False, False], what=f"{ta}, {tb}")
         for threads in device.threads(2, 3, 4):
             tg.set_num_threads(threads)

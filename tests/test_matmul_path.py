@@ -33,15 +33,17 @@ def test_every_choice_is_legal(tmp_path: Path) -> None:
 
 # (m, n, k) beside the tiles of every ISA and the borders between paths: the heights 4, 6 and 14 and
 # multiples; widths of vectors and of the tile along k (3, 6); the sums 32 (short), 128 (long),
-# 256 to 1024 (blocks of k); 6 min(m, n) = k, 16 columns (narrow), 128 rows (few).
+# 256 to 1024 (blocks of k); 8 min(m, n) = k, 32 and 64 rows (along k), 16 columns (narrow), 128
+# rows (few).
 EDGES = [
     *((m, 35, 100) for edge in (4, 8, 14, 16) for m in around(edge)),
     *((5, n, 70) for edge in (6, 12, 18, 32, 64) for n in around(edge)),
-    *((7, 50, k) for edge in (16, 42, 48) for k in around(edge)),
+    *((7, 50, k) for edge in (16, 56) for k in around(edge)),
+    *((m, 80, 513) for edge in (32, 64) for m in around(edge)),
     *((3, 13, k) for edge in (256, 512, 1024, 2048) for k in around(edge)),
-    *((20, 40, k) for edge in (120, 128, 512) for k in around(edge)),
-    *((70, n, 97) for edge in (3, 6, 16) for n in around(edge)),
-    *((m, 80, k) for m in around(6) for k in around(32)),
+    *((20, 40, k) for edge in (128, 160, 512) for k in around(edge)),
+    *((70, n, 129) for edge in (3, 6, 16) for n in around(edge)),
+    *((m, 80, k) for m in (*around(12), *around(28)) for k in around(32)),
     *((m, 33, 60) for m in around(128)),
     *((43, n, 10) for n in around(64)),
     *((m, 70, 40) for m in (*around(42), *around(280))),

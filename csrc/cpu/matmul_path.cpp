@@ -16,10 +16,12 @@ constexpr int64_t kFewRows = 128;                    // below, a task packs its 
 constexpr int64_t kFewPanels = 3;                    // up to here a copy of B does not pay
 constexpr int64_t kManyPanels = 20;                  // beyond, a copy of B costs next to nothing
 constexpr int64_t kTasksPerThread = 6;
-constexpr int64_t kDotBytes = 4096;  // of a row where lanes run along k: 10 of them in L1
-constexpr int64_t kShortSum = 32;    // up to here writing C takes as long as computing it
-constexpr int64_t kNarrow = 16;      // columns that C must have for lanes along them
-constexpr int64_t kDotShare = 6;     // length of a sum from which on its tree is cheap, a row
+constexpr int64_t kDotBytes = 4096;   // of a row where lanes run along k: 10 of them in L1
+constexpr int64_t kShortSum = 32;     // up to here writing C takes as long as computing it
+constexpr int64_t kNarrow = 16;       // columns that C must have for lanes along them
+constexpr int64_t kDotShare = 8;      // length of a sum from which on its tree is cheap, a row
+constexpr int64_t kDotRows = 64;      // beyond, transposing B costs less than its unaligned reads;
+constexpr int64_t kDotRowsAvx2 = 32;  // sooner where tiles along k are smaller
 
 // Whole tiles, enough of them for every thread to get several tasks.
 int64_t task_size(int64_t total, int64_t tile, int64_t wanted_tasks) {
@@ -71,8 +73,10 @@ int64_t dot_block(int64_t k, int64_t element_bytes) {
   return equal_blocks(k, kDotBytes / element_bytes, 64 / element_bytes);
 }
 
-bool sums_along_k(MatmulSize size, MatrixStrides a, MatrixStrides b) {
-  if (kDotShare * std::min(size.m, size.n) > size.k) return false;
+bool sums_along_k(MatmulSize size, MatrixStrides a, MatrixStrides b, const MatmulTiles& tiles) {
+  const int64_t rows = std::min(size.m, size.n);
+  const bool wide = tiles.lanes * tiles.element_bytes >= 64;
+  if (rows > (wide ? kDotRows : kDotRowsAvx2) || kDotShare * rows > size.k) return false;
   return size.n >= size.m ? lies_along_k(b.row, b.column, size.n)
                           : size.n < kNarrow && lies_along_k(a.column, a.row, size.m);
 }
@@ -86,19 +90,19 @@ MatmulPath choose_matmul_path(MatmulSize size, MatrixStrides a, MatrixStrides b,
                               const MatmulTiles& tiles, int threads) {
   const auto [batch, m, n, k] = size;
   MatmulPath path = {};
-  const bool dots = sums_along_k(size, a, b);
+  const bool dots = sums_along_k(size, a, b, tiles);
   // A narrow C would leave lanes empty; its transpose has them along the rows of A.
   if (n < m && (dots || (n < kNarrow && a.row == 1))) {
     path.turn = true;
     return path;
   }
   if (dots) return dots_path(size, a, b, tiles, threads);
-  // Few rows: wide tiles, which keep enough sums in flight. Short sums: wide ones too, where they
-  // keep nearly as many, since they write longer pieces of rows; and row after row of C.
+  // Few rows: wide tiles, which keep enough sums in flight. Short sums: row after row of C, and
+  // wide tiles where they keep nearly as many sums, since they write longer pieces of rows.
   const bool few = m <= tiles.max_rows[4];
-  const bool by_rows = !few && n > 4 * tiles.lanes && k > 0 && k <= kShortSum &&
-                       8 * tiles.max_rows[4] > 3 * tiles.max_rows[2];
-  const bool wide = by_rows || (few && n > 2 * tiles.lanes);
+  const bool by_rows = m > 2 * tiles.max_rows[2] && n > 4 * tiles.lanes && k > 0 && k <= kShortSum;
+  const bool wide =
+      (few && n > 2 * tiles.lanes) || (by_rows && 8 * tiles.max_rows[4] > 3 * tiles.max_rows[2]);
   path.vectors = n <= tiles.lanes ? 1 : wide ? 4 : 2;
   const int64_t width = int64_t{path.vectors} * tiles.lanes;
   // Panels of equal height: 16 rows are 8 + 8, not 14 + 2.

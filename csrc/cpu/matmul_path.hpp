@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // How a matrix product is cut: pure functions of sizes and strides, apart from the algorithm. Two
 // choices show in the bits of the result: k_block and dot_block, which depend on k and the type
-// alone, and sums_along_k, which depends on the sizes and on the order of an operand's axes.
+// alone, and sums_along_k, which depends on sizes, ISA and the order of an operand's axes.
 #pragma once
 
 #include <cstdint>
@@ -45,7 +45,7 @@ int64_t dot_block(int64_t k, int64_t element_bytes);
 // Whether the lanes of a vector run along k. They do where C has few rows and k is the faster axis
 // of B in memory, so that transposing B would not pay; and where C is narrow and k is the faster
 // axis of A. Batch, threads, alignment and gaps between elements do not matter.
-bool sums_along_k(MatmulSize size, MatrixStrides a, MatrixStrides b);
+bool sums_along_k(MatmulSize size, MatrixStrides a, MatrixStrides b, const MatmulTiles& tiles);
 
 // Estimated serial time.
 double matmul_nanoseconds(int64_t m, int64_t n, int64_t k, int64_t element_bytes);

@@ -3,6 +3,7 @@
 // bits of a result does not depend on threads, batch or gaps.
 #include "../../csrc/cpu/matmul_path.hpp"
 
+#include <algorithm>
 #include <cstdio>
 #include <set>
 #include <vector>
@@ -67,10 +68,10 @@ void check_path(const Isa& isa, const Layout& layout, int threads) {
   const MatrixStrides a = layout.a(size), b = layout.b(size);
   const auto [batch, m, n, k] = size;
   const MatmulPath path = choose_matmul_path(size, a, b, tiles, threads);
-  const bool dots = sums_along_k(size, a, b);
+  const bool dots = sums_along_k(size, a, b, tiles);
+  const bool few = std::min(m, n) <= (isa.vector_bytes == 64 ? 64 : 32) && 8 * std::min(m, n) <= k;
   if (m > 1 && n > 1 && k > 1) {
-    const bool wanted =
-        n >= m ? layout.b_along_k && 6 * m <= k : layout.a_along_k && 6 * n <= k && n < 16;
+    const bool wanted = n >= m ? layout.b_along_k && few : layout.a_along_k && few && n < 16;
     expect(dots == wanted, "sums_along_k is not what the order of axes says");
   }
   if (path.turn) {
@@ -78,7 +79,8 @@ void check_path(const Isa& isa, const Layout& layout, int threads) {
     const MatmulSize turned = {batch, n, m, k};
     const MatrixStrides left = {b.column, b.row}, right = {a.column, a.row};
     expect(!choose_matmul_path(turned, left, right, tiles, threads).turn, "turned for ever");
-    expect(!dots || sums_along_k(turned, left, right), "turned into another order of the sum");
+    expect(!dots || sums_along_k(turned, left, right, tiles),
+           "turned into another order of the sum");
     return;
   }
   expect(dots == (path.kind == MatmulPath::dots), "another order of the sum than sums_along_k");
@@ -139,11 +141,11 @@ int main() {
       isa_name = isa.name;
       const int lanes = static_cast<int>(isa.vector_bytes / bytes);
       const int64_t rows = isa.max_rows[2];
-      const auto ms = around({1, 4, 16, 128, 1000, isa.max_rows[4], rows, 2 * rows, 3 * rows,
-                              20 * rows, isa.dot_rows});
+      const auto ms = around({1, 4, 16, 32, 64, 128, 1000, isa.max_rows[4], rows, 2 * rows,
+                              3 * rows, 20 * rows, isa.dot_rows});
       const auto ns = around({1, 16, 512, 5000, lanes, 2 * lanes, 3 * lanes, 4 * lanes, 8 * lanes,
                               isa.dot_columns, 2 * isa.dot_columns, 24 * lanes});
-      auto ks = around({1, 8, 24, 32, 96, 128, 512, 1024, 6 * 15, 6 * 16});
+      auto ks = around({1, 8, 24, 32, 96, 128, 512, 1024, 8 * 15, 8 * 32, 8 * 64});
       ks.push_back(0);
       for (const Layout& layout : kLayouts) {
         layout_name = layout.name;
