@@ -129,7 +129,7 @@ TILEGRAD_INLINE Mask<V> quick_gelu(V x) { return abs(x) <= 12.0f; }
 
 }  // namespace detail
 
-// x Phi(x). Within 4 ulp, 8 where the result is denormal.
+// x Phi(x). Within 2 ulp on avx512 and 6 elsewhere down to x = -12, below within 10.
 TILEGRAD_INLINE Vec<float> gelu(Vec<float> x) {
   using detail::V;
   const Mask<V> quick = detail::quick_gelu(x);
