@@ -5,7 +5,7 @@
 //   neither the cut, nor the tile, nor the thread count shows in the bits of an element.
 // Memory: a task keeps its sums in float32 until k is done. Where A has many panels of rows, B is
 //   packed once for all tasks and a panel of A lies in L1; where it has few, they wait in L2 while
-//   the task packs one panel of B after another.
+//   the task packs one panel of B after another. For few rows B is not packed at all.
 // Source: matmul.cpp.
 #include "matmul_bfloat16.hpp"
 
