@@ -106,6 +106,7 @@ class Plan:
         decoupled: bool,
         maximize: bool,
         state: typing.Any,
+        rounded: typing.Any = None,
     ) -> None: ...
     def clip_scale(
         self,
@@ -164,7 +165,8 @@ class Plan:
         target: typing.Any,
         reduction: typing.Any,
     ) -> None: ...
-    def run(self, batch: typing.Any, accumulate: bool) -> None: ...
+    def output(self, placeholder: typing.Any) -> None: ...
+    def run(self, batch: tuple, accumulate: bool, out: typing.Any = None) -> typing.Any: ...
     def sgd_step(
         self,
         params: typing.Any,
@@ -176,6 +178,7 @@ class Plan:
         nesterov: bool,
         maximize: bool,
         state: typing.Any,
+        rounded: typing.Any = None,
     ) -> None: ...
     def softmax(
         self,
