@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 import tilegrad as tg
-from helpers import Device, host
+from helpers import Device, assert_same_bits, host
 from optim_cases import CASES
 from tilegrad import reference as ref
 
@@ -276,3 +276,45 @@ def test_update_agrees_on_every_instruction_set(isa: str, dtype: str) -> None:
     tg._cpu._set_isa("generic")
     for a, b in zip(got, run_adam_and_sgd(1031, dtype), strict=True):
         assert np.abs(a - b).max() <= TOLERANCE[dtype] * np.abs(b).max()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("beta2", [0.999, 0.9, 1 - 2.0**-30, 0.0])
+def test_adam_divides_by_the_correction_with_one_rounding(
+    dtype: str, beta2: float, isa: str, rng: np.random.Generator
+) -> None:
+    """Gradients that are tiny and values of zero leave w = -a / (sqrt(v) / c + eps) to be seen."""
+    n = 50_000
+    kind = np.dtype(dtype).type
+    second = np.concatenate(
+        [
+            rng.uniform(0.5, 2, n),
+            2.0 ** rng.uniform(-120, 120, n),
+            [0, np.finfo(dtype).tiny, np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max],
+            [np.inf, np.nan],
+        ]
+    ).astype(dtype)
+    for step in (1, 2, 7, 100, 5000):
+        w, v = np.zeros(len(second), dtype), second.copy()
+        gradient = np.full(len(second), 2.0**-100, dtype)
+        state = tg._cpu.StepState()
+        state.learning_rate, state.step = 2.0**100, step
+        tg._cpu.adam_step(
+            [w],
+            [gradient],
+            [np.zeros_like(w)],
+            [v],
+            None,
+            0.0,
+            beta2,
+            1e-8,
+            0.0,
+            False,
+            False,
+            state,
+        )
+        with np.errstate(all="ignore"):
+            correction = kind((1 - beta2**step) ** 0.5)
+            root = np.sqrt(v)
+            want = kind(-1.0) / (root / correction + kind(1e-8))
+        assert_same_bits(w, kind(0) + want, what=f"step {step}")

@@ -69,9 +69,10 @@ StepState* Plan::take_state(const py::object& state) {
   return buffer.memory();
 }
 
-py::object Plan::run(py::tuple batch, bool accumulate, py::handle out) {
-  check(batch.size() == inputs_.size(), "TrainStep: takes {} arrays; got {}", inputs_.size(),
-        batch.size());
+py::object Plan::run(py::handle batch, bool accumulate, py::handle out) {
+  const auto arrays = py::cast<py::tuple>(batch);
+  check(arrays.size() == inputs_.size(), "TrainStep: takes {} arrays; got {}", inputs_.size(),
+        arrays.size());
   check(!accumulate || updates_.empty(),
         "TrainStep: a plan that updates weights at once adds to no gradients; got accumulate={}",
         accumulate);
@@ -80,7 +81,7 @@ py::object Plan::run(py::tuple batch, bool accumulate, py::handle out) {
   context.at(place_);
   for (size_t i = 0; i < inputs_.size(); ++i) {
     Bound& input = inputs_[i];
-    Tensor tensor = read_batch(batch[i], "TrainStep");
+    Tensor tensor = read_batch(arrays[i], "TrainStep");
     check_type(tensor.dtype == input.dtype, "TrainStep: a batch must be {}; got {}",
                dtype_name(input.dtype), dtype_name(tensor.dtype));
     check_shape(tensor, input.shape, "TrainStep", "a batch");

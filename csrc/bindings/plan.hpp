@@ -50,7 +50,7 @@ class Plan {
 
   // Replays the calls on this batch. With accumulate, gradients of parameters are added to.
   // Returns the output, a new array where `out` is None, if there is one.
-  py::object run(py::tuple batch, bool accumulate, py::handle out);
+  py::object run(py::handle batch, bool accumulate, py::handle out);
   // Of the current run.
   bool accumulates() const { return accumulate_; }
 

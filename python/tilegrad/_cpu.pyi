@@ -108,6 +108,7 @@ class Plan:
         decoupled: bool,
         maximize: bool,
         state: typing.Any,
+        rounded: typing.Any = None,
     ) -> None: ...
     def clip_scale(
         self,
@@ -166,7 +167,8 @@ class Plan:
         target: typing.Any,
         reduction: typing.Any,
     ) -> None: ...
-    def run(self, batch: typing.Any, accumulate: bool) -> None: ...
+    def output(self, placeholder: typing.Any) -> None: ...
+    def run(self, batch: typing.Any, accumulate: bool, out: typing.Any = None) -> typing.Any: ...
     def sgd_step(
         self,
         params: typing.Any,
@@ -178,6 +180,7 @@ class Plan:
         nesterov: bool,
         maximize: bool,
         state: typing.Any,
+        rounded: typing.Any = None,
     ) -> None: ...
     def softmax(
         self,

@@ -61,9 +61,10 @@ class TrainStep:
         clip_grad_norm_(model.parameters(), max_norm); optimizer.step()
 
     Model and loss run in training mode, with the options that their modules had when the plan was
-    recorded. ``.grad`` is unspecified afterwards. An exception, such as a class index out of range,
-    leaves parameters and optimiser as they were; on a device such an index is no exception: the
-    loss is NaN and its row adds nothing to the gradients.
+    recorded. ``.grad`` is unspecified afterwards: gradients are overwritten, never zeroed, and the
+    CPU does not even store those of weights that nothing but the update reads. An exception, such
+    as a class index out of range, leaves parameters and optimiser as they were; on a device such an
+    index is no exception: the loss is NaN and its row adds nothing to the gradients.
 
     Args:
         model: Module whose parts all have a plan (those of ``tilegrad.nn``).
