@@ -5,10 +5,10 @@
 // Common rules
 // - Pointers are aligned to their element only; arrays are C-contiguous unless strides are given.
 // - Sizes are counts of elements, strides are in elements; any size may be 0.
-// - T is float or double; also bfloat16, and on cuda and sim float16, for matmul, linear,
-// activation,
-//   softmax, cross_entropy, pack, fill and convert. Results narrower than double accumulate in
-//   float32 or wider and are rounded to T once, when they are stored.
+// - T is float or double; for matmul, linear, activation, softmax, cross_entropy, pack, fill and
+//   convert also bfloat16, and on cuda and sim float16. Results narrower than double accumulate in
+//   float32 or wider and are rounded to T once, when they are stored. (AMX takes subnormal numbers
+//   of a bfloat16 product for 0.)
 // - On cuda and sim every pointer, that of a StepState too, is device memory, except the arrays of
 //   OptimTensor and bad_row; a call only puts work on context.stream.
 // - Same inputs, same bits: a result depends on shape, dtype, ISA and device model only.

@@ -161,7 +161,7 @@ def test_a_module_is_copied_on_its_device(where: str) -> None:
         assert_same_bits(p.data, q.data)
     taken = nn.Parameter(model[0].weight.data)
     assert taken.data._pointer != model[0].weight.data._pointer
-    with error(TypeError, "Parameter", "float32 or float64", "Array of int64"):
+    with error(TypeError, "Parameter", "float32, float64 or bfloat16", "Array of int64"):
         nn.Parameter(tg.zeros(3, np.int64, device=where))
 
 

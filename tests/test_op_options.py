@@ -117,7 +117,7 @@ def test_softmax_dtype_casts_first(name: str) -> None:
     np.testing.assert_allclose(dx, leaf.grad.numpy(), rtol=1e-6, atol=1e-7)
     np.testing.assert_array_equal(backward(x, x, 1, dtype=np.float32), backward(x, x, 1))
     for bad in (np.float16, np.int64):
-        with pytest.raises(TypeError, match=f"{name}: dtype must be float32 or float64"):
+        with pytest.raises(TypeError, match=f"{name}: dtype must be float32, float64 or bfloat16"):
             function(x, 1, dtype=bad)
     with pytest.raises(TypeError, match=f"{name}: input must be an array; got list"):
         function([1.0, 2.0], 0, dtype=np.float32)

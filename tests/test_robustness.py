@@ -119,7 +119,7 @@ def test_sizes_beyond_memory_are_refused(call: object, words: str) -> None:
 
 
 def test_items_without_bytes_are_no_floats() -> None:
-    with pytest.raises(TypeError, match="relu: input must have dtype float32 or float64"):
+    with pytest.raises(TypeError, match="relu: input must have dtype float32, float64 or bfloat16"):
         tg.relu(np.zeros(3, np.dtype([])))
 
 

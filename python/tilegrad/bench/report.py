@@ -228,7 +228,9 @@ def summary(result: Record) -> str:
     if not groups:
         lines = ["no peer is installed: no ratios"]
     lines.append(f"limits, start -> end of the run: {drift}")
-    return "\n".join([*lines, "", *goal_rows(result)])
+    if "threads" in result:  # the goals are those of the CPU
+        lines += ["", *goal_rows(result)]
+    return "\n".join(lines)
 
 
 def _slower(ratios: Sequence[float]) -> str:

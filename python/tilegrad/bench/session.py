@@ -69,10 +69,11 @@ def expected_seconds(
         ceilings: Of the machine, as `machine.ceilings` returns them.
         sides: Of a case.
     """
-    flops = 0.6e9 * ceilings["fma_gflops"]
+    peak = 1e9 * ceilings["fma_gflops"]
     rate = 0.5e9 * min(ceilings["copy_gbytes"].values())
     total = 0.0
     for case in cases:
+        flops = (0.8 if case.flops > 1e9 else 0.6) * peak
         call = max(case.flops / flops, case.bytes / rate)
         sample = max(1.25 * protocol.sample, call) + protocol.settle
         rounds = protocol.rounds(sides * sample)
