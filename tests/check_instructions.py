@@ -38,7 +38,9 @@ Mixes = dict[str, dict[str, Mix]]  # instruction set -> kernel -> mix
 FUNCTION = re.compile(r"^[0-9a-f]+ <(.+)>:$")
 INSTRUCTION = re.compile(r"^ *([0-9a-f]+):\t(\S+) *(.*)$")
 TARGET = re.compile(r"^([0-9a-f]+) <")
-TILE = re.compile(r"::tile<(?:float|double), (\d+), (\d+)>")
+# float or double, rows, and vectors or, where lanes run along k, columns
+TILE = re.compile(r"::tile<(?:float|double), (\d+), (\d+)[,>]")
+TILED = ("matmul", "matmul_dot")
 
 
 class Instruction(NamedTuple):
@@ -219,11 +221,11 @@ def worst(found: Iterable[Kernel]) -> Mixes:
 def broken_tiles(found: Iterable[Kernel]) -> list[str]:
     """Return the register tiles of matmul whose loop misses an fma or touches the stack.
 
-    A tile of r rows and v vectors is worth its registers only with r v fma and no spill.
+    A tile of r rows and v vectors or columns is worth its registers only with r v fma and no spill.
     """
     broken = []
     for kernel in found:
-        if kernel.stem != "matmul" or not (match := TILE.search(kernel.symbol)):
+        if kernel.stem not in TILED or not (match := TILE.search(kernel.symbol)):
             continue
         rows, vectors = int(match[1]), int(match[2])
         if kernel.mix["fma"] < rows * vectors or kernel.mix["stack"] > 0:
