@@ -5,10 +5,10 @@
 #include "simd/cross_entropy.hpp"
 
 #include <algorithm>
-#include <limits>
 
 #include "../ops.hpp"
 #include "class_chunks.hpp"
+#include "class_targets.hpp"
 #include "isa.hpp"
 #include "parallel.hpp"
 #include "reduce.hpp"
@@ -20,86 +20,6 @@ namespace {
 static_assert(kChunkRows <= kMaxCrossEntropyRows);
 
 constexpr double kNanosecondsAnElement = 0.6;  // an exponential and three passes in cache
-constexpr int64_t kTargetBlock = 8192;         // targets checked by a task
-
-// f(pointer to the indices as they are stored)
-template <class F>
-void visit(const IndexView& view, F f) {
-  switch (view.is_signed ? -view.bytes : view.bytes) {
-    case -1:
-      return f(static_cast<const int8_t*>(view.data));
-    case -2:
-      return f(static_cast<const int16_t*>(view.data));
-    case -4:
-      return f(static_cast<const int32_t*>(view.data));
-    case -8:
-      return f(static_cast<const int64_t*>(view.data));
-    case 1:
-      return f(static_cast<const uint8_t*>(view.data));
-    case 2:
-      return f(static_cast<const uint16_t*>(view.data));
-    case 4:
-      return f(static_cast<const uint32_t*>(view.data));
-    default:
-      return f(static_cast<const uint64_t*>(view.data));
-  }
-}
-
-// An index above the range of int64_t is no class; it must not turn into a negative number either,
-// which could be ignore_index.
-template <class Index>
-int64_t to_class(Index index) {
-  if constexpr (sizeof(Index) == 8 && std::numeric_limits<Index>::is_signed == false) {
-    if (index > static_cast<Index>(std::numeric_limits<int64_t>::max())) {
-      return std::numeric_limits<int64_t>::max();
-    }
-  }
-  return static_cast<int64_t>(index);
-}
-
-// Of a block of targets: the sum of their weights, and the row of the first that is no class.
-struct TargetBlock {
-  double weight = 0;
-  int64_t bad_row = -1;
-};
-
-template <class Index, class T>
-TargetBlock check_block(const Index* indices, int64_t begin, int64_t end,
-                        const CrossEntropy<T>& problem) {
-  TargetBlock block;
-  int64_t counted = 0;
-  for (int64_t row = begin; row < end; ++row) {
-    const int64_t target = to_class(indices[row]);
-    if (target == problem.ignore_index) continue;
-    if (target < 0 || target >= problem.shape.classes) {
-      block.bad_row = row;
-      break;
-    }
-    ++counted;
-    if (problem.weight != nullptr) block.weight += problem.weight[target];
-  }
-  if (problem.weight == nullptr) block.weight = static_cast<double>(counted);
-  return block;
-}
-
-template <class T>
-TargetBlock check_targets(Context& context, const CrossEntropy<T>& problem, int64_t rows) {
-  const int64_t count = (rows + kTargetBlock - 1) / kTargetBlock;
-  WorkspaceScope scope(context);
-  TargetBlock* blocks = context.workspace->take<TargetBlock>(count);
-  visit(problem.indices, [&](const auto* indices) {
-    parallel_for(context, count, static_cast<double>(rows), [&](int64_t block, int) {
-      const int64_t begin = block * kTargetBlock;
-      blocks[block] = check_block(indices, begin, std::min(rows, begin + kTargetBlock), problem);
-    });
-  });
-  TargetBlock all;
-  for (int64_t block = 0; block < count; ++block) {
-    if (blocks[block].bad_row >= 0) return blocks[block];
-    all.weight += blocks[block].weight;
-  }
-  return all;
-}
 
 // The kernel's view of a chunk of rows: the targets as int64_t, with their weights and scales.
 template <class T>
@@ -110,12 +30,7 @@ class ChunkTargets {
     const bool by_index = problem.indices.data != nullptr;
     const T keep = static_cast<T>(1 - problem.label_smoothing);
     if (by_index) {
-      visit(problem.indices, [&](const auto* indices) {
-        for (int64_t i = 0; i < chunk.rows.rows; ++i) {
-          const int64_t target = to_class(indices[chunk.row + i]);
-          class_[i] = target == problem.ignore_index ? kIgnoredRow : target;
-        }
-      });
+      read_targets(class_, problem.indices, chunk.row, chunk.rows.rows, problem.ignore_index);
     }
     for (int64_t i = 0; i < chunk.rows.rows; ++i) {
       const bool weighted = by_index && problem.weight != nullptr && class_[i] != kIgnoredRow;
@@ -150,7 +65,8 @@ void cross_entropy(Context& context, T* loss, T* dlogits, const T* grad_output,
   double denominator = classes == 0 ? 0 : static_cast<double>(rows);
   *bad_row = -1;
   if (by_index) {
-    const TargetBlock targets = check_targets(context, problem, rows);
+    const TargetSum targets = check_targets(context, problem.indices, rows, classes,
+                                            problem.ignore_index, problem.weight);
     *bad_row = targets.bad_row;
     if (targets.bad_row >= 0) return;
     denominator = targets.weight;
