@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -116,10 +117,15 @@ def _refuse_nonsense(options: argparse.ArgumentParser, args: argparse.Namespace)
                 ratio_plot.check_matplotlib(name)
             except ImportError as error:
                 options.error(str(error))
+            kinds = ratio_plot.kinds()
+            if Path(files[name]).suffix.lstrip(".") not in kinds:
+                options.error(f"{name}: must end in {', '.join(kinds)}; got {files[name]!r}")
 
 
 def _run(cases: Sequence[Case], args: argparse.Namespace, stored: list[str]) -> None:
     environment.leave_out(name for name in environment.PEERS if name not in args.peers)
+    if environment.held(os.environ.get("TILEGRAD_CPU", "")):
+        environment.leave_out(environment.CANNOT_BE_HELD)
     cores = environment.pin(args.threads)
     result = session.conditions(args, cores)
     result["ceilings"] = machine.ceilings(args.threads)

@@ -8,7 +8,8 @@ bound to the first core, and every pool started after it would inherit that one 
 is started, and its workers are put on the cores beside the first, in a fixed order. jax's, which
 share work with the caller in no fixed way, may use all of these cores.
 
-Where TILEGRAD_CPU holds tilegrad to an instruction set, the peers are held to the same one.
+Where TILEGRAD_CPU holds tilegrad to an instruction set, the peers are held to the same one;
+those that cannot be are left out.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -31,14 +33,12 @@ _HELD: dict[str, dict[str, str]] = {
         "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
         "ONEDNN_MAX_CPU_ISA": "SSE41",
         "OPENBLAS_CORETYPE": "Nehalem",
-        "XLA_FLAGS": "--xla_cpu_max_isa=SSE4_2",
     },
     "avx2": {
         "ATEN_CPU_CAPABILITY": "avx2",
         "MKL_ENABLE_INSTRUCTIONS": "AVX2",
         "ONEDNN_MAX_CPU_ISA": "AVX2",
         "OPENBLAS_CORETYPE": "Haswell",
-        "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
     },
     "avx512": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"},  # no tile instructions (AMX)
 }
@@ -47,7 +47,8 @@ _NUMPY_KEEPS: dict[str, set[str]] = {
     "generic": set(),
     "avx2": {"X86_V3", "SSSE3", "SSE41", "POPCNT", "SSE42", "AVX", "F16C", "FMA3", "AVX2"},
 }
-CANNOT_BE_HELD = ("onnxruntime",)
+# jax has a flag, --xla_cpu_max_isa, but its matmul library does not heed it.
+CANNOT_BE_HELD = ("jax", "onnxruntime")
 _left_out: set[str] = set()  # peers that are not wanted
 pinned_to: list[int] = []  # the core of each thread, once `pin` has been called
 
@@ -105,6 +106,11 @@ def leave_out(names: Iterable[str]) -> None:
         PEERS[name].cache_clear()
 
 
+def left_out() -> list[str]:
+    """Return the peers that were made absent though they are installed."""
+    return [name for name in PEERS if name in _left_out and importlib.util.find_spec(name)]
+
+
 def held(isa: str) -> dict[str, str]:
     """Return the environment that holds the peers to an instruction set, as far as they allow it.
 
@@ -116,8 +122,6 @@ def held(isa: str) -> dict[str, str]:
         ('avx2', {})
     """
     result = dict(_HELD.get(isa, {}))
-    if "XLA_FLAGS" in result:
-        result["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {result['XLA_FLAGS']}".strip()
     if isa in _NUMPY_KEEPS:
         features = [name for name in _numpy_features() if name not in _NUMPY_KEEPS[isa]]
         if features:

@@ -27,6 +27,13 @@ def check_matplotlib(option: str = "--plot") -> None:
         ) from error
 
 
+def kinds() -> list[str]:
+    """Return the endings of the files that can be drawn; needs matplotlib."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    return sorted(FigureCanvasBase.get_supported_filetypes())
+
+
 def plot(result: Record, path: str | os.PathLike[str]) -> Any:
     """Draw the ratio of every case with its quartiles, the families in columns of equal height.
 

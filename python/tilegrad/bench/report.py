@@ -69,7 +69,8 @@ def heading(result: Record) -> str:
     caches = ", ".join(f"{name} {size}" for name, size in machine["caches"].items())
     where = f"pinned to core {', '.join(map(str, cores))}" if cores else "not pinned"
     sides = ", ".join(f"{name} {number}" for name, number in versions.items() if number)
-    missing = [name for name, number in versions.items() if number is None]
+    left_out = result.get("left_out", ())
+    missing = [n for n, number in versions.items() if number is None and n not in left_out]
     cache = (
         "hot caches: the same operands again and again"
         if result["cache"] == "hot"
@@ -78,7 +79,8 @@ def heading(result: Record) -> str:
     lines = [
         f"{machine['cpu']} ({caches or 'caches unknown'}), {machine['system']}, {machine['isa']}",
         f"{sides}, Python {machine['python']}"
-        + (f"; not installed: {', '.join(missing)}" if missing else ""),
+        + (f"; not installed: {', '.join(missing)}" if missing else "")
+        + (f"; left out: {', '.join(left_out)}" if left_out else ""),
         f"{threads} thread{'s' * (threads > 1)} {where}; float32, random normal; {cache}",
         f"limits now: {before['fma_gflops']} GFLOP/s multiply-add, "
         f"{before['copy_gbytes']} GB/s copying in memory",
@@ -86,9 +88,8 @@ def heading(result: Record) -> str:
     ]
     if held := result.get("held"):
         there = [name for name, number in versions.items() if number and name != "tilegrad"]
-        sides = ", ".join(name for name in there if name not in CANNOT_BE_HELD)
-        text = f"TILEGRAD_CPU={held}: {sides} are held to it too"
-        if free := [name for name in CANNOT_BE_HELD if name in there]:
+        text = f"TILEGRAD_CPU={held}: {', '.join(there)} are held to it too"
+        if free := [name for name in CANNOT_BE_HELD if name in left_out]:
             text += f"; {', '.join(free)} cannot be"
         lines.insert(2, text)
     if ceilings := result.get("ceilings"):

@@ -36,6 +36,7 @@ def conditions(args: argparse.Namespace, cores: list[int]) -> dict[str, Any]:
         "commit": commit(),
         "machine": machine.describe(),
         "versions": versions(),
+        "left_out": environment.left_out(),
         "held": os.environ.get("TILEGRAD_CPU", ""),  # the instruction set that all are held to
         "threads": args.threads,
         "cores": cores,
