@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import tilegrad as tg
 from helpers import FLOATS, aligned, assert_close, guarded_out, tolerance
 from matmul_inputs import TRANSPOSES, mixed, swapped
+from tilegrad import _cpu
 from tilegrad.bench.cases import around
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +27,31 @@ def test_every_choice_is_legal(tmp_path: Path) -> None:
         [os.environ.get("CXX", "g++"), "-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror",
          "-DTILEGRAD_BACKEND=cpu", ROOT / "tests/cpp/matmul_path_test.cpp",
          ROOT / "csrc/cpu/matmul_path.cpp", "-o", program],
+        check=True,
+    )  # fmt: skip
+    done = subprocess.run([program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+FLAGS = {
+    "generic": ["-march=x86-64-v2"],
+    "avx2": ["-march=x86-64-v2", "-mavx2", "-mfma", "-mbmi2"],
+    "avx512": ["-march=x86-64-v2", "-mavx2", "-mfma", "-mbmi2", "-mavx512f", "-mavx512dq",
+               "-mavx512bw", "-mavx512vl"],
+}  # fmt: skip
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="flags of x86-64")
+@pytest.mark.parametrize("name", FLAGS)
+def test_a_panel_is_packed_within_its_memory(name: str, tmp_path: Path) -> None:
+    if name not in _cpu.supported_isas():
+        pytest.skip(f"this processor has no {name}")
+    program = tmp_path / "matmul_pack_test"
+    subprocess.run(
+        [os.environ.get("CXX", "g++"), "-std=c++20", "-O1", "-Wall", "-Wextra", "-Wno-psabi",
+         "-Werror", *FLAGS[name], "-DTILEGRAD_BACKEND=cpu", f"-DTILEGRAD_ISA={name}",
+         f"-DTILEGRAD_ISA_{name.upper()}=1", ROOT / "tests/cpp/matmul_pack_test.cpp",
+         "-o", program],
         check=True,
     )  # fmt: skip
     done = subprocess.run([program], capture_output=True, text=True, check=False)

@@ -241,3 +241,24 @@ def test_threads_may_predict_at_once() -> None:
     for worker in workers:
         worker.join()
     assert not wrong
+
+
+def test_a_shallow_copy_has_plans_of_its_own() -> None:
+    layer = nn.Linear(3, 2)
+    x = np.ones((4, 3), np.float32)
+    before = layer.predict(x)
+    other = copy.copy(layer)
+    other.activation = "relu"
+    layer.weight.data = -np.ones((2, 3), np.float32)
+    assert_same_bits(other.predict(x), np.maximum(layer.predict(x), 0))
+    assert_same_bits(layer.eval()(x), layer.predict(x))
+    assert before.shape == (4, 2)
+
+
+def test_attributes_may_hold_arrays() -> None:
+    layer = nn.Linear(3, 2)
+    layer.history = [np.zeros(3)]
+    x = np.ones((4, 3), np.float32)
+    expected = layer.predict(x)
+    layer.history[0] = np.ones(3)
+    assert_same_bits(layer.predict(x), expected)

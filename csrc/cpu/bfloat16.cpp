@@ -101,7 +101,8 @@ void for_parts(Context& context, ClassShape shape, int buffers, F f) {
                                     static_cast<int64_t>(sizeof(float)));
   const int64_t own_size = buffers * size + kernel_size;
   WorkspaceScope scope(context);
-  float* const all = context.workspace->take<float>(thread_limit(context) * own_size);
+  const int64_t threads = std::min<int64_t>(thread_limit(context), (parts + grain - 1) / grain);
+  float* const all = context.workspace->take<float>(threads * own_size);
   parallel_ranges(context, parts, grain, time, [&](int64_t begin, int64_t end, int thread) {
     float* const own = all + thread * own_size;
     for (int64_t i = begin; i < end; ++i) {

@@ -50,7 +50,8 @@ void for_class_chunks(Context& context, ClassShape shape, double nanoseconds_an_
   chunk_shape.stream = result_bytes >= kStreamBytes;
   WorkspaceScope scope(context);
   const int64_t scratch_size = class_scratch_bytes(chunk_shape) + kCacheLine;  // threads keep apart
-  auto* const scratch = context.workspace->take<std::byte>(thread_limit(context) * scratch_size);
+  const int64_t threads = std::min<int64_t>(thread_limit(context), (chunks + grain - 1) / grain);
+  auto* const scratch = context.workspace->take<std::byte>(threads * scratch_size);
   parallel_ranges(context, chunks, grain, time, [&](int64_t begin, int64_t end, int thread) {
     ClassChunk c{0, 0, chunk_shape, scratch + thread * scratch_size};
     for (int64_t chunk = begin; chunk < end; ++chunk) {

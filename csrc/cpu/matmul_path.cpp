@@ -16,6 +16,7 @@ constexpr int64_t kFewRows = 128;                    // below, a task packs its 
 constexpr int64_t kFewPanels = 3;                    // up to here a copy of B does not pay
 constexpr int64_t kManyPanels = 20;                  // beyond, a copy of B costs next to nothing
 constexpr int64_t kTasksPerThread = 6;
+constexpr int64_t kBlockTasksPerThread = 24;  // that share a packed B: they cost nothing to cut
 constexpr int64_t kDotBytes = 4096;   // of a row where lanes run along k: 10 of them in L1
 constexpr int64_t kShortSum = 32;     // up to here writing C takes as long as computing it
 constexpr int64_t kNarrow = 16;       // columns that C must have for lanes along them
@@ -131,7 +132,7 @@ MatmulPath choose_matmul_path(MatmulSize size, MatrixStrides a, MatrixStrides b,
                                                            tiles.element_bytes)) *
                        width;
   const int64_t block = std::min(path.block_columns, ceil_div(n, width) * width);
-  path.task_rows = task_size(m, path.rows, wanted);
+  path.task_rows = task_size(m, path.rows, threads == 1 ? 1 : kBlockTasksPerThread * threads);
   path.task_columns = task_size(block, width, ceil_div(wanted, ceil_div(m, path.task_rows)));
   return path;
 }

@@ -32,7 +32,7 @@ class _Plan:
         self.attributes = [module.__dict__ for module in modules]
         # What can change without an assignment to an attribute, such as activation_args.
         self.containers = [
-            (attributes, name, value, value.copy())
+            (attributes, name, value, _contents(value))
             for attributes in self.attributes
             for name, value in attributes.items()
             if isinstance(value, (dict, list, set)) and name not in _OWN
@@ -57,10 +57,14 @@ class _Plan:
         self.native = recorder.plan
         self.shape, self.dtype = output.shape, output.dtype
 
-    def is_current(self) -> bool:
-        return self.edits == Edits.count and all(
-            attributes.get(name) is value and value == copy
-            for attributes, name, value, copy in self.containers
+    def is_current(self, model: Module) -> bool:
+        return (
+            self.attributes[0] is model.__dict__  # not that of a shallow copy
+            and self.edits == Edits.count
+            and all(
+                attributes.get(name) is value and _is_same(_contents(value), contents)
+                for attributes, name, value, contents in self.containers
+            )
         )
 
     def run(self, x: Array, out: Array | None) -> Array | None:
@@ -84,6 +88,18 @@ class _Plans(dict[tuple[Any, ...], _Plan]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(None), ())
+
+
+def _contents(container: Any) -> list[Any]:
+    return [*container.items()] if isinstance(container, dict) else [*container]
+
+
+def _is_same(now: list[Any], then: list[Any]) -> bool:
+    """Say whether two contents hold the same objects, or equal ones."""
+    try:
+        return now == then
+    except ValueError:  # arrays among them, which do not say whether they are equal
+        return False
 
 
 def _records_its_forward(module: Module) -> bool:
@@ -123,7 +139,7 @@ def _find(model: Module, x: Array) -> _Plan:
         plans = model.__dict__["_inference"] = _Plans()
     key = (x.shape, x.dtype)
     plan = plans.get(key)
-    if plan is None or not plan.is_current():
+    if plan is None or not plan.is_current(model):
         if len(plans) >= _MOST_PLANS:
             plans.clear()
         plan = plans[key] = _Plan(model, x)

@@ -88,7 +88,8 @@ void pack_copy(T* packed, int64_t width, const T* source, int64_t step, int64_t 
         l = width;
       }
     }
-    for (; l < width; l += V::kSize) V(T(0)).store(packed + l);
+    for (; l + V::kSize <= width; l += V::kSize) V(T(0)).store(packed + l);
+    if (l < width) V(T(0)).store_partial(packed + l, static_cast<int>(width - l));
   }
 }
 

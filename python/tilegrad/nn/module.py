@@ -121,8 +121,8 @@ class Module:
     def __delattr__(self, name: str) -> None:
         self._parameters.pop(name, None)
         self._modules.pop(name, None)
-        Edits.count += 1
         object.__delattr__(self, name)
+        Edits.count += 1
 
     if TYPE_CHECKING:
         _parameters: dict[str, Parameter]
