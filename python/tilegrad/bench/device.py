@@ -9,7 +9,6 @@ microseconds is launched from a CUDA graph, on both sides, so that the GPU is ti
 
 from __future__ import annotations
 
-import gc
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +33,7 @@ from .harness import (
     Protocol,
     agree,
     calls_per_sample,
+    collector_paused,
     record,
     run_rounds,
 )
@@ -355,14 +355,8 @@ def measure(
         calls[LIMIT], each[LIMIT] = calls_per_sample(limit.call, protocol.sample, clock)
     round_seconds = sum(calls[name] * each[name] for name in sides)
     rounds = min(max(int(protocol.budget / round_seconds), protocol.fewest), protocol.most)
-    collecting = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
+    with collector_paused():
         seconds = run_rounds(sides, calls, rounds, clock=clock)
-    finally:
-        if collecting:
-            gc.enable()
     if graphs is not None:
         for name, graph in graphs.items():
             seconds[name] = [value / graph.calls for value in seconds[name]]

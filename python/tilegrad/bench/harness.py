@@ -9,10 +9,11 @@ is the median of the ratios within each round.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -203,6 +204,19 @@ def calls_per_sample(
     return max(1, -int(-seconds // max(each, 1e-9))), each
 
 
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """Keep the garbage collector out of what is timed."""
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
 def run_rounds(
     sides: Mapping[str, Call],
     calls: Mapping[str, int],
@@ -335,14 +349,8 @@ def measure(case: Case, limit: Limit | None, protocol: Protocol) -> dict[str, An
             for _ in range(-(-calls // 4)):
                 call()
 
-    collecting = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
+    with collector_paused():
         seconds = run_rounds(sides, calls, rounds, before=before)
-    finally:
-        if collecting:
-            gc.enable()
     result = record(case, seconds, limit)
     if contest.left_out:
         result["left_out"] = dict(contest.left_out)

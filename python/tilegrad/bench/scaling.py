@@ -9,7 +9,6 @@ from these; it is a pure function, and beyond two threads no time was measured.
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import time
 from collections.abc import Sequence
@@ -20,7 +19,17 @@ import tilegrad as tg
 from tilegrad import _cpu
 
 from . import environment, machine, report, session
-from .harness import Call, Case, Limit, Protocol, calls_per_sample, run_rounds, summary, time_calls
+from .harness import (
+    Call,
+    Case,
+    Limit,
+    Protocol,
+    calls_per_sample,
+    collector_paused,
+    run_rounds,
+    summary,
+    time_calls,
+)
 
 KIND = "scaling"  # of the JSON, beside runs with peers
 # Assumed, not measured: what a further thread adds to a join (it enters, claims and leaves: a cache
@@ -238,15 +247,11 @@ def measure(case: Case, limits: dict[int, Limit], protocol: Protocol) -> report.
         for _ in range(-(-count // 4) if count > 1 else 0):
             call()
 
-    collecting = gc.isenabled()
-    gc.collect()
-    gc.disable()
     try:
-        seconds = run_rounds(sides, calls, rounds, before=prepare)
+        with collector_paused():
+            seconds = run_rounds(sides, calls, rounds, before=prepare)
     finally:
         tg.set_num_threads(2)
-        if collecting:
-            gc.enable()
     ratios = [a / b for a, b in zip(seconds[_ONE], seconds[_TWO], strict=True)]
     result: report.Record = {
         "family": case.family,
