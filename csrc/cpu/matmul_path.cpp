@@ -2,6 +2,7 @@
 #include "matmul_path.hpp"
 
 #include <algorithm>
+#include <limits>
 
 namespace tilegrad::cpu {
 namespace {
@@ -16,8 +17,9 @@ constexpr int64_t kFewRows = 128;                    // below, a task packs its 
 constexpr int64_t kFewPanels = 3;                    // up to here a copy of B does not pay
 constexpr int64_t kManyPanels = 20;                  // beyond, a copy of B costs next to nothing
 constexpr int64_t kTasksPerThread = 6;
-constexpr double kPackTime = 12;  // see cut_blocks
-constexpr double kLate = 0.05;
+constexpr double kPackTime = 20;  // of an element, in multiply-adds: 4 to 8 % of 512
+constexpr double kLate = 0.02;    // of a block
+constexpr int64_t kMostTurns = 4;
 constexpr int64_t kDotBytes = 4096;   // of a row where lanes run along k: 10 of them in L1
 constexpr int64_t kShortSum = 32;     // up to here writing C takes as long as computing it
 constexpr int64_t kNarrow = 16;       // columns that C must have for lanes along them
@@ -60,33 +62,28 @@ MatmulPath dots_path(MatmulSize size, MatrixStrides a, MatrixStrides b, const Ma
   return path;
 }
 
-// Blocks of C, of at most `most` columns, that end soonest: each packs its rows of A and columns of
-// B, which costs about kPackTime multiply-adds of a vector an element; threads take them in turns;
-// and one thread comes late by kLate of a block.
+// Blocks of C, at most `most` columns wide, that end soonest. Each packs its rows of A and its
+// columns of B, threads take them in turns, and one of these comes late.
 void cut_blocks(MatmulPath& path, MatmulSize size, int64_t width, int64_t most, int threads) {
   const auto [batch, m, n, k] = size;
-  double least = 0;
   const int64_t fewest = ceil_div(n, most);
-  const int64_t many =
-      threads == 1
-          ? fewest
-          : std::max(fewest, std::min(ceil_div(n, 2 * width), fewest + 2 * int64_t{threads}));
-  for (int64_t across = fewest; across <= many; ++across) {
-    const int64_t columns = ceil_div(ceil_div(n, across), width) * width;
-    for (int64_t turns = 1; turns <= (threads == 1 ? 1 : 4); ++turns) {
-      const int64_t down = std::max<int64_t>(1, turns * threads / (across * batch));
-      const int64_t rows = task_size(m, path.rows, down);
+  const bool alone = threads == 1;
+  const int64_t across_most =
+      alone ? fewest : std::max(fewest, std::min(ceil_div(n, 2 * width), fewest + 2 * threads));
+  double least = std::numeric_limits<double>::infinity();
+  for (int64_t across = fewest; across <= across_most; ++across) {
+    const int64_t columns = task_size(n, width, across);
+    for (int64_t turns = 1; turns <= (alone ? 1 : kMostTurns); ++turns) {
+      const int64_t rows = task_size(m, path.rows, turns * threads / (across * batch));
       const int64_t blocks = batch * ceil_div(n, columns) * ceil_div(m, rows);
-      const double block = static_cast<double>(rows) * static_cast<double>(columns) +
-                           kPackTime * static_cast<double>(path.pack_a ? rows : 0) +
-                           kPackTime * static_cast<double>(path.pack_b ? columns : 0);
-      const double time =
-          (static_cast<double>(ceil_div(blocks, threads)) + (threads == 1 ? 0 : kLate)) * block;
-      if (least == 0 || time < least) {
-        least = time;
-        path.task_rows = rows;
-        path.task_columns = columns;
-      }
+      const double block = static_cast<double>(rows * columns) +
+                           kPackTime * static_cast<double>(path.pack_a * rows) +
+                           kPackTime * static_cast<double>(path.pack_b * columns);
+      const double time = block * (static_cast<double>(ceil_div(blocks, threads)) + kLate);
+      if (time >= least) continue;
+      least = time;
+      path.task_rows = rows;
+      path.task_columns = columns;
     }
   }
 }
