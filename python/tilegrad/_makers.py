@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import math
 import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,24 @@ from numpy.typing import DTypeLike, NDArray
 
 from tilegrad import backends
 from tilegrad.array import _CODES, _DTYPES, Array, _code, _numpy_dtype
+
+_LINE = 64  # bytes of a cache line and of the widest vector
+
+
+def _on_lines(make: Callable[..., NDArray[Any]], shape: Sequence[int], dtype: Any) -> NDArray[Any]:
+    """Return ``make(shape, dtype)``, of np.empty or np.zeros, that starts on a cache line.
+
+    NumPy's own memory starts anywhere on 16 bytes; most vectors of 64 then lie on two lines, which
+    costs a product that streams its weights 10 to 20 %.
+    """
+    dtype = np.dtype(dtype)
+    if dtype.hasobject or dtype.itemsize == 0 or min(shape, default=0) < 0:
+        return make(shape, dtype)
+    size = math.prod(shape) * dtype.itemsize
+    memory = make(size + _LINE, np.uint8)
+    start = -memory.__array_interface__["data"][0] % _LINE
+    array: NDArray[Any] = memory[start : start + size].view(dtype).reshape(shape)
+    return array
 
 
 def _copied(host: NDArray[Any], place: int) -> Array:
@@ -131,7 +151,9 @@ def copied(x: Any, device: str) -> Any:
     result = asarray(x, device=device)
     if isinstance(result, Array):
         return result.copy() if result is x else result
-    return np.array(result, order="C")
+    copy = _on_lines(np.empty, result.shape, result.dtype)
+    copy[...] = result
+    return copy
 
 
 def zeros_like(x: Any) -> Any:
@@ -142,7 +164,8 @@ def zeros_like(x: Any) -> Any:
         array([0., 0.])
     """
     if not isinstance(x, Array):
-        return np.zeros_like(x)
+        like = np.asarray(x)
+        return _on_lines(np.zeros, like.shape, like.dtype)
     return full(x.shape, 0, _DTYPES[x._dtype], device=x.device)
 
 
@@ -167,7 +190,7 @@ def empty(shape: Any, dtype: DTypeLike = np.float32, *, device: str = "cpu") -> 
     """
     place = backends.place_of(device)
     if place is None:
-        return np.empty(_sizes(shape), host_dtype(dtype))
+        return _on_lines(np.empty, _sizes(shape), host_dtype(dtype))
     return backends.at(place).empty(_sizes(shape), _code(dtype, "empty"), place)
 
 
@@ -205,6 +228,8 @@ def zeros(shape: Any, dtype: DTypeLike = np.float32, *, device: str = "cpu") -> 
         >>> zeros(2, device="sim").numpy()
         array([0., 0.], dtype=float32)
     """
+    if backends.place_of(device) is None:
+        return _on_lines(np.zeros, _sizes(shape), host_dtype(dtype))
     return full(shape, 0, dtype, device=device)
 
 
