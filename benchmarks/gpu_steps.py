@@ -347,7 +347,8 @@ def bench(job: Job) -> Record:
         lines = done.output.strip().splitlines()
         return record | {"summary": lines[-1] if lines else "no output"}
     failures = [f"{one['case']}: {one['why']}" for one in results["failed"]]
-    text = f"{len(results['cases'])} cases, {len(results['left_out'])} left out"
+    count = len(results["cases"])
+    text = f"{count} case{'s' * (count != 1)}, {len(results['left_out'])} left out"
     return record | {"summary": f"{text}, {len(failures)} failed", "failures": failures}
 
 

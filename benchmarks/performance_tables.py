@@ -6,11 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tilegrad.bench import goals, scaling
+from tilegrad.bench import goals, scaling, scaling_model
 from tilegrad.bench.report import digits, duration, geometric_mean, ratio, share
 
 Result = dict[str, Any]
-_MORE_THREADS = (4, 8, 16, 32, 64)
 
 
 def conditions(result: Result) -> str:
@@ -166,14 +165,15 @@ def scaling_rows(results: Sequence[Result], names: Sequence[str]) -> list[str]:
 def model_rows(results: Sequence[Result], names: Sequence[str]) -> list[str]:
     """Return what the model expects of more threads, and what stops each case."""
     (result,) = _scaling(results, names)
+    more = scaling_model.MORE_THREADS
     head = ["case", "operations a byte", "joins", "pieces", "serial share"]
-    head += [*(f"{count} threads" for count in _MORE_THREADS), "most is lost to"]
+    head += [*(f"{count} threads" for count in more), "most is lost to"]
     lines = []
     for record in result["cases"]:
-        most = str(_MORE_THREADS[-1])
-        cases = [scaling.of_record(record, result, count) for count in _MORE_THREADS]
+        most = str(more[-1])
+        cases = [scaling_model.of_record(record, result, count) for count in more]
         known = [
-            scaling.speedup(case, count) for case, count in zip(cases, _MORE_THREADS, strict=True)
+            scaling_model.speedup(case, count) for case, count in zip(cases, more, strict=True)
         ]
         lines.append([
             f"{record['family']}/{record['name']}",
@@ -188,9 +188,9 @@ def model_rows(results: Sequence[Result], names: Sequence[str]) -> list[str]:
         *_rows(head, lines),
         "",
         f"Measured: a join of two threads {1e6 * result['join_seconds']:.2f} us, a call from "
-        f"Python {1e6 * result['call_seconds']:.2f} us. Assumed: {1e6 * scaling.JOIN_MORE:.2f} us "
-        f"more a join for each further thread, {scaling.SOCKET_GBYTES:.0f} GB/s for all cores "
-        "together.",
+        f"Python {1e6 * result['call_seconds']:.2f} us. Assumed: "
+        f"{1e6 * scaling_model.JOIN_MORE:.2f} us more a join for each further thread, "
+        f"{scaling_model.SOCKET_GBYTES:.0f} GB/s for all cores together.",
     ]
 
 

@@ -305,6 +305,19 @@ def test_missing_peers_are_named() -> None:
         ratio_plot.plot(result([alone]), "unused.png")
 
 
+def test_subtitle_of_one_family_fits_the_picture(tmp_path: Path) -> None:
+    versions = {"numpy": "2.4.6", "torch": "2.13.0+cpu", "jax": "0.10.2", "onnxruntime": "1.31.0"}
+    run = result([figures("fast", 2.0), figures("fast bf16", 1.0)], versions=versions)
+    figure = ratio_plot.plot(run, tmp_path / "x.png")
+    renderer = figure.canvas.get_renderer()
+    title, subtitle = (text.get_window_extent(renderer) for text in figure.texts)
+    assert subtitle.x1 < figure.bbox.x1
+    assert subtitle.y1 < title.y0
+    assert subtitle.y0 > max(axes.get_tightbbox(renderer).y1 for axes in figure.axes)
+    text = " ".join(figure.texts[1].get_text().split())
+    assert "onnxruntime 1.31.0; 1 thread, float32, bfloat16 where the name says bf16" in text
+
+
 def test_list_prints_every_case(capsys: pytest.CaptureFixture[str]) -> None:
     assert cpu.main(["--list", "--filter", "tiny/"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
@@ -320,6 +333,7 @@ def test_list_prints_every_case(capsys: pytest.CaptureFixture[str]) -> None:
         (["--roofline", "no/such/folder/x.png"], "--roofline: the folder must exist"),
         (["--scaling", "--threads", "2"], "--scaling: takes no --threads"),
         (["--peers", "torch,thing"], "--peers: must be of numpy,torch,jax,onnxruntime; got thing"),
+        (["--roofline", "x.png", "--filter", "tiny/"], "--roofline: needs a case with a limit"),
         (["gpu"], "invalid choice"),
     ],
 )

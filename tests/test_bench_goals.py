@@ -135,10 +135,20 @@ def test_report_says_what_became_of_goals() -> None:
         "bfloat16 products not reached 0 of 1 64 NN bf16, 10 x fastest: 9.00 not reached; "
         "set for a processor with AMX" in lines
     )
+    assert lines[0] == "goals reached farthest from its goal"
+    assert lines[-2] == "reached: how many of the goals whose case and peer were measured; " + (
+        "a case can have several"
+    )
     assert lines[-1].startswith("not measured: large float32 products; layer 512->10")
     assert "gelu tanh;" in lines[-1]
     on_amx = report.goal_rows(run(found, machine={"features": ["amx_tile"]}))
     assert not any("AMX" in line for line in on_amx)
+
+
+def test_a_mean_that_is_asked_for_is_explained() -> None:
+    lines = report.goal_rows(run([record("matmul/512 NN", torch=0.96)]))
+    assert lines[1].endswith("; mean ratio 0.96 of 1.00")
+    assert lines[2].endswith("mean ratio: geometric, of the row's cases, has a goal of its own")
 
 
 @pytest.fixture

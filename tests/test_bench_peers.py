@@ -22,6 +22,14 @@ from tilegrad.bench.workloads import _common, _onnx, all_cases
 
 CASES = {case.id: case for case in all_cases()}
 FOLDER = str(Path(tg.__file__).parents[1])
+HEAD: dict[str, Any] = {
+    "machine": {"cpu": "c", "caches": {}, "system": "s", "isa": "avx2", "python": "3"},
+    "versions": {"tilegrad": "1", "numpy": "2", "torch": "3", "jax": None, "onnxruntime": None},
+    "held": "avx2", "left_out": ["onnxruntime"],
+    "limits": {"before": {"fma_gflops": 1.0, "copy_gbytes": 1.0}},
+    "ceilings": {"fma_gflops": 1.0, "copy_gbytes": {"L1": 300.0, "memory": 20.0}},
+    "threads": 1, "cores": [0], "cache": "hot", "load": [0.0],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -82,6 +90,38 @@ print(list(contest.peers), [name for name in environment.PEERS if name in sys.mo
     assert done.stdout.strip() == "['numpy'] []"
 
 
+def test_peers_that_nobody_asked_for_are_left_out_not_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(environment, "_left_out", {"jax", "onnxruntime"})
+    monkeypatch.setattr(environment.importlib.util, "find_spec", lambda name: None)
+    assert environment.left_out() == ["jax", "onnxruntime"]
+    assert not environment.is_installed("jax")
+    text = report.heading({**HEAD, "held": "", "left_out": environment.left_out()})
+    assert "; left out: jax, onnxruntime\n" in text
+    assert "not installed" not in text
+
+
+def test_heading_tells_the_dtypes() -> None:
+    assert " core 0; float32, random normal; " in report.heading(HEAD, ["64 NN"])
+    both = report.heading(HEAD, ["64 NN", "64 NN bf16"])
+    assert " core 0; float32, bfloat16 where the name says bf16, random normal; " in both
+
+
+def test_announced_time_tells_what_torch_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, other = CASES[session.COMPILED], CASES["matmul/64 NN"]
+    assert session.announced([other], 3.2) == "1 case, about 3 s"
+    assert session.announced([other, compiled], 60) == (
+        "2 cases, about 60 s (25 s of it to compile by torch)"
+    )
+    ceilings = {"fma_gflops": 100.0, "copy_gbytes": {"memory": 10.0}}
+    with_torch = session.expected_seconds([compiled], harness.Protocol(), ceilings)
+    monkeypatch.setattr(environment, "_left_out", {"torch"})
+    without = session.expected_seconds([compiled], harness.Protocol(), ceilings)
+    assert with_torch - without == pytest.approx(25)
+    assert "compile" not in session.announced([compiled], 60)
+
+
 def test_all_are_held_to_one_instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "_numpy_features", lambda: ["X86_V3", "X86_V4", "AVX512_SPR"])
     variables = environment.variables(1, [0], "avx2")
@@ -110,19 +150,11 @@ print([name for name in ("X86_V4", "AVX512F") if features.get(name)])
 
 
 def test_heading_says_who_is_held() -> None:
-    run: dict[str, Any] = {
-        "machine": {"cpu": "c", "caches": {}, "system": "s", "isa": "avx2", "python": "3"},
-        "versions": {"tilegrad": "1", "numpy": "2", "torch": "3", "jax": None, "onnxruntime": None},
-        "held": "avx2", "left_out": ["onnxruntime"],
-        "limits": {"before": {"fma_gflops": 1.0, "copy_gbytes": 1.0}},
-        "ceilings": {"fma_gflops": 1.0, "copy_gbytes": {"L1": 300.0, "memory": 20.0}},
-        "threads": 1, "cores": [0], "cache": "hot", "load": [0.0],
-    }  # fmt: skip
-    text = report.heading(run)
+    text = report.heading(HEAD)
     assert "TILEGRAD_CPU=avx2: numpy, torch are held to it too; onnxruntime cannot be" in text
     assert "not installed: jax; left out: onnxruntime" in text
     assert "by level, GB/s read and written: L1 300, memory 20" in text
-    assert "held" not in report.heading({**run, "held": ""})
+    assert "held" not in report.heading({**HEAD, "held": ""})
 
 
 def fields(message: bytes) -> list[tuple[int, int | bytes]]:
@@ -190,6 +222,21 @@ def test_interruption_stores_nothing_and_says_so(tmp_path: Path) -> None:
     assert "interrupted; nothing is stored" in errors
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_leaves_ends_the_run_quietly() -> None:
+    environ = {**os.environ, "PYTHONPATH": FOLDER, "PYTHONUNBUFFERED": "1"}
+    environ.pop("TILEGRAD_BENCH_THREADS", None)
+    with subprocess.Popen(
+        [sys.executable, "-m", "tilegrad", "bench", "--filter", "tiny/", "--peers", "numpy"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+        assert (process.wait(timeout=60), errors) == (128 + signal.SIGPIPE, "")
 
 
 def test_files_are_stored_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

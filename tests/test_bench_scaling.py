@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 from itertools import combinations, pairwise
@@ -15,7 +16,7 @@ import tilegrad as tg
 from tilegrad import _cpu
 from tilegrad.bench import machine, roofline, scaling
 from tilegrad.bench.harness import Limit, Protocol
-from tilegrad.bench.scaling import Scaling, serial_share, speedup
+from tilegrad.bench.scaling_model import COUNTS, Scaling, serial_share, speedup
 from tilegrad.bench.workloads import all_cases
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -119,7 +120,7 @@ def test_measure_times_both_and_restores_the_threads() -> None:
 
 
 def stored_scaling() -> dict[str, Any]:
-    counts = [str(count) for count in scaling.COUNTS]
+    counts = [str(count) for count in COUNTS]
     shared = {
         "family": "matmul", "name": "1024 NN", "bytes": 12e6, "flops": 2e9, "rounds": 9,
         "joins": dict.fromkeys(counts, 8), "pieces": dict.fromkeys(counts, 64.0),
@@ -155,6 +156,44 @@ def test_tables_of_scaling(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     with pytest.raises(ValueError, match="must be one run of tilegrad bench cpu --scaling"):
         tables.scaling_rows([{"cases": []}], ["cpu-1t.json"])
+
+
+def test_terms_of_the_model_stand_beside_what_it_expects() -> None:
+    lines = scaling.terms(stored_scaling()).splitlines()
+    text = " ".join(" ".join(lines[:5]).split())
+    assert "T(p) = call + max(work (serial + (1 - serial) ceil(pieces / p) / pieces)" in text
+    assert "With one thread T(1) = call + work, as measured: no joins." in text
+    assert "call 0.40 us, join 0.30 us, both measured; join_more 0.15 us" in text
+    assert lines[5].split()[:8] == ["joins", "pieces", "serial", "x4", "x8", "x16", "x32", "x64"]
+    shared, alone = (" ".join(line.split()) for line in lines[6:])
+    assert shared.startswith("matmul/1024 NN 8 64 11 % 3.0 ")
+    assert shared.endswith("serial part")
+    assert alone == "matmul/tiny 0 - not shared 1.0 1.0 1.0 1.0 1.0 serial part"
+
+
+def test_one_thread_is_what_was_measured() -> None:
+    # memory of a socket, joins and pieces bound more threads only
+    case = work(bytes=1e9, joins=5, join=1e-4, pieces=3, call=1e-4, serial=0.5)
+    assert speedup(case, 1) == (1.0, "")
+
+
+def test_a_short_run_says_what_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = stored_scaling()
+    case = CASES["activation/relu 10000 forward"]
+    monkeypatch.setattr(scaling.environment, "leave_out", lambda names: None)
+    monkeypatch.setattr(scaling.environment, "pin", lambda threads: [0, 1])
+    monkeypatch.setattr(scaling.session, "load", lambda: 3.2)
+    monkeypatch.setattr(scaling, "measure", lambda case, limits, protocol: stored["cases"][0])
+    monkeypatch.setattr(scaling, "count", lambda case: ({"64": 8}, {"64": 64.0}))
+    monkeypatch.setattr(scaling, "terms", lambda result: "the terms")
+    args = argparse.Namespace(threads=2, quick=True, cold=False, json=None)
+    scaling.run([case], args, [])
+    text = capsys.readouterr().out
+    assert "other programs are busy (load 3.2): expect wide quartiles, and do not store\n" in text
+    assert "\n1 case, about " in text
+    assert text.endswith("\nthe terms\n")
 
 
 def test_efficiency_of_families() -> None:
@@ -245,8 +284,16 @@ def test_every_family_with_a_limit_has_a_point() -> None:
 
 def test_roofline_of_a_selection(tmp_path: Path) -> None:
     result = a_run()
+    few = [*result["cases"][:3], {**result["cases"][0], "name": "another"}]
+    assert list(roofline.named(few)) == [*list(roofline.POINTS.values())[:3], "matmul another"]
+    figure = roofline.plot({**result, "cases": few}, tmp_path / "few.png")
+    assert "Small points" not in figure.texts[1].get_text()
+    (axes,) = figure.axes
+    assert axes.get_ylim()[1] / axes.get_ylim()[0] > 50
+    many = [*result["cases"], *({**few[3], "name": f"another {i}"} for i in range(30))]
+    assert len(roofline.named(many)) == len(result["cases"])
     result["cases"] = [{**result["cases"][0], "name": "another"}]
-    assert list(roofline.named(result["cases"])) == ["another"]
+    assert list(roofline.named(result["cases"])) == ["matmul another"]
     roofline.plot(result, tmp_path / "x.svg")
     result["cases"] = [{key: v for key, v in result["cases"][0].items() if key != "share"}]
     with pytest.raises(ValueError, match="needs a case with a limit"):

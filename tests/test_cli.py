@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -36,7 +39,7 @@ def test_info_json_is_info_and_extras():
     assert (run.returncode, error) == (0, "")
     info = json.loads(out)
     extras = info.pop("extras")
-    assert set(extras) == {"io", "plot", "progress", "torch", "trace"}
+    assert set(extras) == {"bf16", "io", "plot", "progress", "torch", "trace"}
     assert {"version", "isa", "supported_isas", "num_threads", "backends"} == set(info)
 
 
@@ -175,8 +178,48 @@ def test_the_whole_command_has_help_and_version(capsys):
     assert capsys.readouterr().out == f"{backends.info()['version']}\n"
 
 
-def test_a_reader_that_leaves_is_no_error_message():
-    with python("gradcheck", "all") as run:
+@pytest.mark.parametrize("command", ["gradcheck all", "info", "bench --list"])
+def test_a_reader_that_leaves_is_no_error_message(command):
+    with python(*command.split()) as run:
         run.stdout.close()
         error = run.stderr.read()
-        assert (run.wait(timeout=60), error) == (1, "")
+        assert (run.wait(timeout=60), error) == (128 + 13, "")  # as what SIGPIPE has ended
+
+
+@pytest.mark.parametrize("command", ["info", "train", "bench --list", "--help", "trace matmul"])
+@pytest.mark.parametrize(
+    ("variable", "value", "rule"),
+    [
+        ("TILEGRAD_CPU", "avx1024", "must be generic, avx2, avx512 or amx; got 'avx1024' (this "),
+        ("TILEGRAD_NUM_THREADS", "two", "must be a whole number in [1, 1024]; got 'two'"),
+    ],
+)
+def test_a_wrong_variable_is_one_line_in_the_command(command, variable, value, rule, monkeypatch):
+    monkeypatch.setenv(variable, value)
+    out, error = (run := python(*command.split())).communicate(timeout=60)
+    assert (run.returncode, out) == (2, "")
+    assert error.startswith(f"tilegrad: {variable}: {rule}")
+    assert error.count("\n") == 1
+    if variable == "TILEGRAD_CPU":
+        assert f"supports {', '.join(backends.info()['supported_isas'])})" in error
+
+
+def test_a_wrong_variable_is_an_exception_in_python(monkeypatch, tmp_path):
+    monkeypatch.setenv("TILEGRAD_CPU", "avx1024")
+    script = tmp_path / "train.py"
+    script.write_text("import tilegrad")
+    folder = str(Path(tg.__file__).parents[1])
+    for arguments in (["-c", "import tilegrad"], [str(script), "-m", "tilegrad"]):
+        run = subprocess.run(
+            [sys.executable, *arguments], capture_output=True, text=True, timeout=60,
+            env={**os.environ, "PYTHONPATH": folder},
+        )  # fmt: skip
+        assert run.returncode == 1
+        assert "ImportError: TILEGRAD_CPU: must be generic, avx2, avx512 or amx" in run.stderr
+    script.rename(tmp_path / "tilegrad")  # as the installed command is called
+    run = subprocess.run(
+        [sys.executable, str(tmp_path / "tilegrad")], capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": folder},
+    )  # fmt: skip
+    assert run.returncode == 2
+    assert run.stderr.startswith("tilegrad: TILEGRAD_CPU: ")

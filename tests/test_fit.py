@@ -189,6 +189,21 @@ def test_a_batch_that_does_not_fit_is_no_missing_plan() -> None:
     assert all(m.training for m in model.modules())
 
 
+@pytest.mark.parametrize(
+    ("options", "kind", "text"),
+    [
+        ({"data": (X.astype(np.float64), Y)}, TypeError, "x must have the parameters' dtype"),
+        ({"loss_fn": nn.CrossEntropyLoss(reduction="none")}, ValueError, "CrossEntropyLoss needs"),
+        ({"optimizer": optim.SGD(network().parameters(), 0.1)}, ValueError, "the optimizer holds"),
+    ],
+)
+def test_errors_bear_the_name_of_what_was_called(
+    options: dict[str, Any], kind: type[Exception], text: str
+) -> None:
+    with pytest.raises(kind, match=f"^fit: {text}"):
+        quick(model=network(), **options)
+
+
 def test_a_wrong_dtype_does_not_lead_to_the_long_form() -> None:
     class Counting(nn.Linear):
         calls = 0

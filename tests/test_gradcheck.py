@@ -324,6 +324,18 @@ def test_float32_needs_a_larger_step() -> None:
         gradcheck(np.sin, x.astype(np.float16), backward=lambda g, x: g, eps=1e-2)
 
 
+def test_bfloat16_is_refused_with_the_reason_and_the_way_out() -> None:
+    pytest.importorskip("ml_dtypes")
+    half = nn.Linear(3, 2, dtype="bfloat16")
+    why = r"is bfloat16, whose 8 bits of mantissa hide .*; check .* in float64"
+    with pytest.raises(TypeError, match=f"input {why}"):
+        gradcheck(half, normal(2, 3).astype(half.weight.dtype))
+    with pytest.raises(TypeError, match=f"weight {why}"):
+        gradcheck(half, normal(2, 3))
+    with pytest.raises(TypeError, match=f"input {why}"):
+        gradcheck(tg.tanh, normal(3).astype(half.weight.dtype), eps=1e-2)
+
+
 def test_a_function_that_changes_its_mind_is_refused() -> None:
     generator = np.random.default_rng(0)
 

@@ -232,3 +232,30 @@ def test_layers_refuse_what_they_cannot_be() -> None:
     for make, kind, text in cases:
         with pytest.raises(kind, match=text):
             make()
+
+
+def test_dtype_of_a_layer_is_shown_unless_it_is_float32() -> None:
+    assert repr(nn.Linear(4, 3)) == "Linear(4, 3)"
+    assert repr(nn.Linear(4, 3, dtype=np.float64)) == "Linear(4, 3, dtype='float64')"
+    half = nn.Linear(4, 3, activation="relu", dtype="bfloat16")
+    assert repr(half) == "Linear(4, 3, activation='relu', dtype='bfloat16')"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "got", "way_out"),
+    [
+        (torch.bfloat16, "torch.bfloat16", "bfloat16"),
+        (torch.float64, "torch.float64", "float64"),
+        (torch.float16, "torch.float16", "float32"),
+        (np.float16, "float16", "float32"),
+        ("bfloat17", "bfloat17", "float32"),
+        (3, "3", "float32"),
+    ],
+)
+def test_an_unknown_dtype_of_a_layer_is_refused(dtype: Any, got: str, way_out: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        nn.Linear(4, 4, dtype=dtype)
+    assert str(caught.value) == (
+        f"Linear: dtype must be float32, float64 or bfloat16; got {got} (give it by name: "
+        f'dtype="{way_out}")'
+    )

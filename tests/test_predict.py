@@ -262,3 +262,21 @@ def test_attributes_may_hold_arrays() -> None:
     expected = layer.predict(x)
     layer.history[0] = np.ones(3)
     assert_same_bits(layer.predict(x), expected)
+
+
+def test_a_class_patched_after_the_first_call_counts_once_a_module_is_touched() -> None:
+    class Layer(nn.Linear):
+        pass
+
+    def doubled(self: Layer, input: Any) -> Any:
+        return 2 * nn.Linear.forward(self, input)
+
+    model, x = nn.Sequential(Layer(4, 3)), np.ones((5, 4), np.float32)
+    before = model.predict(x)
+    Layer.forward = doubled  # type: ignore[method-assign]
+    np.testing.assert_array_equal(model.predict(x), before)  # as the guide says
+    model[0].activation = None
+    np.testing.assert_array_equal(model.predict(x), 2 * before)
+    other = nn.Sequential(Layer(4, 3))
+    other.load_state_dict(model.state_dict())
+    np.testing.assert_array_equal(other.predict(x), 2 * before)

@@ -17,16 +17,16 @@ namespace tilegrad::cpu {
 namespace {
 
 Isa parse(std::string_view name, const char* source, bool emulated = false) {
+  std::string supported;
   for (Isa isa : kIsas) {
-    if (isa_name(isa) != name) continue;
-    if (isa_supported(isa == Isa::amx && emulated ? Isa::avx512 : isa)) return isa;
-    throw std::invalid_argument(std::string(source) + ": this processor does not support '" +
-                                std::string(name) + "'; the widest it supports is '" +
-                                std::string(isa_name(best_isa())) + "'");
+    if (isa_name(isa) == name && isa_supported(isa == Isa::amx && emulated ? Isa::avx512 : isa)) {
+      return isa;
+    }
+    if (isa_supported(isa)) supported.append(", ").append(isa_name(isa));
   }
   throw std::invalid_argument(std::string(source) +
                               ": must be generic, avx2, avx512 or amx; got '" + std::string(name) +
-                              "'");
+                              "' (this processor supports " + supported.substr(2) + ")");
 }
 
 std::atomic<Isa>& active() {

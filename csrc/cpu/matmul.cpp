@@ -6,63 +6,17 @@
 //   shows in the bits. The sums of `dots` (matmul_dots.cpp) run in as many chains as a vector has
 //   lanes; whether they do depends on sizes and the order of axes alone (sums_along_k).
 // Memory: `columns` gives a task all of m and a few columns of B, read in place or packed by the
-//   task. `blocks` shares a packed block of B (k_block x width, in L2) and each task packs a panel
-//   of A (in L1).
+//   task. For `blocks` see matmul_blocks.cpp.
 // Source: Goto and van de Geijn 2008; Van Zee and van de Geijn 2015 (BLIS).
 #include <algorithm>
 
 #include "isa.hpp"
-#include "matmul_product.hpp"
+#include "matmul_panels.hpp"
 #include "parallel.hpp"
 #include "variant.hpp"
 
 namespace tilegrad::cpu {
 namespace {
-
-template <class T>
-struct Panel {
-  const T* data;
-  int64_t lane_step, step;
-};
-
-template <class T>
-Panel<T> in_place_a(const Product<T>& x, int64_t batch, int64_t i, int64_t p) {
-  return {x.a.data + batch * x.a.batch_stride + i * x.a.row_stride + p * x.a.col_stride,
-          x.a.row_stride, x.a.col_stride};
-}
-
-// Of a B with contiguous rows.
-template <class T>
-Panel<T> in_place_b(const Product<T>& x, int64_t batch, int64_t p, int64_t j) {
-  return {x.b.data + batch * x.b.batch_stride + p * x.b.row_stride + j, 1, x.b.row_stride};
-}
-
-template <class T>
-void run_tile(const Product<T>& x, int64_t batch, int64_t i, int64_t rows, int64_t j,
-              int64_t columns, int64_t p, int64_t k, Panel<T> a, Panel<T> b, T* b_copy = nullptr) {
-  int vectors = static_cast<int>(ceil_div(columns, x.kernel.lanes));
-  if (vectors == 3) vectors = 4;
-  x.kernel.tile(
-      {x.c.data + batch * x.c.batch_stride + i * x.c.row_stride + j, x.c.row_stride, a.data,
-       a.lane_step, a.step, b.data, b.step, k, columns, x.alpha, p == 0 ? x.beta : T(1), b_copy},
-      static_cast<int>(rows), vectors);
-}
-
-template <class T>
-void pack_a(const Product<T>& x, int64_t batch, int64_t i, int64_t rows, int64_t p, int64_t k,
-            T* packed) {
-  x.kernel.pack(packed, rows,
-                x.a.data + batch * x.a.batch_stride + i * x.a.row_stride + p * x.a.col_stride,
-                x.a.row_stride, x.a.col_stride, rows, k);
-}
-
-template <class T>
-void pack_b(const Product<T>& x, int64_t batch, int64_t p, int64_t k, int64_t j, int64_t columns,
-            T* packed) {
-  x.kernel.pack(packed, x.width(),
-                x.b.data + batch * x.b.batch_stride + p * x.b.row_stride + j * x.b.col_stride,
-                x.b.col_stride, x.b.row_stride, columns, k);
-}
 
 // columns: tasks share nothing but, at most, the packed A of one matrix of the batch.
 template <class T>
@@ -122,59 +76,6 @@ void run_columns(Context& context, const Product<T>& x, int64_t first, int64_t c
     }
     run_epilogue(x, batch, row_begin, row_end - row_begin, column_begin, column_end - column_begin);
   });
-}
-
-template <class T>
-void run_blocks(Context& context, const Product<T>& x, int64_t batch) {
-  const auto [unused, m, n, k] = x.size;
-  const MatmulPath& path = x.path;
-  const int64_t width = x.width();
-  const int64_t depth = x.depth();
-  const int64_t block_columns = std::min(ceil_div(n, width) * width, path.block_columns);
-  const int64_t row_tasks = ceil_div(m, path.task_rows);
-
-  WorkspaceScope scope(context);
-  T* packed_b = path.pack_b ? context.workspace->take<T>(depth * block_columns) : nullptr;
-  T* scratch = context.workspace->take<T>(thread_limit(context) * depth * path.rows);
-  for (int64_t j0 = 0; j0 < n; j0 += block_columns) {
-    const int64_t nb = std::min(block_columns, n - j0);
-    const int64_t column_tasks = ceil_div(nb, path.task_columns);
-    for (int64_t p = 0; p < k; p += depth) {
-      const int64_t kb = std::min(depth, k - p);
-      if (path.pack_b) {
-        parallel_for(context, ceil_div(nb, width), 0.3 * static_cast<double>(nb * kb),
-                     [&](int64_t panel, int) {
-                       const int64_t j = panel * width;
-                       pack_b(x, batch, p, kb, j0 + j, std::min(width, nb - j), packed_b + j * kb);
-                     });
-      }
-      parallel_for(
-          context, row_tasks * column_tasks, matmul_nanoseconds(m, nb, kb, sizeof(T)),
-          [&](int64_t task, int t) {
-            const int64_t row_begin = task / column_tasks * path.task_rows;
-            const int64_t row_end = std::min(m, row_begin + path.task_rows);
-            const int64_t column_begin = task % column_tasks * path.task_columns;
-            const int64_t column_end = std::min(nb, column_begin + path.task_columns);
-            T* const packed_a = scratch + t * depth * path.rows;
-            for (int64_t i = row_begin; i < row_end; i += path.rows) {
-              const int64_t rows = std::min<int64_t>(path.rows, row_end - i);
-              Panel<T> a = in_place_a(x, batch, i, p);
-              if (path.pack_a) {
-                pack_a(x, batch, i, rows, p, kb, packed_a);
-                a = {packed_a, 1, rows};
-              }
-              for (int64_t j = column_begin; j < column_end; j += width) {
-                const Panel<T> b = path.pack_b ? Panel<T>{packed_b + j * kb, 1, width}
-                                               : in_place_b(x, batch, p, j0 + j);
-                run_tile(x, batch, i, rows, j0 + j, std::min(width, column_end - j), p, kb, a, b);
-              }
-              if (p + kb == k) {
-                run_epilogue(x, batch, i, rows, j0 + column_begin, column_end - column_begin);
-              }
-            }
-          });
-    }
-  }
 }
 
 // C^T = B^T A^T in workspace, then transposed. A single column is a row already.
@@ -240,7 +141,7 @@ void matmul(Context& context, Matrix<T> c, Matrix<const T> a, Matrix<const T> b,
   } else if (path.kind == MatmulPath::dots) {
     run_dots(context, product);
   } else if (path.kind == MatmulPath::blocks) {
-    for (int64_t batch = 0; batch < size.batch; ++batch) run_blocks(context, product, batch);
+    run_blocks(context, product);
   } else if (path.pack_a) {
     for (int64_t batch = 0; batch < size.batch; ++batch) run_columns(context, product, batch, 1);
   } else {

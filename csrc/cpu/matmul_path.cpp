@@ -2,6 +2,7 @@
 #include "matmul_path.hpp"
 
 #include <algorithm>
+#include <limits>
 
 namespace tilegrad::cpu {
 namespace {
@@ -16,10 +17,12 @@ constexpr int64_t kFewRows = 128;                    // below, a task packs its 
 constexpr int64_t kFewPanels = 3;                    // up to here a copy of B does not pay
 constexpr int64_t kManyPanels = 20;                  // beyond, a copy of B costs next to nothing
 constexpr int64_t kTasksPerThread = 6;
-constexpr int64_t kBlockTasksPerThread = 24;  // that share a packed B: they cost nothing to cut
-constexpr int64_t kDotBytes = 4096;           // of a row where lanes run along k: 10 of them in L1
-constexpr int64_t kShortSum = 32;             // up to here writing C takes as long as computing it
-constexpr int64_t kNarrow = 16;               // columns that C must have for lanes along them
+constexpr double kPackTime = 20;  // of an element, in multiply-adds: 4 to 8 % of 512
+constexpr double kLate = 0.02;    // of a block
+constexpr int64_t kMostTurns = 4;
+constexpr int64_t kDotBytes = 4096;   // of a row where lanes run along k: 10 of them in L1
+constexpr int64_t kShortSum = 32;     // up to here writing C takes as long as computing it
+constexpr int64_t kNarrow = 16;       // columns that C must have for lanes along them
 constexpr int64_t kDotShare = 8;      // length of a sum from which on its tree is cheap, a row
 constexpr int64_t kDotRows = 64;      // beyond, transposing B costs less than its unaligned reads;
 constexpr int64_t kDotRowsAvx2 = 32;  // sooner where tiles along k are smaller
@@ -57,6 +60,32 @@ MatmulPath dots_path(MatmulSize size, MatrixStrides a, MatrixStrides b, const Ma
   const int64_t wanted = threads == 1 ? 1 : kTasksPerThread * threads;
   path.task_columns = task_size(n, tiles.dot_columns, ceil_div(wanted, batch));
   return path;
+}
+
+// Blocks of C, at most `most` columns wide, that end soonest. Each packs its rows of A and its
+// columns of B, threads take them in turns, and one of these comes late.
+void cut_blocks(MatmulPath& path, MatmulSize size, int64_t width, int64_t most, int threads) {
+  const auto [batch, m, n, k] = size;
+  const int64_t fewest = ceil_div(n, most);
+  const bool alone = threads == 1;
+  const int64_t across_most =
+      alone ? fewest : std::max(fewest, std::min(ceil_div(n, 2 * width), fewest + 2 * threads));
+  double least = std::numeric_limits<double>::infinity();
+  for (int64_t across = fewest; across <= across_most; ++across) {
+    const int64_t columns = task_size(n, width, across);
+    for (int64_t turns = 1; turns <= (alone ? 1 : kMostTurns); ++turns) {
+      const int64_t rows = task_size(m, path.rows, turns * threads / (across * batch));
+      const int64_t blocks = batch * ceil_div(n, columns) * ceil_div(m, rows);
+      const double block = static_cast<double>(rows * columns) +
+                           kPackTime * static_cast<double>(path.pack_a * rows) +
+                           kPackTime * static_cast<double>(path.pack_b * columns);
+      const double time = block * (static_cast<double>(ceil_div(blocks, threads)) + kLate);
+      if (time >= least) continue;
+      least = time;
+      path.task_rows = rows;
+      path.task_columns = columns;
+    }
+  }
 }
 
 }  // namespace
@@ -128,12 +157,9 @@ MatmulPath choose_matmul_path(MatmulSize size, MatrixStrides a, MatrixStrides b,
   path.pack_a = !by_rows || (a.row == 1 && lines_collide(a, tiles.element_bytes));
   path.pack_b = !by_rows || b.column != 1 || n % tiles.lanes != 0 || last_vectors == 3 ||
                 k * n * tiles.element_bytes > kCopyBytes;
-  path.block_columns = std::max<int64_t>(1, kBlockBytes / (k_block(k, tiles.element_bytes) * width *
-                                                           tiles.element_bytes)) *
-                       width;
-  const int64_t block = std::min(path.block_columns, ceil_div(n, width) * width);
-  path.task_rows = task_size(m, path.rows, threads == 1 ? 1 : kBlockTasksPerThread * threads);
-  path.task_columns = task_size(block, width, ceil_div(wanted, ceil_div(m, path.task_rows)));
+  const int64_t most = std::max<int64_t>(
+      1, kBlockBytes / (k_block(k, tiles.element_bytes) * width * tiles.element_bytes));
+  cut_blocks(path, size, width, most * width, threads);
   return path;
 }
 

@@ -47,6 +47,10 @@ void run_epilogue(const Product<T>& x, int64_t batch, int64_t i, int64_t rows, i
   }
 }
 
+// The path of large products.
+template <class T>
+void run_blocks(Context& context, const Product<T>& x);
+
 // The path of operands that lie along k.
 template <class T>
 void run_dots(Context& context, const Product<T>& x);

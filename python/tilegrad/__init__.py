@@ -9,7 +9,14 @@ optimisers in ``tilegrad.optim``, data sets in ``tilegrad.data``.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tilegrad import nn, optim
+try:
+    from tilegrad import nn, optim
+except ImportError as error:  # TILEGRAD_CPU or TILEGRAD_NUM_THREADS makes no sense
+    from tilegrad._start import leave_command
+
+    leave_command(error)
+    raise
+
 from tilegrad._makers import asarray, empty, from_dlpack, full, ones, zeros
 from tilegrad._random import manual_seed
 from tilegrad._train import TrainStep

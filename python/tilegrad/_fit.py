@@ -17,13 +17,11 @@ from numpy.typing import NDArray
 
 from tilegrad._callbacks import Callback, History, Progress, Training, say
 from tilegrad._checkpoint import Path, import_safetensors
+from tilegrad._fit_step import Step, on_device_of
 from tilegrad._makers import asarray
 from tilegrad._save import load, save
-from tilegrad._train import TrainStep
 from tilegrad.data import DataLoader
-from tilegrad.nn.loss import Loss
 from tilegrad.nn.module import Module
-from tilegrad.nn.utils import clip_grad_norm_
 from tilegrad.optim.lr_scheduler import LRScheduler
 from tilegrad.optim.optimizer import Optimizer
 
@@ -124,7 +122,7 @@ def fit(
             run.epoch = len(history.epochs)
             if progress:
                 say(f"fit: resumed after epoch {run.epoch} from {keep.path}")
-        step = _Step(model, loss_fn, optimizer, max_norm)
+        step = Step(model, loss_fn, optimizer, max_norm)
         try:
             for call in calls:
                 call.on_train_begin(run)
@@ -182,42 +180,10 @@ class _Checkpoint:
         save(self.path, *self._parts, callbacks=self._callbacks, history=self._history)
 
 
-class _Step:
-    """A training step: the recorded one or, for what has no plan, the long form."""
-
-    def __init__(
-        self, model: Module, loss_fn: Module, optimizer: Optimizer, max_norm: float | None
-    ) -> None:
-        self._parts = model, loss_fn, optimizer
-        self._max_norm = max_norm
-        self._recorded: TrainStep | None = None
-        if isinstance(loss_fn, Loss):
-            self._recorded = TrainStep(model, loss_fn, optimizer, max_norm=max_norm)
-
-    def __call__(self, x: Array, target: Array) -> Any:
-        if self._recorded is not None:
-            try:
-                return self._recorded(x, target)
-            except (TypeError, RuntimeError) as error:
-                # Raised while recording, before a random number is drawn or a value changed.
-                if "has no plan" not in str(error):
-                    raise
-                self._recorded = None
-        model, loss_fn, optimizer = self._parts
-        x, target = (_on_device_of(model, array) for array in (x, target))
-        optimizer.zero_grad()
-        loss = loss_fn(model(x), target)
-        model.backward(loss_fn.backward(None), input_grad=False)
-        if self._max_norm is not None:
-            clip_grad_norm_(model.parameters(), self._max_norm)
-        optimizer.step()
-        return loss
-
-
 def _train_epoch(
     run: Training,
     loader: DataLoader,
-    step: _Step,
+    step: Step,
     calls: Sequence[Callback],
     interrupts: _Interrupts,
 ) -> dict[str, float | None]:
@@ -258,10 +224,10 @@ def _evaluate(
     is_sum = _is_sum(loss_fn)
     ignored = getattr(loss_fn, "ignore_index", None)
     for x, target in loader:
-        output = model(_on_device_of(model, x))
+        output = model(on_device_of(model, x))
         samples += len(x)
         if with_loss:
-            loss = float(loss_fn(output, _on_device_of(model, target)))
+            loss = float(loss_fn(output, on_device_of(model, target)))
             total += loss if is_sum else loss * len(x)
         output = asarray(output, device="cpu")
         if _are_classes(output, target):
@@ -269,11 +235,6 @@ def _evaluate(
             right += int(np.count_nonzero((output.argmax(axis=1) == target) & counts))
             counted += int(np.count_nonzero(counts))
     return total / samples, right / counted if counted else None
-
-
-def _on_device_of(model: Module, array: Array) -> Any:
-    device = next((parameter.device for parameter in model.parameters()), "cpu")
-    return asarray(np.ascontiguousarray(array), device=device)
 
 
 def _are_classes(output: Array, target: Array) -> bool:

@@ -168,6 +168,12 @@ def _argument_names(fn: Callable[..., Any], count: int) -> list[str]:
 def _check_dtype(name: str, dtype: np.dtype[Any], eps: float) -> None:
     if dtype == np.float64 or (dtype == np.float32 and eps >= _SMALLEST_FLOAT32_STEP):
         return
+    if dtype.name == "bfloat16":
+        raise TypeError(
+            f"gradcheck: {name} is bfloat16, whose 8 bits of mantissa hide the difference that a "
+            'step makes; check the same layers and inputs in float64 (dtype="float64"): the '
+            "backward pass is the same"
+        )
     raise TypeError(
         f"gradcheck: {name} must be float64 for a step of {eps:g}; got {dtype} (call "
         "astype(np.float64); float32 needs a larger step and loose tolerances, such as eps=1e-2, "
@@ -271,7 +277,8 @@ def _floating(arguments: _Arguments, names: list[str]) -> dict[str, Array]:
     return {
         name: argument
         for name, argument in zip(names, arguments.values, strict=True)
-        if isinstance(argument, np.ndarray) and argument.dtype.kind == "f"
+        if isinstance(argument, np.ndarray)
+        and (argument.dtype.kind == "f" or argument.dtype.name == "bfloat16")
     }
 
 

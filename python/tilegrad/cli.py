@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The command line: ``tilegrad info | train | bench | gradcheck | trace``.
 
-Exit codes: 0 fine, 1 an error (one line on stderr), 2 bad arguments, 130 Ctrl-C.
+Exit codes: 0 fine, 1 an error (one line on stderr), 2 bad arguments or environment, 130 Ctrl-C,
+141 the reader of the output has gone (`tilegrad ... | head`), as of what a signal ends.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import importlib
 import importlib.util
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +20,7 @@ from . import _cli_settings as settings
 from . import backends
 
 _EXTRAS = {
+    "bf16": "ml_dtypes",
     "io": "safetensors",
     "plot": "matplotlib",
     "progress": "tqdm",
@@ -25,6 +28,7 @@ _EXTRAS = {
     "trace": "elftools",
 }
 _USES = {
+    "bf16": "bfloat16 in NumPy arrays",
     "io": "save and load models",
     "plot": "learning curves",
     "progress": "progress bars",
@@ -51,24 +55,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments[0] if arguments else ""
     try:
-        if command == "bench":  # it has a parser of its own
-            return _bench(arguments[1:])
-        args = _parser().parse_args(arguments)
-        return int(args.run(args))
-    except SystemExit as leave:  # argparse: --help, or bad arguments
-        return leave.code if isinstance(leave.code, int) else int(leave.code is not None)
+        code = _run(arguments)
+        sys.stdout.flush()  # here a reader that has gone can still be noticed
+        return code
     except KeyboardInterrupt:
         print(f"tilegrad {command}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has gone; so has its interest
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 128 + signal.SIGPIPE
     except OSError as error:
         print(f"tilegrad {command}: {_describe(error)}", file=sys.stderr)
     except (ImportError, MemoryError, RuntimeError, ValueError) as error:
         text = " ".join(str(error).split()) or "not enough memory"
         print(f"tilegrad {command}: {text}", file=sys.stderr)
     return 1
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        if arguments[:1] == ["bench"]:  # it has a parser of its own
+            return _bench(arguments[1:])
+        args = _parser().parse_args(arguments)
+        return int(args.run(args))
+    except SystemExit as leave:  # argparse: --help, or bad arguments
+        return leave.code if isinstance(leave.code, int) else int(leave.code is not None)
 
 
 def _describe(error: OSError) -> str:

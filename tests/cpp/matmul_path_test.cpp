@@ -100,10 +100,12 @@ void check_path(const Isa& isa, const Layout& layout, int threads) {
   expect(path.task_columns % width == 0, "a task cuts a tile of columns");
   expect(path.pack_b || b.column == 1, "B read in place with gaps");
   if (path.kind == MatmulPath::columns) return;
-  expect(path.block_columns > 0 && path.block_columns % width == 0, "a block cuts a tile");
   const int64_t panel = k_block(k, bytes) * width * bytes;
-  expect(path.block_columns == width || path.block_columns * panel / width <= 1 << 20,
+  expect(path.task_columns == width || path.task_columns * panel / width <= 1 << 20,
          "packed B does not fit half of L2");
+  const int64_t blocks = batch * ceil_div(m, path.task_rows) * ceil_div(n, path.task_columns);
+  const int64_t pairs = batch * ceil_div(m, path.rows) * ceil_div(n, 2 * width);
+  expect(4 * blocks >= std::min<int64_t>(threads, pairs), "threads without a block");
   if (!path.pack_b) {
     expect(n % tiles.lanes == 0 && ceil_div(n % width, tiles.lanes) != 3,
            "a tile would load beyond the last row of B");

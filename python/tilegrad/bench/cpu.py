@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.list:
         print("\n".join(f"{case.id}{'  (quick)' if case.quick else ''}" for case in cases))
         return 0
-    _refuse_nonsense(options, args)
+    _refuse_nonsense(options, args, cases)
     try:
         environment.start_again(args.threads, given)
     except ValueError as error:
@@ -100,7 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _refuse_nonsense(options: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+def _refuse_nonsense(
+    options: argparse.ArgumentParser, args: argparse.Namespace, cases: Sequence[Case]
+) -> None:
     """Stop with a message if options make no sense together; fill in the number of threads."""
     if args.threads is not None and args.threads < 1:
         options.error(f"--threads: must be at least 1; got {args.threads}")
@@ -111,6 +113,8 @@ def _refuse_nonsense(options: argparse.ArgumentParser, args: argparse.Namespace)
     for name, path in files.items():
         if path and not Path(path).absolute().parent.is_dir():
             options.error(f"{name}: the folder must exist; got {path!r}")
+    if args.roofline and not any(case.limited for case in cases):
+        options.error("--roofline: needs a case with a limit; got tiny calls alone (see --filter)")
     for name in ("--plot", "--roofline"):
         if files[name]:
             try:
@@ -125,7 +129,7 @@ def _refuse_nonsense(options: argparse.ArgumentParser, args: argparse.Namespace)
 def _run(cases: Sequence[Case], args: argparse.Namespace, stored: list[str]) -> None:
     environment.leave_out(name for name in environment.PEERS if name not in args.peers)
     if environment.held(os.environ.get("TILEGRAD_CPU", "")):
-        environment.leave_out(environment.CANNOT_BE_HELD)
+        environment.leave_out(filter(environment.is_installed, environment.CANNOT_BE_HELD))
     cores = environment.pin(args.threads)
     result = session.conditions(args, cores)
     result["ceilings"] = machine.ceilings(args.threads)
@@ -134,9 +138,9 @@ def _run(cases: Sequence[Case], args: argparse.Namespace, stored: list[str]) -> 
         "copy_gbytes": result["ceilings"]["copy_gbytes"]["memory"],
     }}  # fmt: skip
     result["cases"] = []
-    print(report.heading(result), flush=True)
+    print(report.heading(result, [case.name for case in cases]), flush=True)
     protocol, seconds = session.within_limit(cases, _protocol(args), result["ceilings"])
-    print(f"{len(cases)} cases, about {report.minutes(seconds)}", flush=True)
+    print(session.announced(cases, seconds), flush=True)
     family, start = "", time.perf_counter()
     for case in cases:
         if case.family != family:
@@ -156,7 +160,7 @@ def _run(cases: Sequence[Case], args: argparse.Namespace, stored: list[str]) -> 
         session.store(json.dumps(result, indent=1) + "\n", args.json)
         stored.append(args.json)
         print(f"Stored {args.json}")
-    for path, draw in ((args.plot, ratio_plot.plot), (args.roofline, roofline.plot)):
+    for path, draw in ((args.roofline, roofline.plot), (args.plot, ratio_plot.plot)):
         if path:
             draw(result, path)
             stored.append(path)

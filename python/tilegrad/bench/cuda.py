@@ -156,7 +156,7 @@ def _run(bench: Workbench, cases: Sequence[Case], args: argparse.Namespace) -> i
     print(f"\n{result['summary']}")
     late = sum(one["why"] == "the time was up" for one in result["left_out"])
     if late:
-        print(f"{late} cases were left out because the time was up")
+        print(f"left out, because the time was up: {report.counted(late, 'case')}")
     _store(args.json, result, start)
     if args.json:
         print(f"Stored {args.json}")

@@ -107,8 +107,13 @@ def leave_out(names: Iterable[str]) -> None:
 
 
 def left_out() -> list[str]:
-    """Return the peers that were made absent though they are installed."""
-    return [name for name in PEERS if name in _left_out and importlib.util.find_spec(name)]
+    """Return the peers that were made absent, installed or not."""
+    return [name for name in PEERS if name in _left_out]
+
+
+def is_installed(name: str) -> bool:
+    """Say whether a peer could be imported."""
+    return importlib.util.find_spec(name) is not None
 
 
 def held(isa: str) -> dict[str, str]:

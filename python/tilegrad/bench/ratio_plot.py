@@ -4,11 +4,22 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from .canvas import FAINT, GRID, INK, check_matplotlib, hide_frame, new_figure
-from .report import EVEN, Record, digits, families, geometric_mean, peer_names, ratio
+from .report import (
+    EVEN,
+    Record,
+    counted,
+    digits,
+    dtypes,
+    families,
+    geometric_mean,
+    peer_names,
+    ratio,
+)
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito 2008, as in tilegrad.plot
 
@@ -30,17 +41,20 @@ def plot(result: Record, path: str | os.PathLike[str]) -> Any:
     check_matplotlib()
     groups = families(result["cases"])
     if not groups:
-        raise ValueError("bench: --plot needs a peer to compare with; got none (install torch)")
+        raise ValueError("bench: --plot needs a peer to compare with; got none (see --peers)")
     stacks = _stacks(groups)
     heights = [sum(len(groups[name]) + _HEAD for name in stack) for stack in stacks]
     inch = 0.165  # of a row
-    width, height = 4.9 * len(stacks) + 0.2, inch * max(heights) + 1.5
+    width = 4.9 * len(stacks) + 0.2
+    subtitle = _subtitle(result, [r["name"] for rows in groups.values() for r in rows], width)
+    head = 0.6 + _LINE * len(subtitle)
+    height = inch * max(heights) + head + 0.4
     figure = new_figure(width, height)
     # the medians decide the scale: a disturbed case may have its quartiles cut off
     middles = [(ratio(r) or {})["median"] for records in groups.values() for r in records]
     limits = (min(0.45, 0.8 * min(middles)), max(2.2, 1.25 * max(middles)))
     for column, stack in enumerate(stacks):
-        top = height - 1.1
+        top = height - head
         for name in stack:
             rows = len(groups[name])
             top -= inch * _HEAD
@@ -52,12 +66,13 @@ def plot(result: Record, path: str | os.PathLike[str]) -> Any:
             )
             _panel(figure.add_axes(box), name, groups[name], limits)
             top -= inch * rows
-    _titles(figure, result, height, width)
+    _titles(figure, subtitle, height, width)
     figure.savefig(path)
     return figure
 
 
 _HEAD = 3.0  # rows that a panel's title and scale take
+_LINE, _LETTER = 1.5 * 8 / 72, 0.061  # inches of the subtitle: height of a line, width of a letter
 
 
 def _stacks(groups: dict[str, list[Record]]) -> list[list[str]]:
@@ -115,18 +130,27 @@ def _panel(axes: Any, family: str, records: Sequence[Record], limits: tuple[floa
     axes.set_title(f"geomean {digits(mean)}", loc="right", fontsize=7.5, color=FAINT, pad=4)
 
 
-def _titles(figure: Any, result: Record, height: float, width: float) -> None:
-    machine, versions = result["machine"], result["versions"]
-    threads = result["threads"]
-    peers = ", ".join(peer_names(versions))
+def _subtitle(result: Record, names: Sequence[str], width: float) -> list[str]:
+    """Return the lines below the title, none longer than the figure is wide, in inches."""
+    machine, peers = result["machine"], ", ".join(peer_names(result["versions"]))
+    conditions = (
+        f"{counted(result['threads'], 'thread')}, {dtypes(names)}, {result['cache']} caches"
+    )
+    lines = (
+        "peer's time / ours with quartiles; right of the line tilegrad is faster",
+        f"{peers}; {conditions}",
+        f"{machine['cpu']}, {machine['isa']}; {result['date'][:10]}",
+    )
+    most = int((width - 0.4) / _LETTER)
+    return [part for line in lines for part in textwrap.wrap(line, most)]
+
+
+def _titles(figure: Any, subtitle: Sequence[str], height: float, width: float) -> None:
     figure.text(
         0.2 / width, 1 - 0.2 / height, "tilegrad beside the fastest of its peers",
         fontsize=13, weight="bold", color=INK, va="top",
     )  # fmt: skip
     figure.text(
-        0.2 / width, 1 - 0.5 / height,
-        "peer's time / ours with quartiles; right of the line tilegrad is faster\n"
-        f"{peers}; {threads} thread{'s' * (threads > 1)}, float32, {result['cache']} caches\n"
-        f"{machine['cpu']}, {machine['isa']}; {result['date'][:10]}",
+        0.2 / width, 1 - 0.5 / height, "\n".join(subtitle),
         fontsize=8, color=FAINT, va="top", linespacing=1.5,
     )  # fmt: skip

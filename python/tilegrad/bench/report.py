@@ -61,8 +61,47 @@ def share(record: Record) -> str:
     return f"{100 * record['share']['median']:.0f} % {record['limit']}"
 
 
-def heading(result: Record) -> str:
-    """Return the conditions of a run."""
+def counted(count: int, noun: str) -> str:
+    """Return a number and what it counts.
+
+    Example:
+        >>> counted(1, "case"), counted(4, "case")
+        ('1 case', '4 cases')
+    """
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def dtypes(names: Iterable[str]) -> str:
+    """Return the dtypes of cases, which their names tell.
+
+    Example:
+        >>> dtypes(["64 NN"]), dtypes(["64 NN bf16"]), dtypes(["64 NN", "64 NN bf16"])
+        ('float32', 'bfloat16', 'float32, bfloat16 where the name says bf16')
+    """
+    found = {name.endswith(" bf16") for name in names}
+    if found == {True, False}:
+        return "float32, bfloat16 where the name says bf16"
+    return "bfloat16" if found == {True} else "float32"
+
+
+def busy(load: float | None) -> list[str]:
+    """Return a warning, if other programs want the processor too.
+
+    Args:
+        load: Programs that wanted to run before the first measurement, if the system tells.
+    """
+    if load is None or load <= _BUSY:
+        return []
+    return [f"other programs are busy (load {load}): expect wide quartiles, and do not store"]
+
+
+def heading(result: Record, names: Iterable[str] = ()) -> str:
+    """Return the conditions of a run.
+
+    Args:
+        result: The run, before its first case.
+        names: Of the cases that it will have.
+    """
     machine, versions, before = result["machine"], result["versions"], result["limits"]["before"]
     threads = result["threads"]
     cores = result["cores"]
@@ -81,7 +120,7 @@ def heading(result: Record) -> str:
         f"{sides}, Python {machine['python']}"
         + (f"; not installed: {', '.join(missing)}" if missing else "")
         + (f"; left out: {', '.join(left_out)}" if left_out else ""),
-        f"{threads} thread{'s' * (threads > 1)} {where}; float32, random normal; {cache}",
+        f"{counted(threads, 'thread')} {where}; {dtypes(names)}, random normal; {cache}",
         f"limits now: {before['fma_gflops']} GFLOP/s multiply-add, "
         f"{before['copy_gbytes']} GB/s copying in memory",
         "ratio: fastest peer's time / ours, median and quartiles; above 1 tilegrad is faster",
@@ -95,12 +134,7 @@ def heading(result: Record) -> str:
     if ceilings := result.get("ceilings"):
         rates = ", ".join(f"{level} {rate:g}" for level, rate in ceilings["copy_gbytes"].items())
         lines.insert(-1, f"copying by level, GB/s read and written: {rates}")
-    load = result["load"][0]
-    if load is not None and load > _BUSY:
-        lines.append(
-            f"other programs are busy (load {load}): expect wide quartiles, and do not store"
-        )
-    return "\n".join(lines)
+    return "\n".join([*lines, *busy(result["load"][0])])
 
 
 _WIDTHS = (36, 9, 26, 7, 15, 10)
@@ -164,8 +198,8 @@ def goal_rows(result: Record) -> list[str]:
         result: A run, as its JSON file holds it.
     """
     threads, features = result["threads"], result["machine"].get("features", ())
-    lines = [f"{'goals':<34} {'':<12} {'cases':>8}  farthest from its goal"]
-    absent = []
+    lines = [f"{'goals':<34} {'':<12} {'reached':>8}  farthest from its goal"]
+    absent, means = [], False
     for row in goals.rows(result["cases"], threads):
         if row.worst is None:
             absent.append(row.name)
@@ -174,10 +208,16 @@ def goal_rows(result: Record) -> list[str]:
         line = f"{row.name:<34} {row.verdict:<12} {row.reached:>2} of {len(row.measured):<2}"
         line += f"  {case.partition('/')[2]}, {goal_text(outcome, threads)}"
         if row.mean is not None:
-            line += f"; geometric mean {row.mean:.2f} of {row.mean_wanted:.2f}"
+            line += f"; mean ratio {row.mean:.2f} of {row.mean_wanted:.2f}"
+            means = True
         if row.needs and not any(name.startswith(row.needs) for name in features):
             line += f"; set for a processor with {row.needs.upper()}"
         lines.append(line)
+    explained = "reached: how many of the goals whose case and peer were measured; a case can have "
+    explained += "several"
+    if means:
+        explained += "; mean ratio: geometric, of the row's cases, has a goal of its own"
+    lines.append(explained)
     return [*lines, *([f"{goals.UNMEASURED}: {'; '.join(absent)}"] if absent else [])]
 
 
@@ -227,7 +267,7 @@ def summary(result: Record) -> str:
         mean = digits(geometric_mean(everything))
         lines.append(f"{'all':<25} {mean:>7}  {_slower(everything):>8}")
     if not groups:
-        lines = ["no peer is installed: no ratios"]
+        lines = ["no peer took part: no ratios"]
     lines.append(f"limits, start -> end of the run: {drift}")
     if "threads" in result:  # the goals are those of the CPU
         lines += ["", *goal_rows(result)]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .canvas import FAINT, GRID, INK, check_matplotlib, hide_frame, new_figure
-from .report import Record
+from .report import Record, counted, dtypes
 
 # A point a kernel, at one size of those that were measured; the others are drawn without a name.
 POINTS = {
@@ -77,6 +77,8 @@ _FONT = 7.0
 _GAP = 2.0  # points between labels
 _DISTANCES = (5, 9, 14, 20, 27, 36, 46, 58, 72, 90, 110, 135)  # of a label from its point
 _DIRECTIONS = 16
+_MOST_NAMES = 30  # of a run whose cases all have one
+_WIDEST, _HIGHEST = 100.0, 60.0  # least ratio of the ends of the axes: lines stay readable
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top
 
@@ -119,7 +121,7 @@ def attainable(per_byte: float, peak: float, bandwidth: float) -> float:
 def named(records: Sequence[Record]) -> dict[str, Record]:
     """Return the cases that get a name, by that name.
 
-    A run of a selection names all that it has, if it has none of the usual ones.
+    A run of a selection, which leaves room, names all that it has.
 
     Args:
         records: The cases of a run.
@@ -127,7 +129,15 @@ def named(records: Sequence[Record]) -> dict[str, Record]:
     limited = [record for record in records if "share" in record]
     known = {f"{record['family']}/{record['name']}": record for record in limited}
     found = {label: known[case] for case, label in POINTS.items() if case in known}
-    return found or {record["name"]: record for record in limited}
+    if not found or len(limited) <= _MOST_NAMES:
+        usual = [id(record) for record in found.values()]
+        found |= {_name(record): record for record in limited if id(record) not in usual}
+    return found
+
+
+def _name(record: Record) -> str:
+    family, name = record["family"].replace("_", " "), record["name"]
+    return name if name.startswith(family) else f"{family} {name}"
 
 
 def plot(result: Record, path: str | os.PathLike[str]) -> Any:
@@ -145,7 +155,7 @@ def plot(result: Record, path: str | os.PathLike[str]) -> Any:
         ValueError: If the run has no case with a limit.
     """
     check_matplotlib("--roofline")
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
     points = named(result["cases"])
     if not points:
@@ -158,27 +168,31 @@ def plot(result: Record, path: str | os.PathLike[str]) -> Any:
     xs = [intensity(record) for record in points.values()]
     ys = [gflops(record) for record in points.values()]
     left, right = 0.6 * min(xs), 2.2 * max(xs)
-    low, high = 0.5 * min(ys), 1.9 * max(peak, *ys)
+    wider = max(1.0, math.sqrt(_WIDEST * left / right))
+    left, right = left / wider, right * wider
+    high = 1.9 * max(peak, *ys)
+    low = min(0.5 * min(ys), high / _HIGHEST)
     axes.set_xlim(left, right)
     axes.set_ylim(low, high)
     taken = _roofs(axes, peak, rates, (left, right, low, high))
-    for record in result["cases"]:
-        if "share" in record and record not in points.values():
-            colour, marker = _LOOKS.get(record["family"], (INK, "o"))
-            axes.plot(intensity(record), gflops(record), marker, color=colour, markersize=2.2,
-                      alpha=0.35, markeredgewidth=0, zorder=2)  # fmt: skip
+    others = [r for r in result["cases"] if "share" in r and r not in points.values()]
+    for record in others:
+        colour, marker = _LOOKS.get(record["family"], (INK, "o"))
+        axes.plot(intensity(record), gflops(record), marker, color=colour, markersize=3,
+                  alpha=0.45, markeredgewidth=0, zorder=2)  # fmt: skip
     for record in points.values():
         colour, marker = _LOOKS.get(record["family"], (INK, "o"))
         axes.plot(intensity(record), gflops(record), marker, color=colour, markersize=5.5,
                   markeredgecolor="white", markeredgewidth=0.5, zorder=4)  # fmt: skip
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("operations a byte (operands read once, results written once)", fontsize=9)
     axes.set_ylabel("GFLOP/s", fontsize=9)
     axes.grid(which="major", color=GRID, linewidth=0.7)
     axes.tick_params(which="both", colors=FAINT, length=0, labelsize=8)
     hide_frame(axes)
-    _titles(figure, axes, result, {record["family"] for record in points.values()})
+    _titles(figure, axes, result, list(points.values()), others)
     _labels(axes, points, taken)
     figure.savefig(path)
     return figure
@@ -197,13 +211,16 @@ def _roofs(
     # the angle of y = bandwidth * x on these axes
     (x0, y0), (x1, y1) = axes.transData.transform([(1, 1), (10, 10)])
     angle = math.degrees(math.atan2(y1 - y0, x1 - x0))
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
     for level, rate in rates.items():
         start = max(left, low / rate)
         axes.plot([start, peak / rate], [start * rate, peak], color=INK, linewidth=0.9, alpha=0.75)
         lowest = rate == min(rates.values())  # the next line may be close above it
+        away = -3 if lowest else 3
         texts.append(axes.annotate(
             f"{level} {rate:.0f} GB/s", (start, start * rate),
-            xytext=(12, 6) if lowest else (8, 10), va="top" if lowest else "baseline",
+            xytext=(14 * cos - away * sin, 14 * sin + away * cos),  # along the line, then off it
+            va="top" if lowest else "baseline",
             textcoords="offset points", fontsize=8, color=INK, rotation=angle,
             rotation_mode="anchor",
         ))  # fmt: skip
@@ -318,19 +335,24 @@ def _overlap(a: Box, b: Box) -> float:
     return width * height if width > 0 and height > 0 else 0.0
 
 
-def _titles(figure: Any, axes: Any, result: Record, families: set[str]) -> None:
+def _titles(
+    figure: Any, axes: Any, result: Record, shown: Sequence[Record], others: Sequence[Record]
+) -> None:
     from matplotlib.lines import Line2D
 
-    machine, threads = result["machine"], result["threads"]
+    machine, families = result["machine"], {record["family"] for record in shown}
+    threads = counted(result["threads"], "thread")
+    kinds = dtypes(record["name"] for record in [*shown, *others])
     figure.text(0.012, 0.985, "tilegrad below the limits of the machine", fontsize=13,
                 weight="bold", color=INK, va="top")  # fmt: skip
     figure.text(
         0.012, 0.952,
-        f"{machine['cpu']}, {machine['isa']}; {threads} thread{'s' * (threads > 1)}, float32 but "
-        f"for bf16, {result['cache']} caches; {result['date'][:10]}. Lines: multiply-adds in "
-        "registers, and copying of arrays in each cache and in memory\n(GB/s, read and written), "
-        "measured in the same run. A kernel that reads more than it writes can pass a line. Small "
-        "points: other sizes.",
+        f"{machine['cpu']}, {machine['isa']}; {threads}, {kinds}, {result['cache']} caches; "
+        f"{result['date'][:10]}. Lines: multiply-adds in registers, and copying of arrays\nin "
+        "each cache and in memory (GB/s, read and written), measured in the same run. A kernel "
+        "that reads more than it writes can pass a line." + " Small points: other sizes." * bool(
+            others
+        ),
         fontsize=8, color=FAINT, va="top", linespacing=1.5,
     )  # fmt: skip
     handles = [

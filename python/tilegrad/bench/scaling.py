@@ -2,8 +2,8 @@
 """``tilegrad bench cpu --scaling``: each case with one thread and with two, and what more would do.
 
 Measured are the time of both in the same rounds, what a join costs, and for up to 64 threads how
-many joins a call has and into how many pieces the work between them is cut. `speedup` is a model
-from these; it is a pure function, and beyond two threads no time was measured.
+many joins a call has and into how many pieces the work between them is cut: the terms of the model
+in scaling_model.py. Beyond two threads no time was measured.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import tilegrad as tg
@@ -30,137 +29,19 @@ from .harness import (
     summary,
     time_calls,
 )
+from .scaling_model import (
+    COUNTS,
+    FORMULA,
+    JOIN_MORE,
+    MORE_THREADS,
+    ONE,
+    SOCKET_GBYTES,
+    TWO,
+    of_record,
+    speedup,
+)
 
 KIND = "scaling"  # of the JSON, beside runs with peers
-# Assumed, not measured: what a further thread adds to a join (it enters, claims and leaves: a cache
-# line passes from core to core three times), and what the memory of a socket with 64 cores moves.
-JOIN_MORE = 0.15e-6  # seconds
-SOCKET_GBYTES = 250.0
-COUNTS = (2, 4, 8, 16, 32, 64)  # of threads, for which joins and pieces are counted
-_ONE, _TWO = "1 thread", "2 threads"
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """What the model needs of a case, for a number of threads.
-
-    Attributes:
-        seconds: With one thread.
-        call: Seconds of them that no thread can share: the call from Python.
-        joins: How often all threads meet.
-        join: Seconds of a join of two threads.
-        pieces: Of the work between two joins; threads take them one at a time.
-        serial: Share of the work that was not shared, as the time of two threads tells.
-        bytes: That are moved at least.
-        private: Bytes of a core's own caches; what fits there takes no part of the socket's memory.
-    """
-
-    seconds: float
-    call: float
-    joins: float
-    join: float
-    pieces: float
-    serial: float
-    bytes: float
-    private: float
-
-
-def speedup(
-    case: Scaling, threads: int, socket: float = SOCKET_GBYTES, join_more: float = JOIN_MORE
-) -> tuple[float, str]:
-    """Predict how many times as fast a case gets, and what stops it from getting faster.
-
-    Math: T(p) = call + max(work (serial + (1 - serial) ceil(pieces / p) / pieces), bytes / socket)
-    + joins (join + (p - 2) join_more), with work = T(1) - call.
-
-    Args:
-        case: What was measured.
-        threads: How many, p.
-        socket: GB/s of the memory of all cores together.
-        join_more: Seconds that each thread after the second adds to a join.
-
-    Returns:
-        T(1) / T(p), and the term that costs most of what is lost: "call", "serial part", "pieces",
-        "memory" or "joins"; "" where next to nothing is lost.
-
-    Example:
-        >>> speedup(Scaling(1e-3, 0.0, 1, 0.0, 64, 0.0, 0, 1e6), 64, join_more=0.0)
-        (64.0, '')
-        >>> speedup(Scaling(1e-3, 0.0, 1, 0.0, 8, 0.0, 0, 1e6), 64, join_more=0.0)
-        (8.0, 'pieces')
-    """
-    if case.seconds <= 0:
-        return 1.0, ""
-    work = max(case.seconds - case.call, 0.0)
-    pieces = max(round(case.pieces), 1)
-    rounds = -(-pieces // threads) / pieces
-    shared = work * (1 - case.serial)
-    from_cache = case.bytes / threads <= case.private
-    memory = 0.0 if from_cache else case.bytes / (socket * 1e9)
-    computing = work * case.serial + shared * rounds
-    joins = case.joins * (case.join + max(threads - 2, 0) * join_more) if threads > 1 else 0.0
-    whole = case.call + max(computing, memory) + joins
-    ideal = case.seconds / threads
-    lost = {
-        "call": case.call * (1 - 1 / threads),
-        "serial part": work * case.serial * (1 - 1 / threads),
-        "pieces": shared * (rounds - 1 / threads),
-        "memory": max(memory - computing, 0.0),
-        "joins": joins,
-    }
-    worst = max(lost, key=lambda name: lost[name])
-    stopped = worst if whole > 1.1 * ideal else ""
-    return round(case.seconds / whole, 2), stopped
-
-
-def serial_share(one: float, two: float, joins: float, pieces: float) -> float:
-    """Return the share of the work that two threads did not divide, from 0 to 1.
-
-    Math: two = one (f + (1 - f) r) + joins, solved for f; r = ceil(pieces / 2) / pieces.
-    Source: Karp and Flatt, "Measuring parallel processor performance", CACM 33(5), 1990.
-
-    Args:
-        one: Seconds of the work with one thread, without the call.
-        two: The same with two.
-        joins: Seconds of the joins in it.
-        pieces: Of the work between two joins.
-
-    Example:
-        >>> serial_share(1.0, 0.6, 0.0, 8), serial_share(1.0, 0.6, 0.1, 8)
-        (0.2, 0.0)
-    """
-    whole = max(round(pieces), 1)
-    best = -(-whole // 2) / whole
-    if one <= 0 or best == 1:
-        return 1.0
-    return round(min(max(((two - joins) / one - best) / (1 - best), 0.0), 1.0), 3)
-
-
-def of_record(record: report.Record, result: report.Record, threads: int) -> Scaling:
-    """Return what the model needs of a stored case.
-
-    Args:
-        record: The case.
-        result: The run that it belongs to.
-        threads: One of COUNTS.
-    """
-    one = record["seconds"][_ONE]["median"]
-    two = one / record["speedup"]["median"]  # of the same rounds
-    call, join = min(result["call_seconds"], one), result["join_seconds"]
-    serial = serial_share(
-        one - call, two - call, record["joins"]["2"] * join, record["pieces"]["2"]
-    )
-    joins = record["joins"][str(threads)]
-    return Scaling(
-        one,
-        call,
-        joins,
-        join,
-        record["pieces"][str(threads)] if joins else 1,
-        serial if joins else 1.0,  # no join: the op finds the work too little to be shared
-        record["bytes"],
-        result["private_bytes"],
-    )
 
 
 def count(case: Case, threads: Sequence[int] = COUNTS) -> tuple[dict[str, int], dict[str, float]]:
@@ -231,9 +112,9 @@ def measure(case: Case, limits: dict[int, Limit], protocol: Protocol) -> report.
     """
     contest = case.build()
     contest.check()
-    sides: dict[str, Call] = {_ONE: partial(contest.ours), _TWO: partial(contest.ours)}
+    sides: dict[str, Call] = {ONE: partial(contest.ours), TWO: partial(contest.ours)}
     sides |= {f"limit {count}": limit.call for count, limit in limits.items()}
-    threads = {id(sides[_ONE]): 1, id(sides[_TWO]): 2}
+    threads = {id(sides[ONE]): 1, id(sides[TWO]): 2}
     calls, each = {}, {}
     for name, call in sides.items():
         tg.set_num_threads(threads.get(id(call), 2))
@@ -252,14 +133,14 @@ def measure(case: Case, limits: dict[int, Limit], protocol: Protocol) -> report.
             seconds = run_rounds(sides, calls, rounds, before=prepare)
     finally:
         tg.set_num_threads(2)
-    ratios = [a / b for a, b in zip(seconds[_ONE], seconds[_TWO], strict=True)]
+    ratios = [a / b for a, b in zip(seconds[ONE], seconds[TWO], strict=True)]
     result: report.Record = {
         "family": case.family,
         "name": case.name,
         "bytes": case.bytes,
         "flops": case.flops,
         "rounds": rounds,
-        "seconds": {name: summary(seconds[name]) for name in (_ONE, _TWO)},
+        "seconds": {name: summary(seconds[name]) for name in (ONE, TWO)},
         "speedup": summary(ratios),
     }
     if limits:
@@ -283,8 +164,8 @@ def row(record: report.Record) -> str:
     """Return a case's row."""
     gain, machines = record["speedup"], record.get("limit_speedup")
     return _line(f"  {record['name']}", (
-        report.duration(record["seconds"][_ONE]["median"]),
-        report.duration(record["seconds"][_TWO]["median"]),
+        report.duration(record["seconds"][ONE]["median"]),
+        report.duration(record["seconds"][TWO]["median"]),
         report.digits(gain["median"]),
         f"{report.digits(gain['low'])} - {report.digits(gain['high'])}",
         f"{50 * gain['median']:.0f} %",
@@ -293,9 +174,11 @@ def row(record: report.Record) -> str:
 
 
 def _line(first: str, cells: Sequence[str]) -> str:
-    return f"{first:<36}" + "".join(
-        f"{cell:>{width}}" for cell, width in zip(cells, _WIDTHS, strict=True)
-    )
+    return f"{first:<36}{_cells(cells, _WIDTHS)}"
+
+
+def _cells(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
 
 
 def efficiencies(records: Sequence[report.Record]) -> str:
@@ -308,6 +191,42 @@ def efficiencies(records: Sequence[report.Record]) -> str:
         for family, gains in families.items()
     ]
     return "\n".join([f"{'efficiency':<25} geomean", *lines])
+
+
+_TERMS = ("joins", "pieces", "serial", *(f"x{count}" for count in MORE_THREADS))
+_TERM_WIDTHS = (7, 8, 12, *(7 for _ in MORE_THREADS))
+
+
+def terms(result: report.Record) -> str:
+    """Return the terms of the model for each case, and the speed-ups that it expects from them.
+
+    Args:
+        result: The run, with joins and pieces counted.
+    """
+    most = MORE_THREADS[-1]
+    lines = [
+        f"Model of p threads: {FORMULA}",
+        "With one thread T(1) = call + work, as measured: no joins. speed-up = T(1) / T(p).",
+        f"Of all cases: call {1e6 * result['call_seconds']:.2f} us, join "
+        f"{1e6 * result['join_seconds']:.2f} us, both measured; join_more {1e6 * JOIN_MORE:.2f} us "
+        f"and socket {SOCKET_GBYTES:.0f} GB/s, both assumed",
+        f"joins and pieces: counted with {most} threads; serial: share of the work that two "
+        "threads did not divide",
+        f"{'':<36}" + _cells(_TERMS, _TERM_WIDTHS) + "  most is lost to",
+    ]
+    for record in result["cases"]:
+        cases = {count: of_record(record, result, count) for count in MORE_THREADS}
+        expected = [speedup(case, count) for count, case in cases.items()]
+        joins, shared = record["joins"][str(most)], bool(record["joins"][str(most)])
+        cells = (
+            str(joins),
+            f"{record['pieces'][str(most)]:g}" if shared else "-",
+            f"{100 * cases[most].serial:.0f} %" if shared else "not shared",
+            *(f"{gain:.1f}" for gain, _ in expected),
+        )
+        name = f"{record['family']}/{record['name']}"
+        lines.append(f"{name:<36}{_cells(cells, _TERM_WIDTHS)}  {expected[-1][1]}".rstrip())
+    return "\n".join(lines)
 
 
 def run(cases: Sequence[Case], args: argparse.Namespace, stored: list[str]) -> None:
@@ -332,12 +251,14 @@ def run(cases: Sequence[Case], args: argparse.Namespace, stored: list[str]) -> N
     seconds = session.expected_seconds(cases, protocol, result["ceilings"], sides=4)
     print(
         f"{result['machine']['cpu']}, {result['machine']['isa']}; 1 thread and 2 in the same "
-        f"rounds, pinned to core {', '.join(map(str, cores))}; float32; hot caches\n"
+        f"rounds, pinned to core {', '.join(map(str, cores))}; "
+        f"{report.dtypes(case.name for case in cases)}; hot caches\n"
         f"a join of two threads {1e6 * result['join_seconds']:.2f} us, a call from Python "
         f"{1e6 * result['call_seconds']:.2f} us\n"
         "efficiency: time of 1 thread / (2 x time of 2 threads); machine's: the same of "
         "multiply-adds or copying\n"
-        f"{len(cases)} cases, about {report.minutes(seconds)}",
+        + "".join(f"{line}\n" for line in report.busy(result["load"][0]))
+        + session.announced(cases, seconds),
         flush=True,
     )
     family, start = "", time.perf_counter()
@@ -354,6 +275,7 @@ def run(cases: Sequence[Case], args: argparse.Namespace, stored: list[str]) -> N
     print(f"\n{efficiencies(result['cases'])}", flush=True)
     for case, record in zip(cases, result["cases"], strict=True):
         record["joins"], record["pieces"] = count(case)
+    print(f"\n{terms(result)}", flush=True)
     result["minutes"] = round((time.perf_counter() - start) / 60, 1)
     if args.json:
         session.store(json.dumps(result, indent=1) + "\n", args.json)

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from . import environment, machine
+from . import environment, machine, report
 from .harness import Case, Limit, Protocol, time_calls
 
 COMPILED = "cross_entropy/4096x32000 value and grad"  # the case with torch.compile
@@ -80,8 +80,23 @@ def expected_seconds(
         rounds = protocol.rounds(sides * sample)
         # made, compared with float64, called twice to see how long it takes, then timed
         total += _SETUP + sides * (8 * call + rounds * sample)
-        total += _COMPILED if case.id == COMPILED else 0
-    return total
+    return total + (_COMPILED if _compiles(cases) else 0)
+
+
+def _compiles(cases: Sequence[Case]) -> bool:
+    """Say whether torch.compile takes part."""
+    return any(case.id == COMPILED for case in cases) and "torch" not in environment.left_out()
+
+
+def announced(cases: Sequence[Case], seconds: float) -> str:
+    """Return what is said before the first case.
+
+    Args:
+        cases: What is timed.
+        seconds: That it takes, about.
+    """
+    text = f"{report.counted(len(cases), 'case')}, about {report.minutes(seconds)}"
+    return text + (f" ({_COMPILED:.0f} s of it to compile by torch)" if _compiles(cases) else "")
 
 
 def within_limit(

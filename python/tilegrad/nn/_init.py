@@ -16,10 +16,19 @@ from tilegrad.nn.module import Array
 def uniform(shape: tuple[int, ...], low: float, high: float, dtype: DTypeLike) -> Array:
     """Return values of U(low, high): float32, float64, or bfloat16, which are float32's rounded."""
     by_name = isinstance(dtype, str) and dtype == "bfloat16"  # NumPy may not know the name
-    kind = _numpy_dtype(_CODES["bfloat16"]) if by_name else np.dtype(dtype)
-    is_bfloat16 = kind.name == "bfloat16"
+    try:
+        kind = _numpy_dtype(_CODES["bfloat16"]) if by_name else np.dtype(dtype)
+    except TypeError:  # such as torch.bfloat16
+        kind = None
+    is_bfloat16 = kind is not None and kind.name == "bfloat16"
     if not is_bfloat16 and kind not in (np.float32, np.float64):
-        raise TypeError(f"parameters must be float32, float64 or bfloat16; got {kind}")
+        got = str(dtype if kind is None else kind)
+        name = got.rpartition(".")[2]
+        name = name if name in ("float32", "float64", "bfloat16") else "float32"
+        raise TypeError(
+            f"Linear: dtype must be float32, float64 or bfloat16; got {got} (give it by name: "
+            f'dtype="{name}")'
+        )
     seed, offset = _random.take(math.prod(shape))
     values: Array = _cpu.random_uniform(shape, kind == np.float64, low, high, seed, offset)
     return values.astype(kind) if is_bfloat16 else values

@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike
 from tilegrad import _cpu
 from tilegrad.nn._init import uniform
 from tilegrad.nn.module import Array, Module, RecordedBackward
-from tilegrad.nn.parameter import Parameter
+from tilegrad.nn.parameter import Parameter, dtype_of
 from tilegrad.ops import linear, linear_backward
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Linear(Module):
             output; the gradients of the weights are float32.
 
     Raises:
+        TypeError: Another dtype, such as one of torch's.
         ValueError: A size is below 1, or the activation is unknown.
         ImportError: bfloat16 without the package ml_dtypes.
 
@@ -173,4 +174,6 @@ class Linear(Module):
             parts.append("bias=False")
         if self.activation is not None:
             parts.append(f"activation={self.activation!r}")
+        if (dtype := dtype_of(self.weight.data)) != "float32":
+            parts.append(f"dtype={dtype!r}")
         return ", ".join(parts)
