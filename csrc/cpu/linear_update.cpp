@@ -13,6 +13,7 @@
 #include "parallel.hpp"
 #include "simd/linear_update.hpp"
 #include "simd/matmul.hpp"
+#include "sizes.hpp"
 
 namespace tilegrad::cpu {
 namespace {
@@ -21,8 +22,6 @@ constexpr int64_t kSmallWeight = int64_t{1} << 14;
 constexpr int64_t kPackedBytes = int64_t{1} << 20;  // of x
 constexpr int64_t kStoredGrain = 16384;
 constexpr double kPackNanoseconds = 0.15;  // an element
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // One chain of fma a sum: as matmul has it within a block of k.
 bool fits_tiles(LinearSize size, int64_t element_bytes) {

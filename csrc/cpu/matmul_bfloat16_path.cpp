@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "sizes.hpp"
+
 namespace tilegrad::cpu {
 namespace {
 
@@ -12,9 +14,6 @@ constexpr int64_t kSumBytes = int64_t{1} << 19;    // of a task's sums
 constexpr int64_t kFewRows = 128;                  // of A: up to here they wait in L2
 constexpr int64_t kTurned = 4;                     // columns a row from which on that pays
 constexpr int64_t kTasksPerThread = 6;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 // Whole tiles, about so many tasks of them.
 int64_t task_size(int64_t total, int64_t tile, int64_t wanted) {

@@ -8,17 +8,12 @@
 
 #include "../isa.hpp"
 #include "optim_rules.hpp"
+#include "tile_rows.hpp"
 
 namespace tilegrad::cpu::TILEGRAD_ISA {
 namespace {
 
-#if defined(TILEGRAD_ISA_AVX512)
-constexpr int kRows = 14;
-#elif defined(TILEGRAD_ISA_AVX2)
-constexpr int kRows = 6;
-#else
-constexpr int kRows = 4;
-#endif
+constexpr int kRows = max_rows(2);
 template <class T>
 constexpr int kColumns = 2 * Vec<T>::kSize;
 

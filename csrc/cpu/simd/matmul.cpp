@@ -10,22 +10,11 @@
 
 #include "../isa.hpp"
 #include "matmul_pack.hpp"
+#include "tile_rows.hpp"
 #include "vec.hpp"
 
 namespace tilegrad::cpu::TILEGRAD_ISA {
 namespace {
-
-// Accumulators, one row of B and a broadcast of A must fit the registers: 32, or 16 before AVX-512.
-constexpr int max_rows(int vectors) {
-#if defined(TILEGRAD_ISA_AVX512)
-  constexpr int kRows[] = {0, 14, 14, 0, 6};
-#elif defined(TILEGRAD_ISA_AVX2)
-  constexpr int kRows[] = {0, 6, 6, 0, 2};
-#else
-  constexpr int kRows[] = {0, 4, 4, 0, 2};
-#endif
-  return kRows[vectors];
-}
 
 constexpr int kCopyingVectors = 2;
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import environment, machine, ratio_plot, report, roofline, scaling, session
+from . import canvas, environment, machine, ratio_plot, report, roofline, scaling, session
 from .harness import Case, Protocol, measure
 from .workloads import all_cases
 
@@ -118,10 +118,10 @@ def _refuse_nonsense(
     for name in ("--plot", "--roofline"):
         if files[name]:
             try:
-                ratio_plot.check_matplotlib(name)
+                canvas.check_matplotlib(name)
             except ImportError as error:
                 options.error(str(error))
-            kinds = ratio_plot.kinds()
+            kinds = canvas.kinds()
             if Path(files[name]).suffix.lstrip(".") not in kinds:
                 options.error(f"{name}: must end in {', '.join(kinds)}; got {files[name]!r}")
 

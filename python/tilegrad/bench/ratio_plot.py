@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from .canvas import FAINT, GRID, INK, check_matplotlib, hide_frame, new_figure
 from .report import (
     EVEN,
     Record,
@@ -21,28 +22,6 @@ from .report import (
 )
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito 2008, as in tilegrad.plot
-INK, FAINT, GRID = "#222222", "#6b6b6b", "#e6e6e6"
-
-
-def check_matplotlib(option: str = "--plot") -> None:
-    """Raise ImportError, with the way out, unless matplotlib is installed.
-
-    Args:
-        option: What needs it.
-    """
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f'bench: {option} needs matplotlib; pip install "tilegrad[plot]"'
-        ) from error
-
-
-def kinds() -> list[str]:
-    """Return the endings of the files that can be drawn; needs matplotlib."""
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    return sorted(FigureCanvasBase.get_supported_filetypes())
 
 
 def plot(result: Record, path: str | os.PathLike[str]) -> Any:
@@ -60,9 +39,6 @@ def plot(result: Record, path: str | os.PathLike[str]) -> Any:
         ValueError: If no case has a peer.
     """
     check_matplotlib()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     groups = families(result["cases"])
     if not groups:
         raise ValueError("bench: --plot needs a peer to compare with; got none (see --peers)")
@@ -73,8 +49,7 @@ def plot(result: Record, path: str | os.PathLike[str]) -> Any:
     subtitle = _subtitle(result, [r["name"] for rows in groups.values() for r in rows], width)
     head = 0.6 + _LINE * len(subtitle)
     height = inch * max(heights) + head + 0.4
-    figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width, height)
     # the medians decide the scale: a disturbed case may have its quartiles cut off
     middles = [(ratio(r) or {})["median"] for records in groups.values() for r in records]
     limits = (min(0.45, 0.8 * min(middles)), max(2.2, 1.25 * max(middles)))
@@ -148,10 +123,8 @@ def _panel(axes: Any, family: str, records: Sequence[Record], limits: tuple[floa
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xticklabels([f"{t:g}" for t in ticks], fontsize=7)
     axes.grid(axis="x", color=GRID, linewidth=0.7)
-    axes.set_axisbelow(True)
     axes.tick_params(colors=FAINT, length=0, pad=3)
-    for side in axes.spines.values():
-        side.set_visible(False)
+    hide_frame(axes)
     mean = geometric_mean([(ratio(record) or {})["median"] for record in records])
     axes.set_title(family, loc="left", fontsize=9, weight="bold", color=INK, pad=4)
     axes.set_title(f"geomean {digits(mean)}", loc="right", fontsize=7.5, color=FAINT, pad=4)

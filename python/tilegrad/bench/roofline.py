@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .ratio_plot import FAINT, GRID, INK, check_matplotlib
+from .canvas import FAINT, GRID, INK, check_matplotlib, hide_frame, new_figure
 from .report import Record, counted, dtypes
 
 # A point a kernel, at one size of those that were measured; the others are drawn without a name.
@@ -155,15 +155,12 @@ def plot(result: Record, path: str | os.PathLike[str]) -> Any:
         ValueError: If the run has no case with a limit.
     """
     check_matplotlib("--roofline")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     points = named(result["cases"])
     if not points:
         raise ValueError("bench: --roofline needs a case with a limit; got none (tiny calls alone)")
-    figure = Figure(figsize=_SIZE, dpi=150, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(*_SIZE)
     axes = figure.add_axes((0.06, 0.075, 0.925, 0.81))
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -193,10 +190,8 @@ def plot(result: Record, path: str | os.PathLike[str]) -> Any:
     axes.set_xlabel("operations a byte (operands read once, results written once)", fontsize=9)
     axes.set_ylabel("GFLOP/s", fontsize=9)
     axes.grid(which="major", color=GRID, linewidth=0.7)
-    axes.set_axisbelow(True)
     axes.tick_params(which="both", colors=FAINT, length=0, labelsize=8)
-    for side in axes.spines.values():
-        side.set_visible(False)
+    hide_frame(axes)
     _titles(figure, axes, result, list(points.values()), others)
     _labels(axes, points, taken)
     figure.savefig(path)
