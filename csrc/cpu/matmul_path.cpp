@@ -4,10 +4,10 @@
 #include <algorithm>
 #include <limits>
 
+#include "sizes.hpp"
+
 namespace tilegrad::cpu {
 namespace {
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 constexpr int64_t kPanelBytes = 2048;                // of a row of A: 14 of them in half of L1
 constexpr int64_t kBlockBytes = int64_t{1} << 20;    // of packed B: half of L2

@@ -8,10 +8,9 @@
 #include "simd/activation.hpp"
 #include "simd/matmul.hpp"
 #include "simd/matmul_dot.hpp"
+#include "sizes.hpp"
 
 namespace tilegrad::cpu {
-
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class T>
 struct Product {
