@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tilegrad.bench import goals, scaling, scaling_model
@@ -84,23 +84,39 @@ def every_goal(results: Sequence[Result], names: Sequence[str]) -> list[str]:
                 case = f"{record['family']}/{record['name']}"
                 key = (case, outcome.goal.peer)
                 cells = found.setdefault(key, [""] * len(results))
-                cells[place] = _goal_cell(outcome)
+                cells[place] = _goal_cell(outcome, _at_peak(record, outcome, result))
     head = ["case", "peer", *(f"{conditions(result)}: got of goal" for result in results)]
     lines = [[case, _peer(peer), *cells] for (case, peer), cells in found.items()]
-    return [*_rows(head, lines, left=2), "", "Bold: the goal is reached."]
+    notes = (
+        "Bold: the goal is reached. FMA: what a kernel at the measured peak of multiply-adds would "
+        "get, where that is less than the goal: no kernel of this type can reach it here."
+    )
+    return [*_rows(head, lines, left=2), "", notes]
+
+
+def _at_peak(record: Mapping[str, Any], outcome: goals.Outcome, result: Result) -> float | None:
+    """Return the ratio of a kernel that does nothing but multiply-adds, if it misses the goal."""
+    if outcome.got is None or not outcome.goal.peer or not record["flops"]:
+        return None
+    if "bf16" in record["name"]:  # tile instructions do more than multiply-adds in registers
+        return None
+    peak = 1e9 * max(limits["fma_gflops"] for limits in result["limits"].values())
+    most = outcome.got * record["seconds"]["tilegrad"]["median"] * peak / record["flops"]
+    return most if most < outcome.wanted else None
 
 
 def _peer(pattern: str) -> str:
     return {"": "(time)", "*": "fastest"}.get(pattern, pattern.rstrip("*"))
 
 
-def _goal_cell(outcome: goals.Outcome) -> str:
+def _goal_cell(outcome: goals.Outcome, at_peak: float | None) -> str:
     if outcome.got is None:
         return "-"
     unit = "" if outcome.goal.peer else " us"
     text = f"{outcome.got:.2f}" if outcome.got < 9.995 else digits(outcome.got)
     bold = "**" if outcome.verdict == goals.REACHED else ""
-    return f"{bold}{text}{bold} of {outcome.wanted:g}{unit}"
+    limit = "" if at_peak is None else f", FMA {at_peak:.2f}"
+    return f"{bold}{text}{bold} of {outcome.wanted:g}{unit}{limit}"
 
 
 def every_case(results: Sequence[Result], names: Sequence[str]) -> list[str]:

@@ -39,8 +39,9 @@ def record(case: str, ours: float = 1e-3, **peers: float) -> dict[str, Any]:
 
 def run(records: list[dict[str, Any]], threads: int = 1, **changes: Any) -> dict[str, Any]:
     machine = {"cpu": "c", "isa": "avx512", "features": ["avx512f"], **changes.pop("machine", {})}
+    limits = {"before": {"fma_gflops": 1e9}}
     return {"cases": records, "threads": threads, "machine": machine, "date": "2026-01-02",
-            **changes}  # fmt: skip
+            "limits": limits, **changes}  # fmt: skip
 
 
 def test_every_goal_has_a_case() -> None:
@@ -168,6 +169,17 @@ def test_tables_of_goals(tables: Any) -> None:
     every = tables.every_goal([first, second], ["a", "b"])
     assert "| matmul/64 NN | fastest | **1.50** of 1.3 | 1.00 of 1.3 |" in every
     assert "| tiny/linear 1x8->8 | (time) | 2.00 of 1 us |  |" in every
+
+
+def test_a_goal_beyond_the_peak_is_told(tables: Any) -> None:
+    case = record("matmul/64 NN", 1e-3, torch=1.1)  # goal 1.3
+    limits = {"before": {"fma_gflops": 150.0}, "after": {"fma_gflops": 160.0}}
+    result = run([case | {"flops": 150e6}], limits=limits)
+    assert "| matmul/64 NN | fastest | 1.10 of 1.3, FMA 1.17 |" in tables.every_goal(
+        [result], ["a"]
+    )
+    limits["after"]["fma_gflops"] = 200.0  # 1.47: it could be reached
+    assert "| matmul/64 NN | fastest | 1.10 of 1.3 |" in tables.every_goal([result], ["a"])
 
 
 def test_table_of_all_cases(tables: Any) -> None:
