@@ -2,6 +2,8 @@
 // One job at a time. `gate_` holds (job number, open bit, threads inside): a worker enters an open
 // job by raising the count, the caller closes the job and waits for the count to reach zero. A
 // worker that is still asleep by then has missed the job and nobody waits for it.
+// A ticket entitles to one task. A thread takes those of its own share of the tasks first, so that
+// what it works on again and again stays in its core's caches, then those that others left.
 #include "parallel.hpp"
 
 #include <pthread.h>
@@ -24,6 +26,7 @@ namespace {
 constexpr uint64_t kOpen = uint64_t{1} << 31;
 constexpr uint64_t kInside = kOpen - 1;
 constexpr uint64_t kJob = uint64_t{1} << 32;
+constexpr uint64_t kMostShared = uint64_t{1} << 24;  // tasks of a job; more are taken in order
 constexpr auto kSpin = std::chrono::microseconds(50);
 
 inline void pause() {
@@ -74,8 +77,9 @@ class Pool {
     closure_ = closure;
     count_ = count;
     threads_ = threads;
+    ++job_;
     tasks_.store(tasks_.load(std::memory_order_relaxed) + count, std::memory_order_relaxed);
-    next_.store(0, std::memory_order_relaxed);
+    tickets_.store(0, std::memory_order_relaxed);
     gate_.fetch_add(kOpen + kJob, std::memory_order_seq_cst);
     if (sleeping_.load(std::memory_order_seq_cst) > 0) wake();
     inside_task = true;
@@ -111,8 +115,31 @@ class Pool {
   }
 
   void work(int thread) {
-    for (int64_t task; (task = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) {
-      function_(closure_, task, thread);
+    for (int64_t ticket; (ticket = tickets_.fetch_add(1, std::memory_order_relaxed)) < count_;) {
+      function_(closure_, count_ < static_cast<int64_t>(kMostShared) ? take(thread) : ticket,
+                thread);
+    }
+  }
+
+  int64_t share(int thread) const { return count_ * thread / threads_; }
+
+  // The next task of a share, the thread's own first. A share that was used up stays so until the
+  // job ends, and there are as many tasks as tickets: one is found.
+  int64_t take(int thread) {
+    for (int owner = thread;; owner = owner + 1 == threads_ ? 0 : owner + 1) {
+      const int64_t begin = share(owner);
+      const uint64_t size = static_cast<uint64_t>(share(owner + 1) - begin);
+      std::atomic<uint64_t>& taken = shares_[owner].taken;
+      uint64_t seen = taken.load(std::memory_order_relaxed);
+      for (;;) {
+        // What another job left there counts as nothing.
+        const uint64_t index = seen / kMostShared == job_ ? seen % kMostShared : 0;
+        if (index == size) break;
+        if (taken.compare_exchange_weak(seen, job_ * kMostShared + index + 1,
+                                        std::memory_order_relaxed)) {
+          return begin + static_cast<int64_t>(index);
+        }
+      }
     }
   }
 
@@ -168,7 +195,14 @@ class Pool {
   int64_t count_ = 0;
   int threads_ = 0;
   std::atomic<int64_t> tasks_{0};  // of all jobs; written by who holds owner_
-  alignas(64) std::atomic<int64_t> next_{0};
+  // Of a job's tasks, those that were taken from the share of each thread: job_ * kMostShared +
+  // count.
+  struct alignas(64) Share {
+    std::atomic<uint64_t> taken{0};
+  };
+  uint64_t job_ = 0;
+  Share shares_[kMaxThreads];
+  alignas(64) std::atomic<int64_t> tickets_{0};
   alignas(64) std::atomic<uint64_t> gate_{0};
   alignas(64) std::atomic<int> sleeping_{0};
   std::atomic<uint32_t> wakes_{0};

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// The thread pool. Tasks are claimed one by one from a counter, so a slow core takes fewer; which
-// thread runs a task must never change a result. The calling thread takes tasks too.
+// The thread pool. Threads take tasks one by one, each from its own share first and then from those
+// of others, so a slow core takes fewer; which thread runs a task must never change a result. The
+// calling thread takes tasks too.
 #pragma once
 
 #include <cstdint>
