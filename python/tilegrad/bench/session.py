@@ -168,7 +168,9 @@ def commit() -> str | None:
         root = Path(git("rev-parse", "--show-toplevel"))
         if not (root / "python" / "tilegrad" / "bench").is_dir():
             return None  # installed inside of somebody else's repository
-        changed = git("status", "--porcelain", "--untracked-files=no")
+        # What is measured, not what was measured before.
+        measured = [root / "python", root / "csrc", root / "CMakeLists.txt"]
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", *map(str, measured))
         return git("rev-parse", "HEAD") + (" with changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
