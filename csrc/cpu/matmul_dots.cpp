@@ -15,6 +15,9 @@ namespace {
 
 // Up to here the last tile of a panel brings in the next panel, else each of them a part of it.
 constexpr int64_t kFewTiles = 2;
+constexpr int64_t kOwnBytes = 128 * 1024;  // of A that every thread packs for itself
+template <class T>
+constexpr int64_t kLine = 64 / sizeof(T);
 
 // What is left is cut so that the last tile is not a sliver.
 int64_t tile_columns(int64_t left, int64_t most) {
@@ -46,42 +49,29 @@ void run_task(const Product<T>& x, T* c, const T* a, const T* b, int64_t b_row, 
   }
 }
 
+// A of a batch in tiles, block after block of k: `tiles` holds m x (k + a vector), `rows` holds A
+// along k, where it lies otherwise. Rows [begin, end), begin a multiple of a tile's.
 template <class T>
-struct Packed {
-  T* a;        // rows along k, only where A lies otherwise
-  T* b;        // the same of a task's B^T
-  T* a_tiles;  // of all k, block after block
-};
-
-template <class T>
-void pack_a(Context& context, const Product<T>& x, int64_t batch, Packed<T> packed) {
+void pack_rows(const Product<T>& x, int64_t batch, int64_t begin, int64_t end, T* tiles, T* rows) {
   const int64_t m = x.size.m, k = x.size.k;
   const int64_t depth = dot_block(k, sizeof(T));
   const int64_t height = x.path.rows;
-  const int64_t task_rows = ceil_div(32, height) * height;
-  const T* const a = x.a.data + batch * x.a.batch_stride;
-  parallel_for(context, ceil_div(m, task_rows), 0.5 * static_cast<double>(m * k),
-               [&](int64_t task, int) {
-                 const int64_t begin = task * task_rows;
-                 const int64_t end = std::min(m, begin + task_rows);
-                 const T* from = a;
-                 int64_t from_row = x.a.row_stride;
-                 if (x.path.pack_a) {
-                   x.kernel.pack(packed.a + begin * k, k, a + begin * from_row, x.a.col_stride,
-                                 from_row, k, end - begin);
-                   from = packed.a;
-                   from_row = k;
-                 }
-                 for (int64_t i = begin; i < end; i += height) {
-                   const int64_t rows = std::min(height, end - i);
-                   for (int64_t p = 0; p < k; p += depth) {
-                     const int64_t kb = std::min(depth, k - p);
-                     const int64_t step = ceil_div(kb, x.kernel.lanes) * x.kernel.lanes;
-                     x.dot.pack(packed.a_tiles + p * m + i * step, from + i * from_row + p,
-                                from_row, rows, kb);
-                   }
-                 }
-               });
+  const T* from = x.a.data + batch * x.a.batch_stride;
+  int64_t from_row = x.a.row_stride;
+  if (x.path.pack_a) {
+    x.kernel.pack(rows + begin * k, k, from + begin * from_row, x.a.col_stride, from_row, k,
+                  end - begin);
+    from = rows;
+    from_row = k;
+  }
+  for (int64_t i = begin; i < end; i += height) {
+    const int64_t count = std::min(height, end - i);
+    for (int64_t p = 0; p < k; p += depth) {
+      const int64_t kb = std::min(depth, k - p);
+      const int64_t step = ceil_div(kb, x.kernel.lanes) * x.kernel.lanes;
+      x.dot.pack(tiles + p * m + i * step, from + i * from_row + p, from_row, count, kb);
+    }
+  }
 }
 
 }  // namespace
@@ -92,30 +82,52 @@ void run_dots(Context& context, const Product<T>& x) {
   const MatmulPath& path = x.path;
   const int64_t depth = dot_block(k, sizeof(T));
   const int64_t task_columns = path.task_columns;
+  const int64_t threads = thread_limit(context);
+  // A small A is packed by every thread: it would take longer to come from another core's cache.
+  const bool own = m * k * static_cast<int64_t>(sizeof(T)) <= kOwnBytes;
+  const int64_t copies = own ? threads : 1;
+  const int64_t tiles_size = ceil_div(m * (k + x.kernel.lanes), kLine<T>) * kLine<T>;
 
   WorkspaceScope scope(context);
-  Packed<T> packed = {};
-  packed.a_tiles = context.workspace->take<T>(m * (k + x.kernel.lanes));
-  if (path.pack_a) packed.a = context.workspace->take<T>(m * k);
-  if (path.pack_b) packed.b = context.workspace->take<T>(thread_limit(context) * task_columns * k);
+  T* const tiles = context.workspace->take<T>(copies * tiles_size);
+  T* const rows = path.pack_a ? context.workspace->take<T>(copies * m * k) : nullptr;
+  T* const packed_b =
+      path.pack_b ? context.workspace->take<T>(threads * task_columns * k) : nullptr;
+  int64_t* const packed_batch = context.workspace->take<int64_t>(threads * kLine<int64_t>);
+  for (int64_t t = 0; t < threads; ++t) packed_batch[t * kLine<int64_t>] = -1;
   for (int64_t batch = 0; batch < batches; ++batch) {
-    if (batch == 0 || x.a.batch_stride != 0) pack_a(context, x, batch, packed);
+    const int64_t batch_of_a = x.a.batch_stride == 0 ? 0 : batch;
+    if (!own && batch_of_a == batch) {
+      const int64_t task_rows = ceil_div(32, path.rows) * path.rows;
+      parallel_for(context, ceil_div(m, task_rows), 0.5 * static_cast<double>(m * k),
+                   [&](int64_t task, int) {
+                     const int64_t begin = task * task_rows;
+                     pack_rows(x, batch, begin, std::min(m, begin + task_rows), tiles, rows);
+                   });
+    }
     T* const c = x.c.data + batch * x.c.batch_stride;
     parallel_for(context, ceil_div(n, task_columns), matmul_nanoseconds(m, n, k, sizeof(T)),
                  [&](int64_t task, int thread) {
+                   const int64_t copy = own ? thread : 0;
+                   T* const a = tiles + copy * tiles_size;
+                   int64_t& packed = packed_batch[thread * kLine<int64_t>];
+                   if (own && packed != batch_of_a) {
+                     pack_rows(x, batch, 0, m, a, path.pack_a ? rows + copy * m * k : nullptr);
+                     packed = batch_of_a;
+                   }
                    const int64_t j = task * task_columns;
                    const int64_t columns = std::min(n - j, task_columns);
                    const T* b = x.b.data + batch * x.b.batch_stride + j * x.b.col_stride;
                    int64_t b_row = x.b.col_stride;
                    if (path.pack_b) {
-                     T* const rows = packed.b + thread * task_columns * k;
-                     x.kernel.pack(rows, k, b, x.b.row_stride, b_row, k, columns);
-                     b = rows;
+                     T* const rows_of_b = packed_b + thread * task_columns * k;
+                     x.kernel.pack(rows_of_b, k, b, x.b.row_stride, b_row, k, columns);
+                     b = rows_of_b;
                      b_row = k;
                    }
                    for (int64_t p = 0; p < k; p += depth) {
-                     run_task(x, c + j, packed.a_tiles + p * m, b + p, b_row, columns,
-                              std::min(depth, k - p), p == 0 ? x.beta : T(1));
+                     run_task(x, c + j, a + p * m, b + p, b_row, columns, std::min(depth, k - p),
+                              p == 0 ? x.beta : T(1));
                    }
                    run_epilogue(x, batch, 0, m, j, columns);
                  });

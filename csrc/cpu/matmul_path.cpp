@@ -13,6 +13,7 @@ constexpr int64_t kPanelBytes = 2048;                // of a row of A: 14 of the
 constexpr int64_t kBlockBytes = int64_t{1} << 20;    // of packed B: half of L2
 constexpr int64_t kInPlaceBytes = int64_t{1} << 19;  // of B read in place
 constexpr int64_t kCopyBytes = 24 * 1024;            // of B that stay in L1 without a copy
+constexpr int kFewLines = 8;                         // that one set of L1 holds beside others
 constexpr int64_t kFewRows = 128;                    // below, a task packs its own columns of B
 constexpr int64_t kFewPanels = 3;                    // up to here a copy of B does not pay
 constexpr int64_t kManyPanels = 20;                  // beyond, a copy of B costs next to nothing
@@ -112,8 +113,9 @@ bool sums_along_k(MatmulSize size, MatrixStrides a, MatrixStrides b, const Matmu
 }
 
 double matmul_nanoseconds(int64_t m, int64_t n, int64_t k, int64_t element_bytes) {
-  return static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) *
-         static_cast<double>(element_bytes) / 300;
+  const double width = static_cast<double>(m) + static_cast<double>(n);
+  const double sums = static_cast<double>(m) * static_cast<double>(n);
+  return static_cast<double>(k * element_bytes) * std::max(sums / 300, width / 100);
 }
 
 MatmulPath choose_matmul_path(MatmulSize size, MatrixStrides a, MatrixStrides b,
@@ -145,7 +147,7 @@ MatmulPath choose_matmul_path(MatmulSize size, MatrixStrides a, MatrixStrides b,
     path.kind = MatmulPath::columns;
     path.pack_b =
         b.column != 1 || (panels > kFewPanels && (!fits || lines_collide(b, tiles.element_bytes)));
-    path.pack_a = n > 4 * width && lines_collide(a, tiles.element_bytes);
+    path.pack_a = path.rows > kFewLines && n > 4 * width && lines_collide(a, tiles.element_bytes);
     path.task_columns = task_size(n, width, ceil_div(wanted, batch));
     const int64_t tasks = batch * ceil_div(n, path.task_columns);
     // Where there are too few columns rows are divided as well; each task packs B again.

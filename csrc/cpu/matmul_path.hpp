@@ -46,7 +46,7 @@ int64_t dot_block(int64_t k, int64_t element_bytes);
 // axis of A. Batch, threads, alignment and gaps between elements do not matter.
 bool sums_along_k(MatmulSize size, MatrixStrides a, MatrixStrides b, const MatmulTiles& tiles);
 
-// Estimated serial time.
+// Estimated serial time: of the multiply-adds, or of reading the operands.
 double matmul_nanoseconds(int64_t m, int64_t n, int64_t k, int64_t element_bytes);
 
 MatmulPath choose_matmul_path(MatmulSize size, MatrixStrides a, MatrixStrides b,
