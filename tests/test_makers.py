@@ -16,7 +16,7 @@ SHAPES = [(), (0,), (1,), (3, 0, 2), (5, 7), (129, 33)]
 def test_made_arrays_start_on_a_line(shape, dtype):
     kept = []  # so that memory is not given twice
     for _ in range(4):
-        for made in (tg.empty(shape, dtype), tg.zeros(shape, dtype)):
+        for made in (tg.empty(shape, dtype), tg.ones(shape, dtype), tg.zeros(shape, dtype)):
             assert made.shape == shape
             assert made.dtype == (ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
             assert made.flags.c_contiguous
@@ -43,6 +43,22 @@ def test_copies_are_contiguous_and_own_their_values():
     assert not np.shares_memory(x, y)
     assert zeros_like(x).shape == x.shape
     assert zeros_like([1, 2]).dtype == np.asarray([1, 2]).dtype
+
+
+@pytest.mark.parametrize("integer", [np.uint8, np.int16, np.int32])
+def test_sizes_are_any_integers(integer):
+    assert tg.zeros((integer(100), integer(100))).shape == (100, 100)
+    assert tg.empty(integer(100), np.float64).shape == (100,)
+
+
+def test_values_and_odd_dtypes_are_as_numpy_has_them():
+    np.testing.assert_array_equal(tg.full(3, 2.9, np.int32), np.full(3, 2.9, np.int32))
+    assert tg.full((), 7, None).dtype == np.full((), 7).dtype
+    assert tg.full(2, True, None).dtype == bool
+    assert np.signbit(tg.full(2, -0.0)).all()
+    assert tg.empty(2, "(3,)f4").shape == (2, 3)
+    assert tg.zeros(2, object).tolist() == [0, 0]
+    assert tg.zeros(2, "S3").tolist() == [b"", b""]
 
 
 @pytest.mark.parametrize("make", [tg.empty, tg.zeros])

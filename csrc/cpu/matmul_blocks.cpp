@@ -65,8 +65,10 @@ void run_blocks(Context& context, const Product<T>& x) {
   const int64_t elements = ceil_div(x.depth() * (packed_columns + path.rows), kLine) * kLine;
 
   WorkspaceScope scope(context);
-  T* const scratch = context.workspace->take<T>(thread_limit(context) * elements);
-  parallel_for(context, batches * row_tasks * column_tasks,
+  const int64_t tasks = batches * row_tasks * column_tasks;
+  const int64_t threads = std::min<int64_t>(thread_limit(context), tasks);
+  T* const scratch = context.workspace->take<T>(threads * elements);
+  parallel_for(context, tasks,
                static_cast<double>(batches) * matmul_nanoseconds(m, n, k, sizeof(T)),
                [&](int64_t task, int thread) {
                  const int64_t row = task / column_tasks % row_tasks * path.task_rows;

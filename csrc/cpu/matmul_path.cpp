@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "parallel.hpp"
 #include "sizes.hpp"
 
 namespace tilegrad::cpu {
@@ -14,7 +15,7 @@ constexpr int64_t kBlockBytes = int64_t{1} << 20;    // of packed B: half of L2
 constexpr int64_t kInPlaceBytes = int64_t{1} << 19;  // of B read in place
 constexpr int64_t kCopyBytes = 24 * 1024;            // of B that stay in L1 without a copy
 constexpr int kFewLines = 8;                         // that one set of L1 holds beside others
-constexpr int64_t kFewRows = 128;                    // below, a task packs its own columns of B
+constexpr int64_t kFewRows = 128;                    // up to here tasks divide columns first
 constexpr int64_t kFewPanels = 3;                    // up to here a copy of B does not pay
 constexpr int64_t kManyPanels = 20;                  // beyond, a copy of B costs next to nothing
 constexpr int64_t kTasksPerThread = 6;
@@ -64,19 +65,25 @@ MatmulPath dots_path(MatmulSize size, MatrixStrides a, MatrixStrides b, const Ma
 }
 
 // Blocks of C, at most `most` columns wide, that end soonest. Each packs its rows of A and its
-// columns of B, threads take them in turns, and one of these comes late.
-void cut_blocks(MatmulPath& path, MatmulSize size, int64_t width, int64_t most, int threads) {
+// columns of B; threads take them in turns, and the last one to end is kLate of a block late.
+void cut_blocks(MatmulPath& path, MatmulSize size, int64_t width, int64_t most, int64_t bytes,
+                int threads) {
   const auto [batch, m, n, k] = size;
   const int64_t fewest = ceil_div(n, most);
-  const bool alone = threads == 1;
+  const bool alone =
+      threads == 1 ||
+      static_cast<double>(batch) * matmul_nanoseconds(m, n, k, bytes) < kSerialNanoseconds;
   const int64_t across_most =
       alone ? fewest : std::max(fewest, std::min(ceil_div(n, 2 * width), fewest + 2 * threads));
   double least = std::numeric_limits<double>::infinity();
-  for (int64_t across = fewest; across <= across_most; ++across) {
+  for (int64_t across = fewest, last = 0; across <= across_most; ++across) {
     const int64_t columns = task_size(n, width, across);
+    if (columns == last) continue;
+    last = columns;
+    const int64_t beside = batch * ceil_div(n, columns);
     for (int64_t turns = 1; turns <= (alone ? 1 : kMostTurns); ++turns) {
-      const int64_t rows = task_size(m, path.rows, turns * threads / (across * batch));
-      const int64_t blocks = batch * ceil_div(n, columns) * ceil_div(m, rows);
+      const int64_t rows = task_size(m, path.rows, alone ? 1 : turns * threads / beside);
+      const int64_t blocks = beside * ceil_div(m, rows);
       const double block = static_cast<double>(rows * columns) +
                            kPackTime * static_cast<double>(path.pack_a * rows) +
                            kPackTime * static_cast<double>(path.pack_b * columns);
@@ -161,7 +168,7 @@ MatmulPath choose_matmul_path(MatmulSize size, MatrixStrides a, MatrixStrides b,
                 k * n * tiles.element_bytes > kCopyBytes;
   const int64_t most = std::max<int64_t>(
       1, kBlockBytes / (k_block(k, tiles.element_bytes) * width * tiles.element_bytes));
-  cut_blocks(path, size, width, most * width, threads);
+  cut_blocks(path, size, width, most * width, tiles.element_bytes, threads);
   return path;
 }
 

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
@@ -27,6 +28,7 @@ constexpr uint64_t kOpen = uint64_t{1} << 31;
 constexpr uint64_t kInside = kOpen - 1;
 constexpr uint64_t kJob = uint64_t{1} << 32;
 constexpr uint64_t kMostShared = uint64_t{1} << 24;  // tasks of a job; more are taken in order
+constexpr uint64_t kJobs = uint64_t{1} << 40;        // before they are counted from zero again
 constexpr auto kSpin = std::chrono::microseconds(50);
 
 inline void pause() {
@@ -77,7 +79,7 @@ class Pool {
     closure_ = closure;
     count_ = count;
     threads_ = threads;
-    ++job_;
+    job_ = (job_ + 1) % kJobs;
     tasks_.store(tasks_.load(std::memory_order_relaxed) + count, std::memory_order_relaxed);
     tickets_.store(0, std::memory_order_relaxed);
     gate_.fetch_add(kOpen + kJob, std::memory_order_seq_cst);
@@ -115,18 +117,19 @@ class Pool {
   }
 
   void work(int thread) {
+    const bool shared = count_ < static_cast<int64_t>(kMostShared);
+    int owner = thread;
     for (int64_t ticket; (ticket = tickets_.fetch_add(1, std::memory_order_relaxed)) < count_;) {
-      function_(closure_, count_ < static_cast<int64_t>(kMostShared) ? take(thread) : ticket,
-                thread);
+      function_(closure_, shared ? take(owner) : ticket, thread);
     }
   }
 
   int64_t share(int thread) const { return count_ * thread / threads_; }
 
-  // The next task of a share, the thread's own first. A share that was used up stays so until the
-  // job ends, and there are as many tasks as tickets: one is found.
-  int64_t take(int thread) {
-    for (int owner = thread;; owner = owner + 1 == threads_ ? 0 : owner + 1) {
+  // The next task of an owner's share, or of the next owner that has one left. A share that was
+  // used up stays so until the job ends, and there are as many tasks as tickets: one is found.
+  int64_t take(int& owner) {
+    for (;; owner = owner + 1 == threads_ ? 0 : owner + 1) {
       const int64_t begin = share(owner);
       const uint64_t size = static_cast<uint64_t>(share(owner + 1) - begin);
       std::atomic<uint64_t>& taken = shares_[owner].taken;
@@ -272,7 +275,7 @@ int thread_limit(const Context& context) {
 std::pair<int64_t, int64_t> jobs_and_tasks() { return pool().jobs_and_tasks(); }
 
 void run_tasks(int max_threads, int64_t count, TaskFunction function, void* closure) {
-  const int threads = count < max_threads ? static_cast<int>(count) : max_threads;
+  const int threads = static_cast<int>(std::min<int64_t>({count, max_threads, kMaxThreads}));
   if (threads > 1 && !inside_task && pool().run(threads, count, function, closure)) return;
   for (int64_t task = 0; task < count; ++task) function(closure, task, 0);
 }

@@ -21,10 +21,11 @@ def _on_lines(make: Callable[..., NDArray[Any]], shape: Sequence[int], dtype: An
     """Return ``make(shape, dtype)``, of np.empty or np.zeros, that starts on a cache line.
 
     NumPy's own memory starts anywhere on 16 bytes; most vectors of 64 then lie on two lines, which
-    costs a product that streams its weights 10 to 20 %.
+    costs a layer that streams its weights 5 %.
     """
     dtype = np.dtype(dtype)
-    if dtype.hasobject or dtype.itemsize == 0 or min(shape, default=0) < 0:
+    whole = dtype.subdtype is None and dtype.itemsize > 0 and not dtype.hasobject
+    if not whole or min(shape, default=0) < 0:
         return make(shape, dtype)
     size = math.prod(shape) * dtype.itemsize
     memory = make(size + _LINE, np.uint8)
@@ -170,7 +171,8 @@ def zeros_like(x: Any) -> Any:
 
 
 def _sizes(shape: Any) -> tuple[int, ...]:
-    return (operator.index(shape),) if hasattr(shape, "__index__") else tuple(shape)
+    sizes = (shape,) if hasattr(shape, "__index__") else shape
+    return tuple(operator.index(size) for size in sizes)
 
 
 def empty(shape: Any, dtype: DTypeLike = np.float32, *, device: str = "cpu") -> Any:
@@ -212,7 +214,11 @@ def full(shape: Any, value: float, dtype: DTypeLike = np.float32, *, device: str
     """
     place = backends.place_of(device)
     if place is None:
-        return np.full(_sizes(shape), value, host_dtype(dtype))
+        if dtype is None:
+            return np.full(_sizes(shape), value)
+        host = _on_lines(np.empty, _sizes(shape), host_dtype(dtype))
+        np.copyto(host, value, casting="unsafe")
+        return host
     code = _code(dtype, "full")
     if code > _CODES["float16"]:
         return _copied(np.full(_sizes(shape), value, _numpy_dtype(code)), place)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tilegrad._makers import empty
 from tilegrad._recorder import Recorder
 from tilegrad.nn.parameter import Edits
 
@@ -127,7 +128,7 @@ def run(model: Module, x: Any, batch_size: int | None) -> Array | None:
         if plan.native is None or plan.shape[:1] != piece.shape[:1]:
             return None
         if out is None:
-            out = np.empty((rows, *plan.shape[1:]), plan.dtype)
+            out = empty((rows, *plan.shape[1:]), plan.dtype)
         if plan.run(piece, out[begin : begin + batch_size]) is None:
             return None
     return out

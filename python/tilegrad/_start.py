@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: MIT
 """What happens when the package cannot start: an error in Python, one line in the command line."""
 
+import re
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+
+_NAME = re.compile(r"tilegrad(\.\w+)*")
+_LAST_OPTION = re.compile(r"-[a-zA-Z]*m")  # the module's name follows
+_MODULE = re.compile(_LAST_OPTION.pattern + _NAME.pattern)
 
 
 def leave_command(error: ImportError) -> None:
@@ -37,9 +42,14 @@ def _is_command(argv: Sequence[str], words: Sequence[str]) -> bool:
     Example:
         >>> _is_command(["-m"], ["python", "-m", "tilegrad.bench"])
         True
+        >>> _is_command(["-m"], ["python", "-Imtilegrad"])
+        True
         >>> _is_command(["train.py"], ["python", "train.py", "-m", "tilegrad"])
         False
     """
     if argv[:1] == ["-m"]:
-        return any(a == "-m" and b.partition(".")[0] == "tilegrad" for a, b in pairwise(words))
+        return any(
+            _MODULE.fullmatch(word) or (_LAST_OPTION.fullmatch(word) and _NAME.fullmatch(following))
+            for word, following in pairwise([*words, ""])
+        )
     return bool(argv) and Path(argv[0]).stem == "tilegrad"

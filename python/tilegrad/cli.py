@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = arguments[0] if arguments else ""
     try:
         code = _run(arguments)
-        sys.stdout.flush()  # here a reader that has gone can still be noticed
+        print(end="", flush=True)  # here a reader that has gone can still be noticed
         return code
     except KeyboardInterrupt:
         print(f"tilegrad {command}: interrupted", file=sys.stderr)

@@ -91,6 +91,46 @@ void test_wakes_after_sleep() {
   }
 }
 
+// The tasks of a thread that is held up are taken by others, whichever thread that is.
+void test_shares_of_a_late_thread() {
+  cpu::set_num_threads(4);
+  for (int late = 0; late < 4; ++late) {
+    std::atomic<int> left = 400;
+    std::atomic<bool> alone = true;
+    cpu::Context context;
+    cpu::parallel_for(context, 400, kLong, [&](int64_t task, int) {
+      --left;
+      if (task != late * 100) return;
+      for (int i = 0; i < 2000 && left > 0; ++i) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+      alone = left == 0;
+    });
+    expect(alone, "a late thread's share waits for it");
+  }
+}
+
+void test_more_threads_than_the_pool_has() {
+  cpu::Context context;
+  context.max_threads = cpu::kMaxThreads + 500;
+  std::atomic<int> runs = 0;
+  cpu::parallel_for(context, 40, kLong, [&](int64_t, int) { ++runs; });
+  expect(runs == 40, "more threads than tasks");
+}
+
+// Beyond 2^24 tasks there are no shares.
+void test_many_tasks() {
+  cpu::set_num_threads(2);
+  constexpr int64_t kCount = (int64_t{1} << 24) + 3;
+  std::vector<unsigned char> hits(kCount, 0);
+  cpu::Context context;
+  cpu::parallel_for(context, kCount, kLong,
+                    [&](int64_t task, int) { ++hits[static_cast<size_t>(task)]; });
+  bool once = true;
+  for (unsigned char hit : hits) once = once && hit == 1;
+  expect(once, "many tasks");
+}
+
 }  // namespace
 
 int main() {
@@ -99,6 +139,9 @@ int main() {
   test_nested_calls_run_in_place();
   test_many_callers_at_once();
   test_wakes_after_sleep();
+  test_shares_of_a_late_thread();
+  test_more_threads_than_the_pool_has();
+  test_many_tasks();
   std::printf(failures == 0 ? "pool: all tests passed\n" : "pool: FAILED\n");
   return failures == 0 ? 0 : 1;
 }

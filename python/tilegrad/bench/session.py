@@ -85,7 +85,8 @@ def expected_seconds(
 
 def _compiles(cases: Sequence[Case]) -> bool:
     """Say whether torch.compile takes part."""
-    return any(case.id == COMPILED for case in cases) and "torch" not in environment.left_out()
+    there = environment.is_installed("torch") and "torch" not in environment.left_out()
+    return there and any(case.id == COMPILED for case in cases)
 
 
 def announced(cases: Sequence[Case], seconds: float) -> str:
