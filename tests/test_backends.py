@@ -53,3 +53,14 @@ def test_release_memory_gives_back_what_a_large_result_used() -> None:
     del y
     assert tg.release_memory() >= size
     assert tg.release_memory() == 0
+
+
+def test_memory_freed_longest_ago_goes_first() -> None:
+    """What is kept is bounded, and smaller results do not keep a large one from being kept."""
+    tg.release_memory()
+    x = np.ones((460, 1 << 18), np.float32)
+    small = [tg.relu(x[:rows]) for rows in (40, 41, 42)]
+    del small
+    tg.relu(x)  # 460 MiB, for which 480 are taken
+    assert 460 << 20 <= tg.release_memory() <= 512 << 20
+    assert tg.release_memory() == 0

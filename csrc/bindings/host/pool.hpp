@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT
 // Keeps the memory of large results, so that the next result of that size needs no fresh pages: a
-// page fault costs more than writing the page. Sizes are rounded up by at most an eighth.
+// page fault costs more than writing the page. Sizes are rounded up by at most an eighth. Where too
+// much would be kept, what was freed longest ago goes.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <mutex>
 #include <new>
 #include <unordered_map>
-#include <vector>
 
 namespace tilegrad::TILEGRAD_BACKEND {
 
@@ -29,7 +30,7 @@ class HostPool {
       std::lock_guard lock(mutex_);
       auto found = free_.find(bytes);
       if (found != free_.end() && !found->second.empty()) {
-        void* p = found->second.back();
+        void* p = found->second.back().memory;
         found->second.pop_back();
         kept_ -= bytes;
         return p;
@@ -42,9 +43,10 @@ class HostPool {
     bytes = rounded(bytes);
     try {
       std::lock_guard lock(mutex_);
-      if (kept_ + bytes <= kKept) {
-        free_[bytes].push_back(p);
+      if (bytes <= kKept) {
+        free_[bytes].push_back({p, ++given_});
         kept_ += bytes;
+        while (kept_ > kKept) drop_oldest();
         return;
       }
     } catch (const std::bad_alloc&) {  // no room for the list entry: free the block instead
@@ -55,7 +57,7 @@ class HostPool {
   size_t release() {
     std::lock_guard lock(mutex_);
     for (auto& [bytes, blocks] : free_) {
-      for (void* p : blocks) ::operator delete(p, kAlignment);
+      for (const Block& block : blocks) ::operator delete(block.memory, kAlignment);
     }
     free_.clear();
     const size_t released = kept_;
@@ -64,6 +66,26 @@ class HostPool {
   }
 
  private:
+  struct Block {
+    void* memory;
+    uint64_t given;  // counts up
+  };
+
+  void drop_oldest() {
+    std::deque<Block>* oldest = nullptr;
+    size_t size = 0;
+    for (auto& [bytes, blocks] : free_) {
+      if (blocks.empty() || (oldest != nullptr && oldest->front().given < blocks.front().given)) {
+        continue;
+      }
+      oldest = &blocks;
+      size = bytes;
+    }
+    ::operator delete(oldest->front().memory, kAlignment);
+    oldest->pop_front();
+    kept_ -= size;
+  }
+
   // Up to three significant bits after the first.
   static size_t rounded(size_t bytes) {
     size_t step = kSmallest / 8;
@@ -72,8 +94,9 @@ class HostPool {
   }
 
   std::mutex mutex_;
-  std::unordered_map<size_t, std::vector<void*>> free_;
+  std::unordered_map<size_t, std::deque<Block>> free_;  // by size, the oldest first
   size_t kept_ = 0;
+  uint64_t given_ = 0;
 };
 
 }  // namespace tilegrad::TILEGRAD_BACKEND
