@@ -2,8 +2,9 @@
 // Math: c = f(alpha a b + beta c + bias), large.
 // Parallelism: a task owns a block of C and shares nothing with others: what a core packs for
 //   itself lies in its own cache, and no join divides the blocks of k.
-// Memory: of each block of k a task packs its columns of B (half of L2), then panel after panel of
-//   A (in L1). Packing moves lines between caches and takes 4 to 8 % of the time.
+// Memory: of each block of k a task packs some columns of B at a time (half of L2), and panels of A
+//   (in L1) beside the first of them, which it keeps for the others. Packing moves lines between
+//   caches; an element of A is packed once a task.
 // Source: Goto and van de Geijn 2008; Van Zee and van de Geijn 2015 (BLIS).
 #include <algorithm>
 
@@ -17,37 +18,71 @@ struct Block {
   int64_t batch, row_begin, row_end, column_begin, column_end;
 };
 
-// All of k for a block of C. `packed` holds depth x (its columns, in whole tiles, then a tile's
-// rows).
+constexpr int64_t kPanels = 8;  // packed together where rows of A lie side by side:
+constexpr int64_t kSteps = 16;  // they share lines, and L1 holds those of so many steps
+
 template <class T>
-void run_block(const Product<T>& x, const Block& block, T* packed) {
+bool rows_share_lines(const Product<T>& x) {
+  return x.a.row_stride == 1;
+}
+
+// Rows of A that are packed at a time.
+template <class T>
+int64_t rows_together(const Product<T>& x) {
+  return x.path.rows * (rows_share_lines(x) ? kPanels : 1);
+}
+
+// Rows of packed A that a task keeps.
+template <class T>
+int64_t rows_kept(const Product<T>& x) {
+  return x.path.block_columns < x.path.task_columns ? x.path.task_rows : rows_together(x);
+}
+
+// Rows i .. end of A, steps p .. p + k, panel after panel.
+template <class T>
+void pack_panels(const Product<T>& x, int64_t batch, int64_t i, int64_t end, int64_t p, int64_t k,
+                 T* packed) {
+  const int64_t most = rows_share_lines(x) ? kSteps : k;
+  for (int64_t q = 0; q < k; q += most) {
+    const int64_t steps = std::min(most, k - q);
+    for (int64_t r = i; r < end; r += x.path.rows) {
+      const int64_t rows = std::min<int64_t>(x.path.rows, end - r);
+      pack_a(x, batch, r, rows, p + q, steps, packed + (r - i) * k + q * rows);
+    }
+  }
+}
+
+// All of k for a block of C. `packed_b` holds path.block_columns, x.depth() deep.
+template <class T>
+void run_block(const Product<T>& x, const Block& block, T* packed_a, T* packed_b) {
+  const auto [batch, row_begin, row_end, column_begin, column_end] = block;
   const int64_t k = x.size.k;
   const int64_t width = x.width();
-  const int64_t columns = block.column_end - block.column_begin;
-  const int64_t tiles = ceil_div(columns, width);
-  T* const packed_b = packed;
-  T* const packed_a = packed + (x.path.pack_b ? x.depth() * tiles * width : 0);
   for (int64_t p = 0; p < k; p += x.depth()) {
     const int64_t kb = std::min(x.depth(), k - p);
-    for (int64_t tile = 0; tile < tiles && x.path.pack_b; ++tile) {
-      const int64_t j = tile * width;
-      pack_b(x, block.batch, p, kb, block.column_begin + j, std::min(width, columns - j),
-             packed_b + j * kb);
-    }
-    for (int64_t i = block.row_begin; i < block.row_end; i += x.path.rows) {
-      const int64_t rows = std::min<int64_t>(x.path.rows, block.row_end - i);
-      Panel<T> a = in_place_a(x, block.batch, i, p);
-      if (x.path.pack_a) {
-        pack_a(x, block.batch, i, rows, p, kb, packed_a);
-        a = {packed_a, 1, rows};
+    for (int64_t first = column_begin; first < column_end; first += x.path.block_columns) {
+      const int64_t columns = std::min(x.path.block_columns, column_end - first);
+      for (int64_t j = 0; j < columns && x.path.pack_b; j += width) {
+        pack_b(x, batch, p, kb, first + j, std::min(width, columns - j), packed_b + j * kb);
       }
-      for (int64_t tile = 0; tile < tiles; ++tile) {
-        const int64_t j = block.column_begin + tile * width;
-        const Panel<T> b = x.path.pack_b ? Panel<T>{packed_b + tile * width * kb, 1, width}
-                                         : in_place_b(x, block.batch, p, j);
-        run_tile(x, block.batch, i, rows, j, std::min(width, block.column_end - j), p, kb, a, b);
+      for (int64_t i = row_begin; i < row_end; i += x.path.rows) {
+        const int64_t rows = std::min<int64_t>(x.path.rows, row_end - i);
+        Panel<T> a = in_place_a(x, batch, i, p);
+        if (x.path.pack_a) {
+          const int64_t row = i - row_begin;
+          T* const packed = packed_a + row % rows_kept(x) * kb;
+          if (first == column_begin && row % rows_together(x) == 0) {
+            pack_panels(x, batch, i, std::min(row_end, i + rows_together(x)), p, kb, packed);
+          }
+          a = {packed, 1, rows};
+        }
+        for (int64_t j = 0; j < columns; j += width) {
+          const Panel<T> b = x.path.pack_b ? Panel<T>{packed_b + j * kb, 1, width}
+                                           : in_place_b(x, batch, p, first + j);
+          run_tile(x, batch, i, rows, first + j, std::min(width, columns - j), p, kb, a, b);
+        }
+        if (p + kb == k) run_epilogue(x, batch, i, rows, first, columns);
       }
-      if (p + kb == k) run_epilogue(x, block.batch, i, rows, block.column_begin, columns);
     }
   }
 }
@@ -61,8 +96,9 @@ void run_blocks(Context& context, const Product<T>& x) {
   const int64_t row_tasks = ceil_div(m, path.task_rows);
   const int64_t column_tasks = ceil_div(n, path.task_columns);
   constexpr int64_t kLine = 64 / sizeof(T);
-  const int64_t packed_columns = path.pack_b ? path.task_columns : 0;
-  const int64_t elements = ceil_div(x.depth() * (packed_columns + path.rows), kLine) * kLine;
+  const int64_t rows_elements = path.pack_a * ceil_div(x.depth() * rows_kept(x), kLine) * kLine;
+  const int64_t elements =
+      rows_elements + path.pack_b * ceil_div(x.depth() * path.block_columns, kLine) * kLine;
 
   WorkspaceScope scope(context);
   const int64_t tasks = batches * row_tasks * column_tasks;
@@ -73,10 +109,11 @@ void run_blocks(Context& context, const Product<T>& x) {
                [&](int64_t task, int thread) {
                  const int64_t row = task / column_tasks % row_tasks * path.task_rows;
                  const int64_t column = task % column_tasks * path.task_columns;
+                 T* const packed_a = scratch + thread * elements;
                  run_block(x,
                            {task / column_tasks / row_tasks, row, std::min(m, row + path.task_rows),
                             column, std::min(n, column + path.task_columns)},
-                           scratch + thread * elements);
+                           packed_a, packed_a + rows_elements);
                });
 }
 

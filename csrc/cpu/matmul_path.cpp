@@ -12,6 +12,7 @@ namespace {
 
 constexpr int64_t kPanelBytes = 2048;                // of a row of A: 14 of them in half of L1
 constexpr int64_t kBlockBytes = int64_t{1} << 20;    // of packed B: half of L2
+constexpr int64_t kStoreBytes = int64_t{1} << 22;    // of packed A that a thread keeps
 constexpr int64_t kInPlaceBytes = int64_t{1} << 19;  // of B read in place
 constexpr int64_t kCopyBytes = 24 * 1024;            // of B that stay in L1 without a copy
 constexpr int kFewLines = 8;                         // that one set of L1 holds beside others
@@ -19,7 +20,7 @@ constexpr int64_t kFewRows = 128;                    // up to here tasks divide 
 constexpr int64_t kFewPanels = 3;                    // up to here a copy of B does not pay
 constexpr int64_t kManyPanels = 20;                  // beyond, a copy of B costs next to nothing
 constexpr int64_t kTasksPerThread = 6;
-constexpr double kPackTime = 20;  // of an element, in multiply-adds: 4 to 8 % of 512
+constexpr double kPackTime = 20;  // of an element, in multiply-adds
 constexpr double kLate = 0.02;    // of a block
 constexpr int64_t kMostTurns = 4;
 constexpr int64_t kDotBytes = 4096;   // of a row where lanes run along k: 10 of them in L1
@@ -64,25 +65,26 @@ MatmulPath dots_path(MatmulSize size, MatrixStrides a, MatrixStrides b, const Ma
   return path;
 }
 
-// Blocks of C, at most `most` columns wide, that end soonest. Each packs its rows of A and its
-// columns of B; threads take them in turns, and the last one to end is kLate of a block late.
-void cut_blocks(MatmulPath& path, MatmulSize size, int64_t width, int64_t most, int64_t bytes,
-                int threads) {
+// Blocks of C that end soonest. Each packs its rows of A and its columns of B; threads take them in
+// turns, and the last one to end is kLate of a block late.
+void cut_blocks(MatmulPath& path, MatmulSize size, int64_t width, int64_t bytes, int threads) {
   const auto [batch, m, n, k] = size;
-  const int64_t fewest = ceil_div(n, most);
+  const int64_t depth_bytes = k_block(k, bytes) * bytes;
+  const int64_t most_rows = std::max<int64_t>(1, kStoreBytes / (depth_bytes * path.rows));
+  const int64_t fewest = ceil_div(m, most_rows * path.rows);
   const bool alone =
       threads == 1 ||
       static_cast<double>(batch) * matmul_nanoseconds(m, n, k, bytes) < kSerialNanoseconds;
-  const int64_t across_most =
-      alone ? fewest : std::max(fewest, std::min(ceil_div(n, 2 * width), fewest + 2 * threads));
+  const int64_t across_most = alone ? 1 : std::min<int64_t>(ceil_div(n, 2 * width), 2 * threads);
   double least = std::numeric_limits<double>::infinity();
-  for (int64_t across = fewest, last = 0; across <= across_most; ++across) {
+  for (int64_t across = 1, last = 0; across <= across_most; ++across) {
     const int64_t columns = task_size(n, width, across);
     if (columns == last) continue;
     last = columns;
     const int64_t beside = batch * ceil_div(n, columns);
     for (int64_t turns = 1; turns <= (alone ? 1 : kMostTurns); ++turns) {
-      const int64_t rows = task_size(m, path.rows, alone ? 1 : turns * threads / beside);
+      const int64_t down = std::max(fewest, alone ? 1 : turns * threads / beside);
+      const int64_t rows = task_size(m, path.rows, down);
       const int64_t blocks = beside * ceil_div(m, rows);
       const double block = static_cast<double>(rows * columns) +
                            kPackTime * static_cast<double>(path.pack_a * rows) +
@@ -94,6 +96,8 @@ void cut_blocks(MatmulPath& path, MatmulSize size, int64_t width, int64_t most, 
       path.task_columns = columns;
     }
   }
+  const int64_t most = std::max<int64_t>(1, kBlockBytes / (depth_bytes * width)) * width;
+  path.block_columns = task_size(path.task_columns, width, ceil_div(path.task_columns, most));
 }
 
 }  // namespace
@@ -166,9 +170,7 @@ MatmulPath choose_matmul_path(MatmulSize size, MatrixStrides a, MatrixStrides b,
   path.pack_a = !by_rows || (a.row == 1 && lines_collide(a, tiles.element_bytes));
   path.pack_b = !by_rows || b.column != 1 || n % tiles.lanes != 0 || last_vectors == 3 ||
                 k * n * tiles.element_bytes > kCopyBytes;
-  const int64_t most = std::max<int64_t>(
-      1, kBlockBytes / (k_block(k, tiles.element_bytes) * width * tiles.element_bytes));
-  cut_blocks(path, size, width, most * width, tiles.element_bytes, threads);
+  cut_blocks(path, size, width, tiles.element_bytes, threads);
   return path;
 }
 

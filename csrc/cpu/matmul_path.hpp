@@ -13,12 +13,13 @@ namespace tilegrad::cpu {
 struct MatmulPath {
   enum Kind { columns, blocks, dots };
   Kind kind;
-  int vectors;           // width of a tile in vectors; unused by dots
-  int rows;              // rows of a tile
-  bool turn;             // compute C^T = B^T A^T and transpose it; the rest is not set
-  bool pack_a, pack_b;   // columns, dots: else read in place
-  int64_t task_rows;     // a multiple of `rows`
-  int64_t task_columns;  // a multiple of the tile's width, or all
+  int vectors;            // width of a tile in vectors; unused by dots
+  int rows;               // rows of a tile
+  bool turn;              // compute C^T = B^T A^T and transpose it; the rest is not set
+  bool pack_a, pack_b;    // columns, dots: else read in place
+  int64_t task_rows;      // a multiple of `rows`
+  int64_t task_columns;   // a multiple of the tile's width, or all
+  int64_t block_columns;  // blocks: how many of them are packed at a time
 };
 
 struct MatrixStrides {

@@ -100,9 +100,12 @@ void check_path(const Isa& isa, const Layout& layout, int threads) {
   expect(path.task_columns % width == 0, "a task cuts a tile of columns");
   expect(path.pack_b || b.column == 1, "B read in place with gaps");
   if (path.kind == MatmulPath::columns) return;
-  const int64_t panel = k_block(k, bytes) * width * bytes;
-  expect(path.task_columns == width || path.task_columns * panel / width <= 1 << 20,
+  const int64_t deep = k_block(k, bytes) * bytes;
+  expect(path.block_columns > 0 && path.block_columns % width == 0, "a block cuts a tile");
+  expect(path.block_columns <= path.task_columns, "a block wider than its task");
+  expect(path.block_columns == width || path.block_columns * deep <= 1 << 20,
          "packed B does not fit half of L2");
+  expect(path.task_rows * deep <= 1 << 22, "packed A is too much for every thread to keep");
   const int64_t blocks = batch * ceil_div(m, path.task_rows) * ceil_div(n, path.task_columns);
   const int64_t pairs = batch * ceil_div(m, path.rows) * ceil_div(n, 2 * width);
   const double nanoseconds = static_cast<double>(batch) * matmul_nanoseconds(m, n, k, bytes);
