@@ -52,7 +52,6 @@ ROWS = {
     "train_step/Adam batch 128": "Adam training step of it, batch 128",
     "tiny/8-8-2 SGD step batch 1": "SGD training step of 8-8-2, batch 1",
 }
-_NOT_IN_FORMAT_1 = ("predict/",)
 END = "<!-- end of benchmarks -->"
 
 
@@ -75,8 +74,6 @@ def _table(results: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     stored = [{f"{r['family']}/{r['name']}": r for r in result["cases"]} for result in results]
     for case, label in ROWS.items():
-        if first["format"] == 1 and case.startswith(_NOT_IN_FORMAT_1):
-            continue
         for known, name in zip(stored, names, strict=True):
             if case not in known or ratio(known[case]) is None:
                 raise ValueError(
