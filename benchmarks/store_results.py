@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Measure this machine in full, store the results and paste them into the documents.
 
-    python benchmarks/store_results.py            everything: about 45 minutes
+    python benchmarks/store_results.py            everything: about 30 minutes
     python benchmarks/store_results.py --quick    a rehearsal into build/, no document is touched
     python benchmarks/store_results.py --only cpu-2t,cpu-scaling
 

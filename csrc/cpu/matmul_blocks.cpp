@@ -18,8 +18,10 @@ struct Block {
   int64_t batch, row_begin, row_end, column_begin, column_end;
 };
 
-constexpr int64_t kPanels = 8;  // packed together where rows of A lie side by side:
-constexpr int64_t kSteps = 16;  // they share lines, and L1 holds those of so many steps
+// Where rows of A lie side by side, panels share cache lines: so many are packed together, so few
+// steps of k at a time that L1 holds the lines until the last of them has read its part.
+constexpr int64_t kPanels = 8;
+constexpr int64_t kSteps = 16;
 
 template <class T>
 bool rows_share_lines(const Product<T>& x) {

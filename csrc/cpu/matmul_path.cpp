@@ -70,8 +70,8 @@ MatmulPath dots_path(MatmulSize size, MatrixStrides a, MatrixStrides b, const Ma
 void cut_blocks(MatmulPath& path, MatmulSize size, int64_t width, int64_t bytes, int threads) {
   const auto [batch, m, n, k] = size;
   const int64_t depth_bytes = k_block(k, bytes) * bytes;
-  const int64_t most_rows = std::max<int64_t>(1, kStoreBytes / (depth_bytes * path.rows));
-  const int64_t fewest = ceil_div(m, most_rows * path.rows);
+  const int64_t most_panels = std::max<int64_t>(1, kStoreBytes / (depth_bytes * path.rows));
+  const int64_t fewest_down = ceil_div(m, most_panels * path.rows);
   const bool alone =
       threads == 1 ||
       static_cast<double>(batch) * matmul_nanoseconds(m, n, k, bytes) < kSerialNanoseconds;
@@ -83,7 +83,7 @@ void cut_blocks(MatmulPath& path, MatmulSize size, int64_t width, int64_t bytes,
     last = columns;
     const int64_t beside = batch * ceil_div(n, columns);
     for (int64_t turns = 1; turns <= (alone ? 1 : kMostTurns); ++turns) {
-      const int64_t down = std::max(fewest, alone ? 1 : turns * threads / beside);
+      const int64_t down = std::max(fewest_down, alone ? 1 : turns * threads / beside);
       const int64_t rows = task_size(m, path.rows, down);
       const int64_t blocks = beside * ceil_div(m, rows);
       const double block = static_cast<double>(rows * columns) +
