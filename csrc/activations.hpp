@@ -2,8 +2,8 @@
 // Activations: f and its gradient, once for all backends.
 //
 // V is a value type: a SIMD vector on the CPU, a device float on a GPU. The formulas use its
-// arithmetic, comparisons and the overloads  abs exp expm1 tanh erfc min select  that an ISA or
-// backend supplies; accuracy is theirs. It may also supply  sigmoid_pair sigmoid gelu gelu_slope
+// arithmetic, comparisons and the overloads  abs exp expm1 log1p tanh erfc min select  that an ISA
+// or backend supplies; accuracy is theirs. It may also supply  sigmoid_pair sigmoid gelu gelu_slope
 // for its V (found by argument-dependent lookup). A struct has
 //   value(x)                f(x)
 //   from_input(dy, x)       dy f'(x)
@@ -220,6 +220,103 @@ struct Silu {
   }
 };
 
+// f(x) = log(1 + exp u) / alpha, u = alpha x, and x itself where u > threshold; f' = sigmoid(u).
+// As max(u, 0) + log(1 + exp(-|u|)), which does not overflow. Dugas et al. 2001.
+struct Softplus {
+  double alpha;
+  double threshold;
+
+  template <class V>
+  TILEGRAD_HOST_DEVICE V value(V x) const {
+    const V u = x * V(alpha);
+    const V y = (select(u > V(0), u, V(0)) + log1p(exp(-abs(u)))) / V(alpha);
+    return select(u > V(threshold), x, y);
+  }
+  template <class V>
+  TILEGRAD_HOST_DEVICE V from_input(V dy, V x) const {
+    const V u = x * V(alpha);
+    return select(u > V(threshold), dy, dy * sigmoid(u));
+  }
+};
+
+// f(x) = x tanh(log(1 + exp x)) = x w / (w + 2), w = exp x (exp x + 2);
+// f' = w / (w + 2) + 4 x exp x (1 + exp x) / (w + 2)^2. With e = exp(-|x|) <= 1 nothing overflows:
+// for x > 0 all is divided by exp(2x) or exp(4x). Misra 2019, arXiv:1908.08681.
+struct Mish {
+  template <class V>
+  TILEGRAD_HOST_DEVICE V value(V x) const {
+    return x * ratio(x).t;
+  }
+  template <class V>
+  TILEGRAD_HOST_DEVICE V from_input(V dy, V x) const {
+    const Ratio<V> r = ratio(x);
+    return dy * multiply_add(x, r.slope, r.t);
+  }
+
+ private:
+  template <class V>
+  struct Ratio {
+    V t, slope;  // tanh(log(1 + exp x)) and its derivative
+  };
+  template <class V>
+  TILEGRAD_HOST_DEVICE static Ratio<V> ratio(V x) {
+    const V e = exp(-abs(x));
+    const auto positive = x >= V(0);
+    const V above = V(1) + V(2) * e;
+    const V below = e * (e + V(2));
+    const V whole = select(positive, multiply_add(V(2) * e, e, above), below + V(2));
+    const V t = select(positive, above, below) / whole;
+    const V part = V(4) * e * (V(1) + e);
+    return {t, select(positive, e * part, part) / (whole * whole)};
+  }
+};
+
+// f(x) = x between low and high, else the nearer of them; f' is 1 inside, 0 at the ends and beyond.
+// relu6 (0, 6): Krizhevsky 2010.
+struct Hardtanh {
+  double low;
+  double high;
+
+  template <class V>
+  TILEGRAD_HOST_DEVICE V value(V x) const {
+    return select(x < V(low), V(low), select(x > V(high), V(high), x));
+  }
+  template <class V>
+  TILEGRAD_HOST_DEVICE V from_input(V dy, V x) const {
+    return select(x <= V(low), V(0), select(x >= V(high), V(0), dy));
+  }
+  template <class V>
+  TILEGRAD_HOST_DEVICE V from_output(V dy, V y) const {
+    return from_input(dy, y);
+  }
+};
+
+// f(x) = min(max(x + 3, 0), 6) / 6; f' = 1/6 between -3 and 3, else 0, also at a NaN.
+struct Hardsigmoid {
+  template <class V>
+  TILEGRAD_HOST_DEVICE V value(V x) const {
+    return Hardtanh{0, 6}.value(x + V(3)) / V(6);
+  }
+  template <class V>
+  TILEGRAD_HOST_DEVICE V from_input(V dy, V x) const {
+    return select(abs(x) < V(3), dy / V(6), V(0));
+  }
+};
+
+// f(x) = x min(max(x + 3, 0), 6) / 6; f' = 0 up to -3, x/3 + 1/2 below 3, then 1.
+// Howard et al. 2019, arXiv:1905.02244.
+struct Hardswish {
+  template <class V>
+  TILEGRAD_HOST_DEVICE V value(V x) const {
+    return x * (Hardtanh{0, 6}.value(x + V(3)) / V(6));
+  }
+  template <class V>
+  TILEGRAD_HOST_DEVICE V from_input(V dy, V x) const {
+    const V inside = dy * (x / V(3) + V(0.5));
+    return select(x <= V(-3), V(0), select(x >= V(3), dy, inside));
+  }
+};
+
 // Calls f with the struct of an activation.
 template <class F>
 inline decltype(auto) visit(Activation activation, F&& f) {
@@ -242,6 +339,18 @@ inline decltype(auto) visit(Activation activation, F&& f) {
       return f(GeluTanh{});
     case ActivationKind::silu:
       return f(Silu{});
+    case ActivationKind::softplus:
+      return f(Softplus{activation.alpha, activation.beta});
+    case ActivationKind::mish:
+      return f(Mish{});
+    case ActivationKind::hardtanh:
+      return f(Hardtanh{activation.alpha, activation.beta});
+    case ActivationKind::relu6:
+      return f(Hardtanh{0, 6});
+    case ActivationKind::hardsigmoid:
+      return f(Hardsigmoid{});
+    case ActivationKind::hardswish:
+      return f(Hardswish{});
     case ActivationKind::identity:
       break;
   }

@@ -50,11 +50,18 @@ enum class ActivationKind {
   gelu,
   gelu_tanh,
   silu,
+  softplus,  // alpha is the sharpness, beta the threshold
+  mish,
+  hardtanh,  // alpha and beta are the ends of the range
+  relu6,
+  hardsigmoid,
+  hardswish,
 };
 
 struct Activation {
   ActivationKind kind = ActivationKind::identity;
   double alpha = 0;
+  double beta = 0;
 };
 
 // What happens to an element of the product before it is stored.
@@ -106,7 +113,8 @@ template <class T>
 void activation(Context&, T* y, const T* x, int64_t n, Activation activation);
 
 // dx = dy * f'(x), with f' from x or, where saved_is_output, from y = f(x). dx may be dy or saved.
-// Allowed from the output: every kind but gelu, gelu_tanh and silu.
+// Allowed from the output: every kind but gelu, gelu_tanh, silu, softplus, mish, hardsigmoid and
+// hardswish; elu and leaky_relu for alpha >= 0.
 template <class T>
 void activation_backward(Context&, T* dx, const T* dy, const T* saved, bool saved_is_output,
                          int64_t n, Activation activation);
@@ -126,6 +134,19 @@ void softmax(Context&, T* y, const T* x, ClassShape shape, bool log);
 // y is the forward's result. dx may be dy or y.
 template <class T>
 void softmax_backward(Context&, T* dx, const T* dy, const T* y, ClassShape shape, bool log);
+
+// ---- prelu --------------------------------------------------------------------------------------
+
+// y = x where x > 0, else weight[c] x: a class is a channel. y may be x.
+template <class T>
+void prelu(Context&, T* y, const T* x, const T* weight, ClassShape shape);
+
+// dx = dy where x > 0, else weight[c] dy; dweight[c] = sum of x dy over x <= 0, added to dweight
+// where accumulate. Either may be null; dx may be dy or x. G as in linear_backward; bfloat16 and
+// float16 sums are not added to.
+template <class T, class G = T>
+void prelu_backward(Context&, T* dx, G* dweight, const T* dy, const T* x, const T* weight,
+                    ClassShape shape, bool accumulate);
 
 // ---- losses ------------------------------------------------------------------------------------
 

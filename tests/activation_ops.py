@@ -53,6 +53,11 @@ def _slope(value: float) -> Callable[..., torch.Tensor]:
     return functools.partial(F.leaky_relu, negative_slope=value)
 
 
+def hardsigmoid(x: torch.Tensor) -> torch.Tensor:
+    """Return F.hardsigmoid, whose own derivative is float32's 1/6 in float64 too."""
+    return F.hardtanh(x + 3, 0, 6) / 6
+
+
 OPS = (
     Op("identity", lambda x: x * 1, exact=True),
     Op("sigmoid", torch.sigmoid),
@@ -75,6 +80,25 @@ OPS = (
         output_suffices=False,
     ),
     Op("silu", F.silu, output_suffices=False),
+    Op("softplus", F.softplus, output_suffices=False),
+    Op(
+        "softplus",
+        functools.partial(F.softplus, beta=2.5, threshold=5.0),
+        {"beta": 2.5, "threshold": 5.0},
+        output_suffices=False,
+    ),
+    Op("softplus", functools.partial(F.softplus, beta=-0.5), {"beta": -0.5}, output_suffices=False),
+    Op("mish", F.mish, output_suffices=False),
+    Op("hardtanh", F.hardtanh, exact=True),
+    Op(
+        "hardtanh",
+        functools.partial(F.hardtanh, min_val=-0.25, max_val=3.0),
+        {"min_val": -0.25, "max_val": 3.0},
+        exact=True,
+    ),
+    Op("relu6", F.relu6, exact=True),
+    Op("hardsigmoid", hardsigmoid, output_suffices=False),
+    Op("hardswish", F.hardswish, output_suffices=False),
 )
 every_op = pytest.mark.parametrize("op", OPS, ids=str)
 every_dtype = pytest.mark.parametrize("dtype", FLOATS)

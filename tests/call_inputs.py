@@ -11,6 +11,8 @@ import numpy as np
 Call = dict[str, Any]
 ELEMENTWISE = (
     "identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu", "gelu", "silu",
+    "softplus", "mish", "hardtanh", "relu6",
+    "hardsigmoid", "hardswish",
 )  # fmt: skip
 
 
@@ -37,6 +39,8 @@ def legal_calls(
     for name in ("softmax", "log_softmax"):
         elementwise(name, dim=1)
     elementwise("dropout", p=0.5, seed=1, offset=0)
+    elementwise("prelu", weight=fill(columns))
+    calls["prelu_backward"]["wrt"] = "input"
     product = {"a": fill(rows, inner), "b": fill(inner, columns)}
     calls["matmul"] = product
     calls["matmul_backward"] = {"grad_output": fill(rows, columns), **product, "wrt": "a"}

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from activation_ops import hardsigmoid
 from helpers import Array, tolerance
 from tilegrad.bench.cases import LINEAR
 
@@ -40,6 +41,24 @@ ACTIVATIONS: list[tuple[str | None, dict[str, float] | None, Any, bool]] = [
     ("gelu", None, F.gelu, False),
     ("gelu_tanh", None, functools.partial(F.gelu, approximate="tanh"), False),
     ("silu", None, F.silu, False),
+    ("softplus", None, F.softplus, False),
+    (
+        "softplus",
+        {"beta": 0.5, "threshold": 1.0},
+        functools.partial(F.softplus, beta=0.5, threshold=1.0),
+        False,
+    ),
+    ("mish", None, F.mish, False),
+    ("hardtanh", None, F.hardtanh, True),
+    (
+        "hardtanh",
+        {"min_val": -0.3, "max_val": 0.7},
+        functools.partial(F.hardtanh, min_val=-0.3, max_val=0.7),
+        True,
+    ),
+    ("relu6", None, F.relu6, True),
+    ("hardsigmoid", None, hardsigmoid, False),
+    ("hardswish", None, F.hardswish, False),
 ]
 IDS = [f"{name}{list(args.values()) if args else ''}" for name, args, _, _ in ACTIVATIONS]
 STEEPEST = 2.0  # no activation above has a larger |f'|

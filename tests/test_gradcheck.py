@@ -33,13 +33,21 @@ def cases() -> Iterator[Any]:
         return pytest.param(name, inputs, options, id="-".join(filter(None, [name, label, shown])))
 
     x = normal(3, 4)
-    for name in ("identity", "sigmoid", "tanh", "relu", "selu", "silu"):
+    for name in (
+        "identity", "sigmoid", "tanh", "relu", "selu", "silu", "softplus", "mish", "hardtanh",
+        "relu6", "hardsigmoid", "hardswish",
+    ):  # fmt: skip
         yield case(name, x)
         yield case(name, normal(2, 3, 2).T, label="strided")
     for slope in (0.01, 0.5, -0.5):
         yield case("leaky_relu", x, negative_slope=slope)
     for alpha in (1.0, 0.3, -0.3):
         yield case("elu", x, alpha=alpha)
+    yield case("softplus", x, beta=2.0, threshold=1.0)
+    yield case("hardtanh", x, min_val=-0.5, max_val=0.25)
+    for slopes in (np.array([0.25]), np.array([0.25, -0.5, 1.5, 0.0])):
+        yield case("prelu", x, slopes, label=f"{slopes.size}")
+    yield case("prelu", normal(2, 3, 2), np.array([0.25, -0.5, 1.5]), label="channels")
     for approximate in ("none", "tanh"):
         yield case("gelu", x, approximate=approximate)
     for name in ("softmax", "log_softmax"):
@@ -96,6 +104,8 @@ every_case = pytest.mark.parametrize(("name", "inputs", "options"), CASES)
 def default_wrt(name: str, inputs: tuple[Any, ...]) -> tuple[str, ...]:
     if name == "matmul":
         return ("a", "b")
+    if name == "prelu":
+        return ("input", "weight")
     if name == "linear":
         return ("input", "weight", "bias")[: len(inputs)]
     return ("input", "target") if name == "mse_loss" else ("input",)

@@ -100,7 +100,24 @@ def test_linear_activation_matches_torch_and_reference(
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("name", ["sigmoid", "tanh", "relu", "elu", "selu", "gelu", "silu"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sigmoid",
+        "tanh",
+        "relu",
+        "elu",
+        "selu",
+        "gelu",
+        "silu",
+        "softplus",
+        "mish",
+        "hardtanh",
+        "relu6",
+        "hardsigmoid",
+        "hardswish",
+    ],
+)
 def test_linear_fused_activation_equals_the_activation(
     device: Device, isa: str, name: str, dtype: Any, rng: np.random.Generator
 ) -> None:
@@ -212,7 +229,7 @@ def test_linear_refuses_shapes_dtypes_and_options() -> None:
         ((x, np.ones((1, 4, 3))), ("weight", "(1, 4, 3)")),
         ((x, weight, np.ones(3)), ("bias", "(4,)", "(3,)")),
         ((x, weight, np.ones((1, 4))), ("bias", "(1, 4)")),
-        ((x, weight, bias, "softplus"), ("activation", "softplus")),
+        ((x, weight, bias, "maxout"), ("activation", "maxout")),
         ((x, weight, bias, "prelu"), ("activation", "prelu")),
         ((x, weight, bias, ""), ("activation", "''")),
     ]:
@@ -227,11 +244,14 @@ def test_linear_refuses_shapes_dtypes_and_options() -> None:
             tg.linear(*args)
     for name, options in [
         ("elu", {"slope": 1.0}),
+        ("softplus", {"alpha": 1.0}),
         ("relu", {"alpha": 1.0}),
         (None, {"alpha": 1.0}),
     ]:
         with error(ValueError, "linear", "activation_args", str(name)):
             tg.linear(x, weight, bias, name, activation_args=options)
+    with error(ValueError, "linear", "min_val must be at most max_val; got 1 and 0.5"):
+        tg.linear(x, weight, bias, "hardtanh", activation_args={"min_val": 1.0, "max_val": 0.5})
     for options in ({"alpha": "x"}, 3.0, {"alpha": None}):
         with error(TypeError, "linear", "activation_args"):
             tg.linear(x, weight, bias, "elu", activation_args=options)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import tilegrad as tg
+from activation_ops import hardsigmoid
 from helpers import Array, Device, assert_close, assert_same_bits, host, tolerance
 from tilegrad import nn
 from tilegrad import reference as ref
@@ -81,6 +82,12 @@ ACTIVATIONS: dict[str | None, tuple[dict[str, float], Callable[[], T.Module]]] =
     "gelu": ({}, T.GELU),
     "gelu_tanh": ({}, lambda: T.GELU("tanh")),
     "silu": ({}, T.SiLU),
+    "softplus": ({"beta": 2.0, "threshold": 3.0}, lambda: T.Softplus(2.0, 3.0)),
+    "mish": ({}, T.Mish),
+    "hardtanh": ({"min_val": -0.5, "max_val": 2.0}, lambda: T.Hardtanh(-0.5, 2.0)),
+    "relu6": ({}, T.ReLU6),
+    "hardsigmoid": ({}, lambda: hardsigmoid),
+    "hardswish": ({}, T.Hardswish),
 }
 
 

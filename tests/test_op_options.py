@@ -16,6 +16,8 @@ from helpers import Device, assert_exact
 
 ACTIVATIONS = [
     "identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu", "gelu", "silu",
+    "softplus", "mish", "hardtanh", "relu6",
+    "hardsigmoid", "hardswish",
 ]  # fmt: skip
 
 every_activation = pytest.mark.parametrize("name", ACTIVATIONS)

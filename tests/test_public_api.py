@@ -48,6 +48,8 @@ WITH_VARIANTS = {"cross_entropy_value_and_grad"}  # ladders on cuda and sim
 OWN_POSITIONAL = {"linear": ["activation"]}  # what torch does not have
 NO_PYTHON_SIGNATURE = {  # builtins of torch: their documentation
     "gelu": [("input", inspect.Parameter.empty), ("approximate", "none")],
+    "prelu": [("input", inspect.Parameter.empty), ("weight", inspect.Parameter.empty)],
+    "softplus": [("input", inspect.Parameter.empty), ("beta", 1), ("threshold", 20)],
     "linear": [
         ("input", inspect.Parameter.empty),
         ("weight", inspect.Parameter.empty),

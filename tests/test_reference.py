@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from activation_ops import hardsigmoid
 from oracle_checks import (
     INF,
     NAN,
@@ -38,11 +39,19 @@ TORCH_ACTIVATIONS: dict[str, Callable[..., torch.Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "silu": F.silu,
+    "softplus": F.softplus,
+    "mish": F.mish,
+    "hardtanh": F.hardtanh,
+    "relu6": F.relu6,
+    "hardsigmoid": hardsigmoid,
+    "hardswish": F.hardswish,
 }
 ACTIVATION_CASES: list[tuple[str, Case]] = [
     *((name, {}) for name in TORCH_ACTIVATIONS),
     *(("leaky_relu", {"negative_slope": s}) for s in (0.0, 0.3, 1.0, 1.5, -0.2)),
     *(("elu", {"alpha": a}) for a in (0.0, 0.5, 2.0, -1.0)),
+    *(("softplus", {"beta": b, "threshold": t}) for b, t in ((0.5, 3.0), (4.0, 20.0), (-1.0, 2.0))),
+    ("hardtanh", {"min_val": -2.5, "max_val": 0.75}),
 ]
 SHAPES: list[tuple[int, ...]] = [(), (1,), (7,), (3, 5), (2, 3, 4), (0,), (2, 0, 3)]
 
@@ -77,6 +86,8 @@ def test_activation_edges_match_torch(name: str, options: Case) -> None:
     assert_close(forward(x, **options), y, atol=1e-15)
     if name in ("elu", "selu"):  # torch: NaN in its vector loop, dy in the scalar tail of it
         dx = np.where(np.isnan(x), NAN, dx)
+    if name in ("hardtanh", "relu6", "hardsigmoid"):  # torch: 0 in its vector loop, dy in the tail
+        dx = np.where(np.isnan(x), 0.0 if name == "hardsigmoid" else 1.0, dx)
     # torch's 1 - tanh^2 cancels, then meets x: 30 * 2^-53 is its own error
     assert_close(backward(np.ones(x.shape), x, **options), dx, atol=1e-14)
 

@@ -50,7 +50,10 @@ def on_sim(*shape: int, dtype: str = "float32") -> tg.Array:
 
 # ---- the cases ----------------------------------------------------------------------------------
 
-ACTIVATIONS = ("identity", "relu", "leaky_relu", "elu", "selu", "sigmoid", "tanh", "gelu", "silu")
+ACTIVATIONS = (
+    "identity", "relu", "leaky_relu", "elu", "selu", "sigmoid", "tanh", "gelu", "silu", "softplus",
+    "mish", "hardtanh", "relu6", "hardsigmoid", "hardswish",
+)  # fmt: skip
 FLOATS = ("float32", "float64", "float16")
 NAIVE = partial(Excuse, file="matmul/naive.cu", comment="costs 32 sectors of 32 bytes")
 NAIVE_STORE = partial(Excuse, file="matmul/naive.cu", comment="addresses a whole row apart")

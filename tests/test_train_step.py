@@ -71,9 +71,24 @@ def _nested(dtype: Any) -> nn.Module:
     return nn.Sequential(nn.Sequential(first), nn.Sequential(), nn.Sequential(nn.Tanh(), last))
 
 
-FUSED = ["relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu", "selu"]
+FUSED = [
+    "relu",
+    "sigmoid",
+    "tanh",
+    "gelu",
+    "gelu_tanh",
+    "silu",
+    "selu",
+    "softplus",
+    "mish",
+    "hardtanh",
+    "relu6",
+    "hardsigmoid",
+    "hardswish",
+]
 MODULES = (
     nn.ReLU, nn.Sigmoid, nn.Tanh, nn.GELU, nn.SiLU, nn.SELU, nn.ELU, nn.LeakyReLU, nn.Identity,
+    nn.Softplus, nn.Mish, nn.Hardtanh, nn.ReLU6, nn.Hardsigmoid, nn.Hardswish,
 )  # fmt: skip
 NETWORKS: dict[str, Callable[[Any], nn.Module]] = {
     **{name: fused(name) for name in FUSED},
@@ -83,6 +98,14 @@ NETWORKS: dict[str, Callable[[Any], nn.Module]] = {
     **{f"module-{make.__name__}": separate(make) for make in MODULES},
     "module-GELU-tanh": separate(lambda: nn.GELU("tanh")),
     "module-LeakyReLU-negative": separate(lambda: nn.LeakyReLU(-0.3)),
+    "prelu": lambda dtype: nn.Sequential(
+        _linear(FEATURES, CLASSES, None, dtype), nn.PReLU(dtype=dtype)
+    ),
+    "prelu-channels": lambda dtype: nn.Sequential(
+        _linear(FEATURES, 8, None, dtype),
+        nn.PReLU(8, dtype=dtype),
+        _linear(8, CLASSES, None, dtype),
+    ),
     "softmax": separate(lambda: nn.Softmax(-1)),
     "log_softmax": separate(lambda: nn.LogSoftmax(1)),
     "one-layer": lambda dtype: _linear(FEATURES, CLASSES, "sigmoid", dtype),

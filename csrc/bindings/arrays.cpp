@@ -14,25 +14,34 @@ constexpr std::array<const char*, 14> kNames = {
     "int32",   "int64",   "uint8",    "uint16",  "uint32", "uint64", "another dtype"};
 constexpr std::array<int64_t, 14> kSizes = {4, 8, 2, 2, 1, 1, 2, 4, 8, 1, 2, 4, 8, 1};
 
+struct NamedOption {
+  const char* name = nullptr;
+  double standard = 0;  // its default
+};
 struct NamedActivation {
   const char* name;
   ActivationKind kind;
   bool uses_output;
-  const char* option;  // the name of alpha, or null
-  double default_alpha;
+  NamedOption alpha = {}, beta = {};
 };
 // prelu has a learned slope and is not among those that linear fuses.
 constexpr NamedActivation kActivations[] = {
-    {"identity", ActivationKind::identity, true, nullptr, 0},
-    {"sigmoid", ActivationKind::sigmoid, true, nullptr, 0},
-    {"tanh", ActivationKind::tanh, true, nullptr, 0},
-    {"relu", ActivationKind::relu, true, nullptr, 0},
-    {"leaky_relu", ActivationKind::leaky_relu, true, "negative_slope", 0.01},
-    {"elu", ActivationKind::elu, true, "alpha", 1.0},
-    {"selu", ActivationKind::selu, true, nullptr, 0},
-    {"gelu", ActivationKind::gelu, false, nullptr, 0},
-    {"gelu_tanh", ActivationKind::gelu_tanh, false, nullptr, 0},
-    {"silu", ActivationKind::silu, false, nullptr, 0},
+    {"identity", ActivationKind::identity, true},
+    {"sigmoid", ActivationKind::sigmoid, true},
+    {"tanh", ActivationKind::tanh, true},
+    {"relu", ActivationKind::relu, true},
+    {"leaky_relu", ActivationKind::leaky_relu, true, {"negative_slope", 0.01}},
+    {"elu", ActivationKind::elu, true, {"alpha", 1}},
+    {"selu", ActivationKind::selu, true},
+    {"gelu", ActivationKind::gelu, false},
+    {"gelu_tanh", ActivationKind::gelu_tanh, false},
+    {"silu", ActivationKind::silu, false},
+    {"softplus", ActivationKind::softplus, false, {"beta", 1}, {"threshold", 20}},
+    {"mish", ActivationKind::mish, false},
+    {"hardtanh", ActivationKind::hardtanh, true, {"min_val", -1}, {"max_val", 1}},
+    {"relu6", ActivationKind::relu6, true},
+    {"hardsigmoid", ActivationKind::hardsigmoid, false},
+    {"hardswish", ActivationKind::hardswish, false},
 };
 
 }  // namespace
@@ -270,29 +279,42 @@ Activation parse_activation(py::handle name, py::handle args, const char* op) {
   const auto text = name.cast<std::string>();
   for (const NamedActivation& row : kActivations) {
     if (text != row.name) continue;
-    Activation result{row.kind, row.default_alpha};
+    Activation result{row.kind, row.alpha.standard, row.beta.standard};
     if (args.is_none()) return result;
     for (const auto& [key, value] : py::cast<py::dict>(args)) {
       const auto option = py::str(key).cast<std::string>();
-      check(row.option != nullptr && option == row.option,
-            "{}: activation '{}' takes {}; got activation_args['{}']", op, text,
-            row.option == nullptr ? "no arguments" : row.option, option);
-      result.alpha = parse_number(value, op, row.option);
+      const bool is_alpha = row.alpha.name != nullptr && option == row.alpha.name;
+      const bool is_beta = row.beta.name != nullptr && option == row.beta.name;
+      check(is_alpha || is_beta, "{}: activation '{}' takes {}{}{}; got activation_args['{}']", op,
+            text, row.alpha.name == nullptr ? "no arguments" : row.alpha.name,
+            row.beta.name == nullptr ? "" : " and ", row.beta.name == nullptr ? "" : row.beta.name,
+            option);
+      (is_alpha ? result.alpha : result.beta) = parse_number(value, op, option.c_str());
     }
+    check_activation(result, op);
     return result;
   }
   throw std::invalid_argument(
       format("{}: activation must be one of identity, sigmoid, tanh, relu, leaky_relu, elu, selu, "
-             "gelu, gelu_tanh, silu; got '{}'",
+             "gelu, gelu_tanh, silu, softplus, mish, hardtanh, relu6, hardsigmoid, hardswish; got "
+             "'{}'",
              op, text));
 }
 
 bool activation_uses_output(Activation activation) {
+  const bool falls =
+      activation.kind == ActivationKind::leaky_relu || activation.kind == ActivationKind::elu;
   for (const NamedActivation& row : kActivations) {
-    // A negative slope or alpha makes f fall below zero: its result no longer tells the side.
-    if (row.kind == activation.kind) return row.uses_output && !(activation.alpha < 0);
+    // Where f falls below zero its result does not tell the side.
+    if (row.kind == activation.kind) return row.uses_output && !(falls && activation.alpha < 0);
   }
   return false;
+}
+
+void check_activation(Activation activation, const char* op) {
+  if (activation.kind != ActivationKind::hardtanh) return;
+  check(!(activation.alpha > activation.beta), "{}: min_val must be at most max_val; got {} and {}",
+        op, activation.alpha, activation.beta);
 }
 
 int64_t parse_integer(py::handle object, const char* op, const char* name) {

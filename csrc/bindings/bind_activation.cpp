@@ -61,14 +61,32 @@ constexpr Row kPlain[] = {
     row("gelu", "gelu_backward", ActivationKind::gelu),
     {"gelu_tanh", "gelu_tanh_backward", ActivationKind::gelu_tanh, "gelu", "gelu_backward"},
     row("silu", "silu_backward", ActivationKind::silu),
+    row("mish", "mish_backward", ActivationKind::mish),
+    row("relu6", "relu6_backward", ActivationKind::relu6),
+    row("hardsigmoid", "hardsigmoid_backward", ActivationKind::hardsigmoid),
+    row("hardswish", "hardswish_backward", ActivationKind::hardswish),
 };
-// With an option; its name is for errors.
+// With an option or two; their names are for errors.
 struct OptionRow : Row {
   const char* option;
 };
 constexpr OptionRow kWithAlpha[] = {
     {row("leaky_relu", "leaky_relu_backward", ActivationKind::leaky_relu), "negative_slope"},
     {row("elu", "elu_backward", ActivationKind::elu), "alpha"},
+};
+struct PairRow : Row {
+  const char* options[2];
+
+  Activation parse(py::handle alpha, py::handle beta, const char* op) const {
+    const Activation f{kind, parse_number(alpha, op, options[0]),
+                       parse_number(beta, op, options[1])};
+    check_activation(f, op);
+    return f;
+  }
+};
+constexpr PairRow kWithAlphaAndBeta[] = {
+    {row("softplus", "softplus_backward", ActivationKind::softplus), {"beta", "threshold"}},
+    {row("hardtanh", "hardtanh_backward", ActivationKind::hardtanh), {"min_val", "max_val"}},
 };
 
 }  // namespace
@@ -105,6 +123,23 @@ void bind_activation(py::module_& m) {
         },
         py::arg("grad_output"), py::arg("input"), py::arg("alpha"), py::arg("output"),
         py::arg("wrt"), py::arg("out"));
+  }
+  for (const PairRow& row : kWithAlphaAndBeta) {
+    m.def(
+        row.name,
+        [row](py::handle input, py::handle alpha, py::handle beta, py::handle out) {
+          return forward(row.op, row.parse(alpha, beta, row.op), input, out);
+        },
+        py::arg("input"), py::arg("alpha"), py::arg("beta"), py::arg("out"));
+    m.def(
+        row.backward_name,
+        [row](py::handle grad_output, py::handle input, py::handle alpha, py::handle beta,
+              py::handle output, py::handle wrt, py::handle out) {
+          const Activation f = row.parse(alpha, beta, row.backward_op);
+          return backward(row.backward_op, f, grad_output, input, output, wrt, out);
+        },
+        py::arg("grad_output"), py::arg("input"), py::arg("alpha"), py::arg("beta"),
+        py::arg("output"), py::arg("wrt"), py::arg("out"));
   }
 }
 

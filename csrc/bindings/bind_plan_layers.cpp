@@ -18,6 +18,12 @@ double nanoseconds(LinearSize size) {
   return 0.02 * static_cast<double>(size.rows * size.in_features * size.out_features);
 }
 
+// A slope for each channel, the second axis, or one for all.
+ClassShape prelu_shape(const Tensor& x, const Tensor& weight) {
+  if (weight.size() == 1) return {1, 1, x.size()};
+  return {x.shape[0], x.shape[1], x.shape.product(2, x.shape.count)};
+}
+
 ClassShape class_shape(const Tensor& x, int axis) {
   return {x.shape.product(0, axis), x.shape[axis], x.shape.product(axis + 1, x.shape.count)};
 }
@@ -88,6 +94,33 @@ void record_activation_backward(Plan& plan, py::handle dx, py::handle dy, py::ha
   });
 }
 
+void record_prelu(Plan& plan, py::handle y, py::handle x, py::handle weight) {
+  const Tensor of = plan.take(y, "output"), w = plan.take(weight, "weight");
+  const ClassShape shape = prelu_shape(of, w);
+  plan.record(of.dtype, elementwise_nanoseconds(of), [&](auto t) -> Plan::Call {
+    using T = decltype(t);
+    return [shape, y = plan.at<T>(y), x = plan.at<const T>(x),
+            w = plan.at<const T>(weight)](Context& context) {
+      tilegrad::TILEGRAD_BACKEND::prelu(context, y(), x(), w(), shape);
+    };
+  });
+}
+
+void record_prelu_backward(Plan& plan, py::handle dx, py::handle dweight, py::handle dy,
+                           py::handle x, py::handle weight) {
+  const Tensor of = plan.take(dy, "grad_output"), w = plan.take(weight, "weight");
+  const ClassShape shape = prelu_shape(of, w);
+  plan.record(of.dtype, 2 * elementwise_nanoseconds(of), [&](auto t) -> Plan::Call {
+    using T = decltype(t);
+    using G = ParameterGradient<T>;
+    return [shape, &plan, dx = plan.at<T>(dx), dw = plan.at<G>(dweight), dy = plan.at<const T>(dy),
+            x = plan.at<const T>(x), w = plan.at<const T>(weight)](Context& context) {
+      tilegrad::TILEGRAD_BACKEND::prelu_backward(context, dx(), dw(), dy(), x(), w(), shape,
+                                                 plan.accumulates());
+    };
+  });
+}
+
 void record_softmax(Plan& plan, py::handle y, py::handle x, int axis, bool log) {
   const Tensor of = plan.take(y, "output");
   const ClassShape shape = class_shape(of, axis);
@@ -140,6 +173,9 @@ void bind_plan_layers(PlanClass& plan) {
       .def("activation_backward", &record_activation_backward, py::arg("dx"), py::arg("dy"),
            py::arg("saved"), py::arg("saved_is_output"), py::arg("activation"),
            py::arg("activation_args"))
+      .def("prelu", &record_prelu, py::arg("y"), py::arg("x"), py::arg("weight"))
+      .def("prelu_backward", &record_prelu_backward, py::arg("dx"), py::arg("dweight"),
+           py::arg("dy"), py::arg("x"), py::arg("weight"))
       .def("softmax", &record_softmax, py::arg("y"), py::arg("x"), py::arg("axis"), py::arg("log"))
       .def("softmax_backward", &record_softmax_backward, py::arg("dx"), py::arg("dy"), py::arg("y"),
            py::arg("axis"), py::arg("log"))

@@ -10,6 +10,7 @@ void bind_runtime(pybind11::module_& m);
 void bind_matmul(pybind11::module_& m);
 void bind_linear(pybind11::module_& m);
 void bind_activation(pybind11::module_& m);
+void bind_prelu(pybind11::module_& m);
 void bind_softmax(pybind11::module_& m);
 void bind_cross_entropy(pybind11::module_& m);
 void bind_losses(pybind11::module_& m);

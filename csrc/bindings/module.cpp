@@ -20,6 +20,7 @@ PYBIND11_MODULE(TILEGRAD_MODULE, m) {
   bind_matmul(m);
   bind_linear(m);
   bind_activation(m);
+  bind_prelu(m);
   bind_softmax(m);
   bind_cross_entropy(m);
   bind_losses(m);

@@ -23,7 +23,9 @@ constexpr int64_t kLine = 64;
 template <class T>
 double nanoseconds(int64_t n, Activation f) {
   const bool linear = f.kind == ActivationKind::identity || f.kind == ActivationKind::relu ||
-                      f.kind == ActivationKind::leaky_relu;
+                      f.kind == ActivationKind::leaky_relu || f.kind == ActivationKind::hardtanh ||
+                      f.kind == ActivationKind::relu6 || f.kind == ActivationKind::hardsigmoid ||
+                      f.kind == ActivationKind::hardswish;
   const double smooth = sizeof(T) == sizeof(float) ? 0.3 : f.kind == ActivationKind::gelu ? 12 : 2;
   return (linear ? 0.03 * sizeof(T) : smooth) * static_cast<double>(n);
 }

@@ -33,6 +33,8 @@ _OPERANDS: dict[str, Callable[[Draw], Operands]] = {
     "linear": lambda draw: ((draw(4, 3), draw(5, 3), draw(5)), {}),
     "cross_entropy": lambda draw: ((draw(4, 5), np.array([0, 4, 2, 2])), {}),
     "mse_loss": lambda draw: ((draw(4, 5), draw(4, 5)), {}),
+    "prelu": lambda draw: ((draw(4, 5), draw(5)), {}),
+    "hardtanh": lambda draw: ((draw(4, 5),), {"min_val": -2.5, "max_val": 0.05}),
     "dropout": lambda draw: ((draw(4, 5),), {"seed": 1, "offset": 0}),
     "softmax": lambda draw: ((draw(4, 5), -1), {}),
     "log_softmax": lambda draw: ((draw(4, 5), -1), {}),
@@ -53,8 +55,7 @@ def known_ops() -> list[str]:
 def check(name: str, dtype: str, seed: int) -> GradcheckResult:
     """Compare an op's backward pass with central differences on small random operands.
 
-    The elements lie in +-[0.1, 2], so that no step crosses the kink that some activations have
-    at 0.
+    The elements lie in +-[0.1, 2], so that no step crosses the kinks that some activations have.
 
     Args:
         name: One of `known_ops()`.

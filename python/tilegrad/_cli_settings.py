@@ -27,6 +27,12 @@ ACTIVATIONS = (
     "gelu",
     "gelu_tanh",
     "silu",
+    "softplus",
+    "mish",
+    "hardtanh",
+    "relu6",
+    "hardsigmoid",
+    "hardswish",
 )
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("none", "cosine", "step")

@@ -151,6 +151,8 @@ def operands(
         target = generator.integers(0, max(classes, 1), rows)
         forward = (*forward, asarray(np.asarray(target), device="sim"))
         result = ()
+    elif stem == "prelu":
+        forward = (*forward, draw(shapes[0][1:2] or (1,)))
     elif stem == "dropout":
         options = {"seed": seed, "offset": 0}
     elif "target" in inspect.signature(getattr(ops, stem)).parameters:

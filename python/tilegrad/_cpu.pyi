@@ -22,6 +22,12 @@ __all__: list[str] = [
     "gelu_backward",
     "gelu_tanh",
     "gelu_tanh_backward",
+    "hardsigmoid",
+    "hardsigmoid_backward",
+    "hardswish",
+    "hardswish_backward",
+    "hardtanh",
+    "hardtanh_backward",
     "identity",
     "identity_backward",
     "isa",
@@ -33,13 +39,19 @@ __all__: list[str] = [
     "log_softmax_backward",
     "matmul",
     "matmul_backward",
+    "mish",
+    "mish_backward",
     "mse_loss",
     "mse_loss_backward",
     "mse_loss_value_and_grad",
     "num_threads",
+    "prelu",
+    "prelu_backward",
     "random_uniform",
     "release_memory",
     "relu",
+    "relu6",
+    "relu6_backward",
     "relu_backward",
     "scale",
     "selu",
@@ -52,6 +64,8 @@ __all__: list[str] = [
     "silu_backward",
     "softmax",
     "softmax_backward",
+    "softplus",
+    "softplus_backward",
     "supported_isas",
     "tanh",
     "tanh_backward",
@@ -168,6 +182,10 @@ class Plan:
         reduction: typing.Any,
     ) -> None: ...
     def output(self, placeholder: typing.Any) -> None: ...
+    def prelu(self, y: typing.Any, x: typing.Any, weight: typing.Any) -> None: ...
+    def prelu_backward(
+        self, dx: typing.Any, dweight: typing.Any, dy: typing.Any, x: typing.Any, weight: typing.Any
+    ) -> None: ...
     def run(self, batch: typing.Any, accumulate: bool, out: typing.Any = None) -> typing.Any: ...
     def sgd_step(
         self,
@@ -295,6 +313,26 @@ def gelu_tanh(input: typing.Any, out: typing.Any) -> typing.Any: ...
 def gelu_tanh_backward(
     grad_output: typing.Any, input: typing.Any, output: typing.Any, wrt: typing.Any, out: typing.Any
 ) -> typing.Any: ...
+def hardsigmoid(input: typing.Any, out: typing.Any) -> typing.Any: ...
+def hardsigmoid_backward(
+    grad_output: typing.Any, input: typing.Any, output: typing.Any, wrt: typing.Any, out: typing.Any
+) -> typing.Any: ...
+def hardswish(input: typing.Any, out: typing.Any) -> typing.Any: ...
+def hardswish_backward(
+    grad_output: typing.Any, input: typing.Any, output: typing.Any, wrt: typing.Any, out: typing.Any
+) -> typing.Any: ...
+def hardtanh(
+    input: typing.Any, alpha: typing.Any, beta: typing.Any, out: typing.Any
+) -> typing.Any: ...
+def hardtanh_backward(
+    grad_output: typing.Any,
+    input: typing.Any,
+    alpha: typing.Any,
+    beta: typing.Any,
+    output: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
 def identity(input: typing.Any, out: typing.Any) -> typing.Any: ...
 def identity_backward(
     grad_output: typing.Any, input: typing.Any, output: typing.Any, wrt: typing.Any, out: typing.Any
@@ -357,6 +395,10 @@ def matmul_backward(
     wrt: typing.Any,
     out: typing.Any,
 ) -> typing.Any: ...
+def mish(input: typing.Any, out: typing.Any) -> typing.Any: ...
+def mish_backward(
+    grad_output: typing.Any, input: typing.Any, output: typing.Any, wrt: typing.Any, out: typing.Any
+) -> typing.Any: ...
 def mse_loss(
     input: typing.Any,
     target: typing.Any,
@@ -381,6 +423,15 @@ def mse_loss_value_and_grad(
     wrt: typing.Any,
 ) -> tuple[typing.Any, typing.Any]: ...
 def num_threads() -> int: ...
+def prelu(input: typing.Any, weight: typing.Any, out: typing.Any) -> typing.Any: ...
+def prelu_backward(
+    grad_output: typing.Any,
+    input: typing.Any,
+    weight: typing.Any,
+    wrt: typing.Any,
+    accumulate: bool,
+    out: typing.Any,
+) -> typing.Any: ...
 def random_uniform(
     shape: typing.Any,
     is_double: bool,
@@ -391,6 +442,10 @@ def random_uniform(
 ) -> typing.Any: ...
 def release_memory() -> int: ...
 def relu(input: typing.Any, out: typing.Any) -> typing.Any: ...
+def relu6(input: typing.Any, out: typing.Any) -> typing.Any: ...
+def relu6_backward(
+    grad_output: typing.Any, input: typing.Any, output: typing.Any, wrt: typing.Any, out: typing.Any
+) -> typing.Any: ...
 def relu_backward(
     grad_output: typing.Any, input: typing.Any, output: typing.Any, wrt: typing.Any, out: typing.Any
 ) -> typing.Any: ...
@@ -425,6 +480,18 @@ def softmax_backward(
     grad_output: typing.Any,
     input: typing.Any,
     dim: typing.Any,
+    output: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def softplus(
+    input: typing.Any, alpha: typing.Any, beta: typing.Any, out: typing.Any
+) -> typing.Any: ...
+def softplus_backward(
+    grad_output: typing.Any,
+    input: typing.Any,
+    alpha: typing.Any,
+    beta: typing.Any,
     output: typing.Any,
     wrt: typing.Any,
     out: typing.Any,

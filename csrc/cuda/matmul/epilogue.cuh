@@ -21,7 +21,7 @@
 namespace tilegrad::TILEGRAD_BACKEND {
 
 template <class V>
-__device__ inline V activate(const Activation& activation, V x) {
+__device__ inline V activate_here(const Activation& activation, V x) {
   switch (activation.kind) {
     case ActivationKind::sigmoid:
       return Sigmoid{}.value(x);
@@ -41,10 +41,35 @@ __device__ inline V activate(const Activation& activation, V x) {
       return GeluTanh{}.value(x);
     case ActivationKind::silu:
       return Silu{}.value(x);
+    case ActivationKind::softplus:
+      return Softplus{activation.alpha, activation.beta}.value(x);
+    case ActivationKind::mish:
+      return Mish{}.value(x);
+    case ActivationKind::hardtanh:
+      return Hardtanh{activation.alpha, activation.beta}.value(x);
+    case ActivationKind::relu6:
+      return Hardtanh{0, 6}.value(x);
+    case ActivationKind::hardsigmoid:
+      return Hardsigmoid{}.value(x);
+    case ActivationKind::hardswish:
+      return Hardswish{}.value(x);
     case ActivationKind::identity:
       break;
   }
   return x;
+}
+
+// In double a call: inlined, the long formulas would cost every product registers.
+[[gnu::noinline]] __device__ inline double activate_apart(Activation activation, double x) {
+  return activate_here(activation, x);
+}
+template <class V>
+__device__ inline V activate(const Activation& activation, V x) {
+  if constexpr (sizeof(V) == sizeof(double)) {
+    return activate_apart(activation, x);
+  } else {
+    return activate_here(activation, x);
+  }
 }
 
 // Moves every element of an array in registers kStep places down, the first ones to the end. A loop

@@ -6,13 +6,19 @@ from tilegrad.nn.activation import (
     ELU,
     GELU,
     SELU,
+    Hardsigmoid,
+    Hardswish,
+    Hardtanh,
     Identity,
     LeakyReLU,
     LogSoftmax,
+    Mish,
     ReLU,
+    ReLU6,
     Sigmoid,
     SiLU,
     Softmax,
+    Softplus,
     Tanh,
 )
 from tilegrad.nn.container import Flatten, Sequential
@@ -21,6 +27,7 @@ from tilegrad.nn.linear import Linear
 from tilegrad.nn.loss import CrossEntropyLoss, Loss, MSELoss
 from tilegrad.nn.module import Module
 from tilegrad.nn.parameter import Parameter
+from tilegrad.nn.prelu import PReLU
 
 __all__ = [
     "ELU",
@@ -29,19 +36,26 @@ __all__ = [
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",
+    "Hardsigmoid",
+    "Hardswish",
+    "Hardtanh",
     "Identity",
     "LeakyReLU",
     "Linear",
     "LogSoftmax",
     "Loss",
     "MSELoss",
+    "Mish",
     "Module",
+    "PReLU",
     "Parameter",
     "ReLU",
+    "ReLU6",
     "Sequential",
     "SiLU",
     "Sigmoid",
     "Softmax",
+    "Softplus",
     "Tanh",
     "utils",
 ]

@@ -153,6 +153,72 @@ class SiLU(_Activation):
     _from_output = False
 
 
+class Softplus(_Activation):
+    """Apply f(x) = log(1 + exp(beta x)) / beta, elementwise. Source: torch.nn.Softplus.
+
+    Args:
+        beta: Sharpness of the bend.
+        threshold: Where beta x is above it the result is x.
+    """
+
+    _op = "softplus"
+    _from_output = False
+
+    def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
+        super().__init__()
+        self.beta = beta
+        self.threshold = threshold
+        self._options = {"beta": beta, "threshold": threshold}
+        self._native = (self._op, self._options)
+
+
+class Mish(_Activation):
+    """Apply f(x) = x * tanh(softplus(x)), elementwise. Source: torch.nn.Mish."""
+
+    _op = "mish"
+    _from_output = False
+
+
+class Hardtanh(_Activation):
+    """Clamp each element to [min_val, max_val]. Source: torch.nn.Hardtanh.
+
+    Args:
+        min_val: Lower end of the range.
+        max_val: Upper end, above min_val.
+    """
+
+    _op = "hardtanh"
+
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
+        super().__init__()
+        if not max_val > min_val:
+            raise ValueError(f"Hardtanh: max_val must be above min_val; got {min_val}, {max_val}")
+        self.min_val = min_val
+        self.max_val = max_val
+        self._options = {"min_val": min_val, "max_val": max_val}
+        self._native = (self._op, self._options)
+
+
+class ReLU6(_Activation):
+    """Apply f(x) = min(max(x, 0), 6), elementwise. Source: torch.nn.ReLU6."""
+
+    _op = "relu6"
+
+
+class Hardsigmoid(_Activation):
+    """Apply f(x) = min(max(x + 3, 0), 6) / 6, elementwise. Source: torch.nn.Hardsigmoid."""
+
+    _op = "hardsigmoid"
+    _from_output = False
+
+
+class Hardswish(_Activation):
+    """Apply f(x) = x * min(max(x + 3, 0), 6) / 6, elementwise. Source: torch.nn.Hardswish."""
+
+    _op = "hardswish"
+    _from_output = False
+
+
 class Softmax(Module):
     """Apply softmax along an axis. Source: torch.nn.Softmax.
 

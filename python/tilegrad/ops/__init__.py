@@ -13,6 +13,16 @@ from .activation import (
     tanh,
     tanh_backward,
 )
+from .activation_hard import (
+    hardsigmoid,
+    hardsigmoid_backward,
+    hardswish,
+    hardswish_backward,
+    hardtanh,
+    hardtanh_backward,
+    relu6,
+    relu6_backward,
+)
 from .activation_smooth import (
     elu,
     elu_backward,
@@ -22,6 +32,12 @@ from .activation_smooth import (
     selu_backward,
     silu,
     silu_backward,
+)
+from .activation_softplus import (
+    mish,
+    mish_backward,
+    softplus,
+    softplus_backward,
 )
 from .cross_entropy import (
     cross_entropy,
@@ -45,6 +61,10 @@ from .matmul import (
     matmul,
     matmul_backward,
 )
+from .prelu import (
+    prelu,
+    prelu_backward,
+)
 from .softmax import (
     log_softmax,
     log_softmax_backward,
@@ -62,6 +82,12 @@ __all__ = [
     "elu_backward",
     "gelu",
     "gelu_backward",
+    "hardsigmoid",
+    "hardsigmoid_backward",
+    "hardswish",
+    "hardswish_backward",
+    "hardtanh",
+    "hardtanh_backward",
     "identity",
     "identity_backward",
     "leaky_relu",
@@ -72,10 +98,16 @@ __all__ = [
     "log_softmax_backward",
     "matmul",
     "matmul_backward",
+    "mish",
+    "mish_backward",
     "mse_loss",
     "mse_loss_backward",
     "mse_loss_value_and_grad",
+    "prelu",
+    "prelu_backward",
     "relu",
+    "relu6",
+    "relu6_backward",
     "relu_backward",
     "selu",
     "selu_backward",
@@ -85,6 +117,8 @@ __all__ = [
     "silu_backward",
     "softmax",
     "softmax_backward",
+    "softplus",
+    "softplus_backward",
     "tanh",
     "tanh_backward",
 ]

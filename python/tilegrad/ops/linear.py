@@ -42,9 +42,11 @@ def linear(
         weight: `(out_features, in_features)`, dtype of input.
         bias: `(out_features,)`, dtype of input, or None.
         activation: None, "identity", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu",
-            "gelu" (error function), "gelu_tanh" (its approximation) or "silu".
-        activation_args: `{"negative_slope": ...}` for leaky_relu, `{"alpha": ...}` for elu.
-        save_preactivation: Return z too: the backward pass of gelu, gelu_tanh and silu takes it.
+            "gelu" (error function), "gelu_tanh" (its approximation), "silu", "softplus", "mish",
+            "hardtanh", "relu6", "hardsigmoid" or "hardswish".
+        activation_args: Its options by name: negative_slope for leaky_relu, alpha for elu, beta
+            and threshold for softplus, min_val and max_val for hardtanh.
+        save_preactivation: Return z too: the backward pass of the smooth rectifiers takes it.
         out: C-contiguous array for y, or with `save_preactivation` a pair of them for (y, z).
 
     Returns:

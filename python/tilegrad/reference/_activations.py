@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._arrays import Array, f64, quiet
+from ._arrays import Array, f64, pick, quiet
 
 SELU_ALPHA = 1.6732632423543772848170429916717
 SELU_SCALE = 1.0507009873554804934193349852946
@@ -138,6 +139,114 @@ def silu_backward(grad_output: ArrayLike, input: ArrayLike) -> Array:
     return f64(grad_output) * sigmoid(x) * (1.0 + x * sigmoid(-x))
 
 
+@quiet()
+def softplus(input: ArrayLike, beta: float = 1.0, threshold: float = 20.0) -> Array:
+    """Return y = log(1 + exp(beta x)) / beta, and x where beta x > threshold."""
+    x = f64(input)
+    return np.where(beta * x > threshold, x, np.logaddexp(0.0, beta * x) / beta)
+
+
+@quiet()
+def softplus_backward(
+    grad_output: ArrayLike, input: ArrayLike, beta: float = 1.0, threshold: float = 20.0
+) -> Array:
+    """Return dx = dy s(beta x), and dy where beta x > threshold."""
+    u = beta * f64(input)
+    return f64(grad_output) * np.where(u > threshold, 1.0, sigmoid(u))
+
+
+@quiet()
+def mish(input: ArrayLike) -> Array:
+    """Return y = x tanh(log(1 + exp(x)))."""
+    return f64(input) * np.tanh(np.logaddexp(0.0, f64(input)))
+
+
+@quiet()
+def mish_backward(grad_output: ArrayLike, input: ArrayLike) -> Array:
+    """Return dx = dy (t + x s (1 - t^2)), t = tanh(log(1 + exp(x))), 1 - t^2 = 1 / cosh^2."""
+    x = f64(input)
+    u = np.logaddexp(0.0, x)
+    return np.asarray(f64(grad_output) * (np.tanh(u) + x * sigmoid(x) / np.cosh(u) ** 2))
+
+
+@quiet()
+def hardtanh(input: ArrayLike, min_val: float = -1.0, max_val: float = 1.0) -> Array:
+    """Return y = min(max(x, min_val), max_val)."""
+    return np.clip(f64(input), min_val, max_val)
+
+
+@quiet()
+def hardtanh_backward(
+    grad_output: ArrayLike, input: ArrayLike, min_val: float = -1.0, max_val: float = 1.0
+) -> Array:
+    """Return dx = 0 where x <= min_val or x >= max_val, else dy (also where x is NaN, as torch)."""
+    x = f64(input)
+    return np.where((x <= min_val) | (x >= max_val), 0.0, f64(grad_output))
+
+
+def relu6(input: ArrayLike) -> Array:
+    """Return y = min(max(x, 0), 6)."""
+    return hardtanh(input, 0.0, 6.0)
+
+
+def relu6_backward(grad_output: ArrayLike, input: ArrayLike) -> Array:
+    """Return dx = dy where 0 < x < 6, else 0."""
+    return hardtanh_backward(grad_output, input, 0.0, 6.0)
+
+
+def hardsigmoid(input: ArrayLike) -> Array:
+    """Return y = min(max(x + 3, 0), 6) / 6."""
+    return np.clip(f64(input) + 3.0, 0.0, 6.0) / 6.0
+
+
+@quiet()
+def hardsigmoid_backward(grad_output: ArrayLike, input: ArrayLike) -> Array:
+    """Return dx = dy / 6 where -3 < x < 3, else 0 (also where x is NaN, as torch)."""
+    return np.where(np.abs(f64(input)) < 3.0, f64(grad_output) / 6.0, 0.0)
+
+
+@quiet()
+def hardswish(input: ArrayLike) -> Array:
+    """Return y = x min(max(x + 3, 0), 6) / 6."""
+    return f64(input) * hardsigmoid(input)
+
+
+@quiet()
+def hardswish_backward(grad_output: ArrayLike, input: ArrayLike) -> Array:
+    """Return dx = 0 where x <= -3, dy (x / 3 + 1/2) where x < 3, else dy."""
+    x, dy = f64(input), f64(grad_output)
+    return np.where(x <= -3.0, 0.0, np.where(x >= 3.0, dy, dy * (x / 3.0 + 0.5)))
+
+
+def _slopes(x: Array, weight: ArrayLike) -> Array:
+    """Return a view of weight that broadcasts along the second axis of x."""
+    w = f64(weight)
+    return w.reshape(()) if w.size == 1 else w.reshape(w.size, *(1,) * (x.ndim - 2))
+
+
+@quiet()
+def prelu(input: ArrayLike, weight: ArrayLike) -> Array:
+    """Return y = x where x > 0, else w[c] x, c along the second axis."""
+    x = f64(input)
+    return np.where(x > 0, x, _slopes(x, weight) * x)
+
+
+@quiet()
+def prelu_backward(
+    grad_output: ArrayLike,
+    input: ArrayLike,
+    weight: ArrayLike,
+    wrt: str | Sequence[str] = ("input", "weight"),
+) -> Any:
+    """Return dx = dy where x > 0, else w[c] dy; dw[c] = sum of x dy over the other x."""
+    x, dy = f64(input), f64(grad_output)
+    w = _slopes(x, weight)
+    terms = np.where(x > 0, 0.0, x * dy)
+    shape = np.shape(weight)
+    axes = tuple(axis for axis in range(x.ndim) if w.ndim == 0 or axis != 1)
+    return pick(wrt, input=np.where(x > 0, dy, w * dy), weight=terms.sum(axis=axes).reshape(shape))
+
+
 # Name in linear -> (f, its backward).
 ACTIVATIONS: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
     "identity": (identity, identity_backward),
@@ -150,4 +259,10 @@ ACTIVATIONS: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
     "gelu": (gelu, gelu_backward),
     "gelu_tanh": (partial(gelu, approximate="tanh"), partial(gelu_backward, approximate="tanh")),
     "silu": (silu, silu_backward),
+    "softplus": (softplus, softplus_backward),
+    "mish": (mish, mish_backward),
+    "hardtanh": (hardtanh, hardtanh_backward),
+    "relu6": (relu6, relu6_backward),
+    "hardsigmoid": (hardsigmoid, hardsigmoid_backward),
+    "hardswish": (hardswish, hardswish_backward),
 }
