@@ -6,7 +6,7 @@ After ``loss = loss_fn(input, target)``, ``loss_fn.backward()`` is the gradient 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tilegrad import ops
 from tilegrad._makers import asarray
@@ -27,6 +27,7 @@ class Loss(Module):
     """
 
     _op: str
+    _kept: ClassVar[tuple[str, ...]] = ()  # attributes that are arrays, or None
 
     def __init__(self, reduction: str) -> None:
         super().__init__()
@@ -39,6 +40,11 @@ class Loss(Module):
 
     def _follow(self, input: Array) -> None:
         """Move what the loss keeps to the device of its input."""
+        place = place_of_array(input)
+        for name in self._kept:
+            array = getattr(self, name)
+            if array is not None and place_of_array(array) != place:
+                setattr(self, name, asarray(array, device=place_name(place)))
 
     def _options(self) -> dict[str, Any]:
         """Return the keyword arguments of the loss's function."""
@@ -46,32 +52,30 @@ class Loss(Module):
 
     def forward(self, input: Array, target: Array) -> Any:
         """Return the loss: a scalar, or one value an element or row for reduction "none"."""
-        self._follow(input)
+        return self._loss(input, target)
+
+    def _loss(self, *operands: Any) -> Any:
+        self._follow(operands[0])
         if not self.training:
             self._save(None)
-            return getattr(ops, self._op)(input, target, **self._options())
-        loss, gradient = getattr(ops, f"{self._op}_value_and_grad")(
-            input, target, **self._options()
-        )
-        self._save(input, target, gradient)
+            return getattr(ops, self._op)(*operands, **self._options())
+        loss, gradient = getattr(ops, f"{self._op}_value_and_grad")(*operands, **self._options())
+        self._save(*operands, gradient)
         return loss
 
-    def backward(self, grad_output: Any = None, input_grad: bool = True) -> Array | None:
-        """Return the gradient of the input.
+    def backward(self, grad_output: Any = None, input_grad: bool = True) -> Any:
+        """Return what the backward function of the loss does: the gradient of the input.
 
         Args:
             grad_output: Gradient of what came of the loss, like the loss; None is one.
             input_grad: False returns None.
         """
-        input, target, gradient = self._take_saved()
+        *operands, gradient = self._take_saved()
         if not input_grad:
             return None
         if grad_output is None:
-            result: Array = gradient
-            return result
-        backward = getattr(ops, f"{self._op}_backward")
-        result = backward(grad_output, input, target, **self._options())
-        return result
+            return gradient
+        return getattr(ops, f"{self._op}_backward")(grad_output, *operands, **self._options())
 
     def _record_loss(self, recorder: Recorder, input: Array, target: Array) -> tuple[Array, Array]:
         """Record loss and gradient; return their buffers."""
@@ -106,6 +110,7 @@ class CrossEntropyLoss(Loss):
     """
 
     _op = "cross_entropy"
+    _kept = ("weight",)
 
     def __init__(
         self,
@@ -122,11 +127,6 @@ class CrossEntropyLoss(Loss):
         self.weight = weight
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
-
-    def _follow(self, input: Array) -> None:
-        place = place_of_array(input)
-        if self.weight is not None and place_of_array(self.weight) != place:
-            self.weight = asarray(self.weight, device=place_name(place))
 
     def _options(self) -> dict[str, Any]:
         return {
