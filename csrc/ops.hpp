@@ -186,12 +186,49 @@ template <class T>
 void cross_entropy(Context&, T* loss, T* dlogits, const T* grad_output,
                    const CrossEntropy<T>& problem, int64_t* bad_row, std::string_view variant = {});
 
-// (x - t)^2, times weight where given; mean divides by n, or by sum of weight where given.
-// loss: n elements for none, else one; null if not wanted. dinput, dtarget: n elements or null.
-// grad_output: like loss, null means one. dinput may be input, dtarget may be target.
+// ---- losses of one element at a time -----------------------------------------------------------
+
+enum class LossKind {
+  mse,
+  l1,
+  smooth_l1,  // number is beta, > 0
+  huber,      // number is delta
+  binary_cross_entropy,
+  binary_cross_entropy_with_logits,  // c is pos_weight; null is one
+  poisson_nll,                       // number is eps, logarithm is log_input
+  gaussian_nll,                      // c is var, number is eps
+  kl_div,                            // logarithm is log_target
+  margin_ranking,                    // a and b are the scores, c the target; number is the margin
+  hinge_embedding,                   // number is the margin
+  soft_margin,
+};
+
+struct LossFunction {
+  LossKind kind;
+  double number = 0;
+  bool logarithm = false, full = false;
+};
+
 template <class T>
-void mse_loss(Context&, T* loss, T* dinput, T* dtarget, const T* grad_output, const T* input,
-              const T* target, const T* weight, int64_t n, Reduction reduction);
+struct ElementwiseLoss {
+  LossFunction function;
+  const T *a, *b, *c = nullptr;  // (n): input, target and what else there is
+  const T* weight = nullptr;     // (n) or null
+  int64_t n;
+  Reduction reduction;
+  double divisor = 1;             // of a mean, or
+  bool divide_by_weight = false;  // the sum of weight
+};
+
+// w_i f(a_i, b_i, c_i), formulas in losses.hpp; reduced: their sum over the divisor.
+// loss: n elements for none, else one; null if not wanted. gradients: by a, b and c, n elements or
+// null. grad_output: like loss, null means one. A gradient may be the operand that it belongs to.
+// *bad becomes the first i at which an operand is outside its range, and then nothing else is
+// computed; else -1. (binary_cross_entropy: a and b in [0, 1], NaN is not; gaussian_nll: c >= 0.)
+// Only where a loss is wanted. A GPU does not look: *bad stays -1 and the loss there is NaN.
+template <class T>
+void elementwise_loss(Context&, T* loss, T* const (&gradients)[3], const T* grad_output,
+                      const ElementwiseLoss<T>& problem, int64_t* bad);
 
 // ---- copies ------------------------------------------------------------------------------------
 

@@ -175,19 +175,19 @@ const void* contiguous_bytes(Context& context, const Tensor& tensor) {
   }
 }
 
-Wanted::Wanted(py::handle wrt, std::initializer_list<const char*> names, unsigned default_mask,
+Wanted::Wanted(py::handle wrt, const char* const* names, int count, unsigned default_mask,
                const char* op) {
   const auto add = [&](py::handle item) {
     check_type(py::isinstance<py::str>(item), "{}: wrt must be a name or a tuple of names", op);
     const auto wanted = item.cast<std::string>();
     unsigned bit = 1;
     std::string known;
-    for (const char* name : names) {
-      if (wanted == name) {
+    for (int i = 0; i < count; ++i) {
+      if (wanted == names[i]) {
         mask_ |= bit;
         return;
       }
-      known += known.empty() ? name : std::string(", ") + name;
+      known += (i == 0 ? "" : ", ") + std::string(names[i]);
       bit *= 2;
     }
     throw std::invalid_argument(format("{}: wrt may name {}; got '{}'", op, known, wanted));

@@ -185,6 +185,9 @@ int64_t release_pool();  // frees what the allocator keeps; returns the bytes
 class Wanted {
  public:
   Wanted(py::handle wrt, std::initializer_list<const char*> names, unsigned default_mask,
+         const char* op)
+      : Wanted(wrt, names.begin(), static_cast<int>(names.size()), default_mask, op) {}
+  Wanted(py::handle wrt, const char* const* names, int count, unsigned default_mask,
          const char* op);
   bool operator[](int input) const { return (mask_ >> input & 1) != 0; }
   // The part of `out` for an input: None, out itself, or its element of the tuple.

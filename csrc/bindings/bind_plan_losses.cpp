@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // What a plan records of losses.
 #include "cross_entropy_problem.hpp"
+#include "elementwise_loss.hpp"
 #include "plan.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
@@ -33,18 +34,32 @@ void record_cross_entropy(Plan& plan, py::handle loss, py::handle dlogits, py::h
   });
 }
 
-void record_mse_loss(Plan& plan, py::handle loss, py::handle dinput, py::handle input,
-                     py::handle target, py::handle reduction) {
+// Operands of one shape. c and weight never change.
+void record_elementwise_loss(Plan& plan, const std::string& name, py::handle loss,
+                             py::handle dinput, py::handle input, py::handle target, py::handle c,
+                             py::handle weight, py::handle number, py::handle logarithm,
+                             py::handle full, py::handle reduction) {
+  const LossRow& row = loss_row(name);
+  const char* const op = row.name;
+  plan.take(loss, "loss");
+  plan.take(c, "c");
+  plan.take(weight, "weight");
   const Tensor of = plan.take(dinput, "dinput");
-  read_float(dinput, "mse_loss", "input");
-  const Reduction reduce = parse_reduction(reduction, "mse_loss");
-  check_shape(plan.take(target, "target"), of.shape, "mse_loss", "target");
+  read_float(dinput, op, "input");
+  check_shape(plan.take(target, "target"), of.shape, op, "target");
+  const LossFunction function = parse_loss(row, number, logarithm, full, op);
+  const bool batch = reduction.cast<std::string>() == "batchmean";
+  const Reduction reduce = batch ? Reduction::mean : parse_reduction(reduction, op);
+  const auto divisor = static_cast<double>(batch ? of.shape[0] : of.size());
+  const bool by_weight = row.divides_by_weight() && !weight.is_none();
   plan.record<Floats::wide>(of.dtype, elementwise_nanoseconds(of), [&](auto t) -> Plan::Call {
     using T = decltype(t);
-    return [reduce, n = of.size(), loss = plan.at<T>(loss), dinput = plan.at<T>(dinput),
-            input = plan.at<const T>(input), target = plan.at<const T>(target)](Context& context) {
-      tilegrad::TILEGRAD_BACKEND::mse_loss<T>(context, loss(), dinput(), nullptr, nullptr, input(),
-                                              target(), nullptr, n, reduce);
+    return [=, n = of.size(), loss = plan.at<T>(loss), dinput = plan.at<T>(dinput),
+            input = plan.at<const T>(input), target = plan.at<const T>(target),
+            c = plan.at<const T>(c), weight = plan.at<const T>(weight)](Context& context) {
+      T* const gradients[3] = {dinput(), nullptr, nullptr};
+      compute_loss<T>(op, context, loss(), gradients, nullptr,
+                      {function, input(), target(), c(), weight(), n, reduce, divisor, by_weight});
     };
   });
 }
@@ -55,8 +70,9 @@ void bind_plan_losses(PlanClass& plan) {
   plan.def("cross_entropy", &record_cross_entropy, py::arg("loss"), py::arg("dlogits"),
            py::arg("logits"), py::arg("target"), py::arg("weight"), py::arg("ignore_index"),
            py::arg("reduction"), py::arg("label_smoothing"))
-      .def("mse_loss", &record_mse_loss, py::arg("loss"), py::arg("dinput"), py::arg("input"),
-           py::arg("target"), py::arg("reduction"));
+      .def("elementwise_loss", &record_elementwise_loss, py::arg("name"), py::arg("loss"),
+           py::arg("dinput"), py::arg("input"), py::arg("target"), py::arg("c"), py::arg("weight"),
+           py::arg("number"), py::arg("logarithm"), py::arg("full"), py::arg("reduction"));
 }
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

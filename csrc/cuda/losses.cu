@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT
-// Math:        loss = w (x - t)^2, dx = 2 (x - t) w g, dt = -dx; a mean divides by n or sum w.
+// Math:        loss = w f(a, b, c), its gradients w f' g by each operand (losses.hpp); a mean
+//              divides by a number, or by the sum of w.
 // Shapes:      flat runs of n elements; loss and g are (n) for reduction none, else one number.
 // Parallelism: a packet of 16 bytes a thread, grid-stride. A sum takes two passes: each block of
 //              a grid that depends on n only leaves its double sum in workspace, then one block
 //              adds these in order.
-// Memory:      coalesced (an unaligned sector: up to 4 requests); x, t and w are read once and the
+// Memory:      coalesced (an unaligned sector: up to 4 requests); an operand is read once and the
 //              gradients leave with the loss. A weighted mean reads w a second time, beforehand.
-#include "../ops.hpp"
+#include "numeric.cuh"
+//
+#include "../losses.hpp"
 #include "reduce.cuh"
 #include "vector_io.cuh"
 
@@ -55,14 +58,12 @@ __global__ void __launch_bounds__(kThreads)
 // Null: not wanted, or not given. With `one_number` the loss goes to sums, a number for each
 // block, and grad_output is one number as well.
 template <class T>
-struct MseArguments {
+struct LossArguments {
   T* loss;
-  T* dinput;
-  T* dtarget;
+  T* gradients[3];
   double* sums;
   const T* grad_output;
-  const T* input;
-  const T* target;
+  const T *a, *b, *c;
   const T* weight;
   const double* denominator;  // sum of weight, or null:
   double divisor;
@@ -71,88 +72,120 @@ struct MseArguments {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) mse_loss_kernel(MseArguments<T> a) {
+__device__ inline Packet<T> load_or_one(Slot<T> slot, const T* p) {
+  if (p != nullptr) return slot.load(p);
+  Packet<T> packet;
+#pragma unroll
+  for (T& element : packet.at) element = T(1);
+  return packet;
+}
+
+// to[i] = f(j) * factor, for the elements j of a slot.
+template <class T, class F>
+__device__ inline void store_gradient(Slot<T> slot, T* to, const Packet<T>& factor, F f) {
+  if (to == nullptr) return;
+  Packet<T> gradient;
+#pragma unroll
+  for (int j = 0; j < kPacket<T>; ++j) gradient.at[j] = f(j) * factor.at[j];
+  slot.store(to, gradient);
+}
+
+template <class T, class Loss>
+__global__ void __launch_bounds__(kThreads)
+    elementwise_loss_kernel(const LossArguments<T> arguments, Loss f) {
+  const LossArguments<T>& p = arguments;
   double sum = 0;
-  const double divisor = a.denominator == nullptr ? a.divisor : *a.denominator;
-  const bool one_gradient = a.one_number && a.grad_output != nullptr;
-  const double scale = (one_gradient ? static_cast<double>(*a.grad_output) : 1.0) / divisor;
-  const T twice = static_cast<T>(scale) + static_cast<T>(scale);
-  const bool has_gradient = a.dinput != nullptr || a.dtarget != nullptr;
-  for_slots<T, true>(grid_thread(), grid_threads(), a.n, a.aligned, [&](Slot<T> slot) {
-    Packet<T> difference = slot.load(a.input);
-    const Packet<T> target = slot.load(a.target);
+  const double divisor = p.denominator == nullptr ? p.divisor : *p.denominator;
+  const bool one_gradient = p.one_number && p.grad_output != nullptr;
+  const T scale =
+      static_cast<T>((one_gradient ? static_cast<double>(*p.grad_output) : 1.0) / divisor);
+  for_slots<T, true>(grid_thread(), grid_threads(), p.n, p.aligned, [&](Slot<T> slot) {
+    const Packet<T> a = slot.load(p.a), b = slot.load(p.b);
+    const Packet<T> c = load_or_one(slot, p.c), weight = load_or_one(slot, p.weight);
+    Packet<T> factor = load_or_one(slot, p.one_number ? nullptr : p.grad_output);
 #pragma unroll
-    for (int j = 0; j < kPacket<T>; ++j) difference.at[j] -= target.at[j];
-    Packet<T> weighted = difference;
-    if (a.weight != nullptr) {
-      const Packet<T> weight = slot.load(a.weight);
-#pragma unroll
-      for (int j = 0; j < kPacket<T>; ++j) weighted.at[j] *= weight.at[j];
+    for (int j = 0; j < kPacket<T>; ++j) factor.at[j] *= weight.at[j] * scale;
+    store_gradient(slot, p.gradients[0], factor,
+                   [&](int j) { return f.by_a(a.at[j], b.at[j], c.at[j]); });
+    if constexpr (requires(T x) { f.by_b(x, x, x); }) {
+      store_gradient(slot, p.gradients[1], factor,
+                     [&](int j) { return f.by_b(a.at[j], b.at[j], c.at[j]); });
     }
-    if (a.sums != nullptr || a.loss != nullptr) {
-      Packet<T> loss;
-#pragma unroll
-      for (int j = 0; j < kPacket<T>; ++j) {
-        loss.at[j] = difference.at[j] * weighted.at[j];
-        sum += static_cast<double>(loss.at[j]);
-      }
-      if (a.loss != nullptr) slot.store(a.loss, loss);
+    if constexpr (requires(T x) { f.by_c(x, x, x); }) {
+      store_gradient(slot, p.gradients[2], factor,
+                     [&](int j) { return f.by_c(a.at[j], b.at[j], c.at[j]); });
     }
-    if (!has_gradient) return;
+    if (p.sums == nullptr && p.loss == nullptr) return;
+    Packet<T> loss;
 #pragma unroll
-    for (int j = 0; j < kPacket<T>; ++j) weighted.at[j] *= twice;
-    if (!a.one_number && a.grad_output != nullptr) {
-      const Packet<T> grad = slot.load(a.grad_output);
-#pragma unroll
-      for (int j = 0; j < kPacket<T>; ++j) weighted.at[j] *= grad.at[j];
+    for (int j = 0; j < kPacket<T>; ++j) {
+      loss.at[j] = weight.at[j] * f.value(a.at[j], b.at[j], c.at[j]);
+      if (slot.index(j) < p.n) sum += static_cast<double>(loss.at[j]);
     }
-    if (a.dinput != nullptr) slot.store(a.dinput, weighted);
-#pragma unroll
-    for (int j = 0; j < kPacket<T>; ++j) weighted.at[j] = -weighted.at[j];
-    if (a.dtarget != nullptr) slot.store(a.dtarget, weighted);
+    if (p.loss != nullptr) slot.store(p.loss, loss);
   });
-  if (a.sums != nullptr) {
+  if (p.sums != nullptr) {
     sum = block_sum<kThreads>(sum);
-    if (threadIdx.x == 0) a.sums[blockIdx.x] = sum;
+    if (threadIdx.x == 0) p.sums[blockIdx.x] = sum;
   }
+}
+
+template <class T>
+void start(unsigned blocks, cudaStream_t stream, const LossFunction& loss,
+           const LossArguments<T>& arguments) {
+  visit(loss, [&](auto f) {
+    launch(elementwise_loss_kernel<T, decltype(f)>, blocks, kThreads, 0, stream, arguments, f);
+  });
 }
 
 }  // namespace
 
 template <class T>
-void mse_loss(Context& context, T* loss, T* dinput, T* dtarget, const T* grad_output,
-              const T* input, const T* target, const T* weight, int64_t n, Reduction reduction) {
+void elementwise_loss(Context& context, T* loss, T* const (&gradients)[3], const T* grad_output,
+                      const ElementwiseLoss<T>& problem, int64_t* bad) {
+  *bad = -1;
   const cudaStream_t stream = stream_of(context);
+  const int64_t n = problem.n;
   const unsigned blocks = blocks_of<T>(n);
-  const bool one_number = reduction != Reduction::none;
-  const bool is_mean = reduction == Reduction::mean;
-  const double divisor = is_mean ? static_cast<double>(n) : 1;
+  const bool one_number = problem.reduction != Reduction::none;
+  const bool is_mean = problem.reduction == Reduction::mean;
 
+  LossArguments<T> arguments{one_number ? nullptr : loss,
+                             {gradients[0], gradients[1], gradients[2]},
+                             nullptr,
+                             grad_output,
+                             problem.a,
+                             problem.b,
+                             problem.c,
+                             problem.weight,
+                             nullptr,
+                             is_mean ? problem.divisor : 1,
+                             n,
+                             false,
+                             one_number};
   WorkspaceScope scope(context);
-  double* denominator = nullptr;
-  if (is_mean && weight != nullptr) {
-    denominator = context.workspace->take<double>(1);
+  if (is_mean && problem.divide_by_weight) {
+    double* denominator = context.workspace->take<double>(1);
     double* sums = context.workspace->take<double>(blocks);
-    launch(sum_blocks_kernel<T>, blocks, kThreads, 0, stream, sums, weight, n,
-           packet_aligned(weight));
+    launch(sum_blocks_kernel<T>, blocks, kThreads, 0, stream, sums, problem.weight, n,
+           packet_aligned(problem.weight));
     launch(finish_kernel<double>, 1, kThreads, 0, stream, denominator, sums, int64_t{blocks},
            nullptr, 1.0);
+    arguments.denominator = denominator;
   }
-  T* each = one_number ? nullptr : loss;
-  double* sums = one_number && loss != nullptr ? context.workspace->take<double>(blocks) : nullptr;
-  const bool aligned = packet_aligned(each, dinput, dtarget, input, target, weight) &&
-                       (one_number || packet_aligned(grad_output));
-  launch(mse_loss_kernel<T>, blocks, kThreads, 0, stream,
-         MseArguments<T>{each, dinput, dtarget, sums, grad_output, input, target, weight,
-                         denominator, divisor, n, aligned, one_number});
-  if (sums == nullptr) return;
-  launch(finish_kernel<T>, 1, kThreads, 0, stream, loss, sums, int64_t{blocks}, denominator,
-         divisor);
+  if (one_number && loss != nullptr) arguments.sums = context.workspace->take<double>(blocks);
+  arguments.aligned = packet_aligned(arguments.loss, gradients[0], gradients[1], gradients[2],
+                                     problem.a, problem.b, problem.c, problem.weight) &&
+                      (one_number || packet_aligned(grad_output));
+  start(blocks, stream, problem.function, arguments);
+  if (arguments.sums == nullptr) return;
+  launch(finish_kernel<T>, 1, kThreads, 0, stream, loss, arguments.sums, int64_t{blocks},
+         arguments.denominator, arguments.divisor);
 }
 
-template void mse_loss(Context&, float*, float*, float*, const float*, const float*, const float*,
-                       const float*, int64_t, Reduction);
-template void mse_loss(Context&, double*, double*, double*, const double*, const double*,
-                       const double*, const double*, int64_t, Reduction);
+template void elementwise_loss(Context&, float*, float* const (&)[3], const float*,
+                               const ElementwiseLoss<float>&, int64_t*);
+template void elementwise_loss(Context&, double*, double* const (&)[3], const double*,
+                               const ElementwiseLoss<double>&, int64_t*);
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

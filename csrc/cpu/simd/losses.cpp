@@ -1,40 +1,65 @@
 // SPDX-License-Identifier: MIT
-// Math: loss = w (x - t)^2, dx = 2 (x - t) w g, dt = -dx.
+// Math: loss = w f(a, b, c); its gradients w f' g by each operand (../../losses.hpp).
 // Shapes: runs of n elements.
 // Parallelism: kSize elements an instruction; the sum in blocks (vectors.hpp).
-// Memory: x, t and w are read once and the gradients leave with the loss: 16 bytes an element of
-//   float with dx, 8 without.
+// Memory: an operand is read once and the gradients leave with the loss: with two operands and one
+//   gradient 12 bytes an element of float, 8 without.
 #include "losses.hpp"
 
 #include "../isa.hpp"
+#include "activation_math.hpp"
 #include "vectors.hpp"
+//
+#include "../../losses.hpp"
 
 namespace tilegrad::cpu::TILEGRAD_ISA {
 namespace {
 
-template <class T>
-[[gnu::flatten]] double mse(const LossRun<T>& arguments) {
+// Of one vector; returns the losses, zero past its end.
+template <class T, class F, class Access>
+TILEGRAD_INLINE Vec<T> element(const LossRun<T>& run, F f, int64_t i, Access access) {
   using V = Vec<T>;
+  const V a = access.load(run.a + i), b = access.load(run.b + i);
+  const V c = run.c == nullptr ? V(1) : access.load(run.c + i);
+  const V weight = run.weight == nullptr ? V(1) : access.load(run.weight + i);
+  V factor = weight * V(run.scale);
+  if (run.grad_output != nullptr) factor *= access.load(run.grad_output + i);
+  if (run.gradients[0] != nullptr) access.store(run.gradients[0] + i, f.by_a(a, b, c) * factor);
+  if constexpr (requires { f.by_b(a, b, c); }) {
+    if (run.gradients[1] != nullptr) access.store(run.gradients[1] + i, f.by_b(a, b, c) * factor);
+  }
+  if constexpr (requires { f.by_c(a, b, c); }) {
+    if (run.gradients[2] != nullptr) access.store(run.gradients[2] + i, f.by_c(a, b, c) * factor);
+  }
+  if (run.loss == nullptr && !run.sum) return V(0);
+  const V loss = weight * f.value(a, b, c);
+  if (run.loss != nullptr) access.store(run.loss + i, loss);
+  return access.keep(loss);
+}
+
+template <class T>
+double losses(const LossFunction& loss, const LossRun<T>& arguments) {
   const LossRun<T> run = arguments;
-  const V scale = run.scale + run.scale;
-  return blocked_sum<V>(run.n, [&](int64_t i, auto access) {
-    const V difference = access.load(run.input + i) - access.load(run.target + i);
-    V weighted = difference;
-    if (run.weight != nullptr) weighted *= access.load(run.weight + i);
-    const V loss = difference * weighted;
-    if (run.dinput != nullptr || run.dtarget != nullptr) {
-      V gradient = weighted * scale;
-      if (run.grad_output != nullptr) gradient *= access.load(run.grad_output + i);
-      if (run.dinput != nullptr) access.store(run.dinput + i, gradient);
-      if (run.dtarget != nullptr) access.store(run.dtarget + i, -gradient);
-    }
-    if (run.loss != nullptr) access.store(run.loss + i, loss);
-    return loss;
+  return visit(loss, [run](auto f) {
+    return blocked_sum<Vec<T>>(run.n,
+                               [&](int64_t i, auto access) { return element(run, f, i, access); });
   });
 }
 
 template <class T>
-constexpr LossKernels<T> kTable = {mse<T>};
+bool inside(const T* x, int64_t n, Range<T> range) {
+  using V = Vec<T>;
+  bool result = true;
+  for_vectors<V>(0, n, [&](int64_t i, int, auto access) {
+    V value = access.load(x + i, range.low);
+    if (range.has_nan) value = select(isnan(value), V(range.low), value);
+    result &= all((value >= V(range.low)) & (value <= V(range.high)));
+  });
+  return result;
+}
+
+template <class T>
+constexpr LossKernels<T> kTable = {losses<T>, inside<T>};
 
 }  // namespace
 

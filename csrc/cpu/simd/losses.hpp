@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "../../ops.hpp"
+
 namespace tilegrad::cpu {
 
 // A run of elements. Null: not wanted, or not given. The gradient of an element is its derivative
@@ -11,20 +13,27 @@ namespace tilegrad::cpu {
 template <class T>
 struct LossRun {
   T* loss;
-  T* dinput;
-  T* dtarget;
+  T* gradients[3];
   const T* grad_output;
   T scale;
-  const T* input;
-  const T* target;
+  const T *a, *b, *c;
   const T* weight;
   int64_t n;
+  bool sum;  // of the losses
+};
+
+template <class T>
+struct Range {
+  T low, high;
+  bool has_nan;  // NaN is in it too
 };
 
 template <class T>
 struct LossKernels {
-  // Returns the sum of the losses.
-  double (*mse)(const LossRun<T>& run);
+  // Returns the sum of the losses where that is asked for.
+  double (*run)(const LossFunction& loss, const LossRun<T>& run);
+  // Whether every element is in the range.
+  bool (*inside)(const T* x, int64_t n, Range<T> range);
 };
 
 }  // namespace tilegrad::cpu

@@ -24,7 +24,19 @@ from tilegrad.nn.activation import (
 from tilegrad.nn.container import Flatten, Sequential
 from tilegrad.nn.dropout import Dropout
 from tilegrad.nn.linear import Linear
-from tilegrad.nn.loss import CrossEntropyLoss, Loss, MSELoss
+from tilegrad.nn.loss import CrossEntropyLoss, Loss
+from tilegrad.nn.loss_elementwise import (
+    BCELoss,
+    BCEWithLogitsLoss,
+    GaussianNLLLoss,
+    HuberLoss,
+    KLDivLoss,
+    L1Loss,
+    MSELoss,
+    PoissonNLLLoss,
+    SmoothL1Loss,
+)
+from tilegrad.nn.loss_margin import HingeEmbeddingLoss, MarginRankingLoss, SoftMarginLoss
 from tilegrad.nn.module import Module
 from tilegrad.nn.parameter import Parameter
 from tilegrad.nn.prelu import PReLU
@@ -33,27 +45,38 @@ __all__ = [
     "ELU",
     "GELU",
     "SELU",
+    "BCELoss",
+    "BCEWithLogitsLoss",
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",
+    "GaussianNLLLoss",
     "Hardsigmoid",
     "Hardswish",
     "Hardtanh",
+    "HingeEmbeddingLoss",
+    "HuberLoss",
     "Identity",
+    "KLDivLoss",
+    "L1Loss",
     "LeakyReLU",
     "Linear",
     "LogSoftmax",
     "Loss",
     "MSELoss",
+    "MarginRankingLoss",
     "Mish",
     "Module",
     "PReLU",
     "Parameter",
+    "PoissonNLLLoss",
     "ReLU",
     "ReLU6",
     "Sequential",
     "SiLU",
     "Sigmoid",
+    "SmoothL1Loss",
+    "SoftMarginLoss",
     "Softmax",
     "Softplus",
     "Tanh",

@@ -27,14 +27,16 @@ class Loss(Module):
     """
 
     _op: str
-    _kept: ClassVar[tuple[str, ...]] = ()  # attributes that are arrays, or None
+    _reductions: ClassVar[tuple[str, ...]] = REDUCTIONS
+    _names: ClassVar[tuple[str, ...]] = ()  # attributes that are options beside the reduction
+    _kept: ClassVar[tuple[str, ...]] = ()  # those of them that are arrays, or None
 
     def __init__(self, reduction: str) -> None:
         super().__init__()
-        if reduction not in REDUCTIONS:
+        if reduction not in self._reductions:
+            known = ", ".join(map(repr, self._reductions))
             raise ValueError(
-                f"{type(self).__name__}: reduction must be 'none', 'mean' or 'sum'; "
-                f"got {reduction!r}"
+                f"{type(self).__name__}: reduction must be one of {known}; got {reduction!r}"
             )
         self.reduction = reduction
 
@@ -48,7 +50,7 @@ class Loss(Module):
 
     def _options(self) -> dict[str, Any]:
         """Return the keyword arguments of the loss's function."""
-        return {"reduction": self.reduction}
+        return {"reduction": self.reduction, **{name: getattr(self, name) for name in self._names}}
 
     def forward(self, input: Array, target: Array) -> Any:
         """Return the loss: a scalar, or one value an element or row for reduction "none"."""
@@ -110,6 +112,7 @@ class CrossEntropyLoss(Loss):
     """
 
     _op = "cross_entropy"
+    _names = ("weight", "ignore_index", "label_smoothing")
     _kept = ("weight",)
 
     def __init__(
@@ -128,14 +131,6 @@ class CrossEntropyLoss(Loss):
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
 
-    def _options(self) -> dict[str, Any]:
-        return {
-            "weight": self.weight,
-            "ignore_index": self.ignore_index,
-            "reduction": self.reduction,
-            "label_smoothing": self.label_smoothing,
-        }
-
     def _record_loss(self, recorder: Recorder, input: Array, target: Array) -> tuple[Array, Array]:
         if self.reduction == "none":
             return super()._record_loss(recorder, input, target)
@@ -146,42 +141,4 @@ class CrossEntropyLoss(Loss):
             loss, gradient, input, target, weight, self.ignore_index, self.reduction,
             self.label_smoothing,
         )  # fmt: skip
-        return loss, gradient
-
-
-class MSELoss(Loss):
-    """Mean squared error.
-
-    Math: mean of (input - target)^2.
-
-    Args:
-        reduction: "none", "mean" or "sum".
-
-    Example:
-        >>> import numpy as np
-        >>> loss_fn = MSELoss()
-        >>> print(loss_fn(np.array([1.0, 2.0]), np.array([1.0, 4.0])))
-        2.0
-        >>> loss_fn.backward()
-        array([ 0., -2.])
-
-    Source: torch.nn.MSELoss.
-    """
-
-    _op = "mse_loss"
-
-    def __init__(self, reduction: str = "mean") -> None:
-        super().__init__(reduction)
-
-    def _record_loss(self, recorder: Recorder, input: Array, target: Array) -> tuple[Array, Array]:
-        if self.reduction == "none":
-            return super()._record_loss(recorder, input, target)
-        if input.shape != target.shape:
-            raise ValueError(
-                f"mse_loss: TrainStep needs input and target of one shape; got {input.shape} and "
-                f"{target.shape}"
-            )
-        loss = recorder.empty((), input.dtype)
-        gradient = recorder.empty(input.shape, input.dtype)
-        recorder.plan.mse_loss(loss, gradient, input, target, self.reduction)
         return loss, gradient

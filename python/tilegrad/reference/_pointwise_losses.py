@@ -50,12 +50,10 @@ def _binary_cross_entropy(x: Array, t: Array) -> Terms:
 
 def _binary_cross_entropy_with_logits(x: Array, t: Array, pos_weight: ArrayLike = 1.0) -> Terms:
     w = f64(pos_weight)
-    softplus = np.logaddexp(0.0, -x)  # -log sigmoid(x)
-    factor = 1.0 + (w - 1.0) * t
-    sigmoid_of_minus = np.exp(-np.logaddexp(0.0, x))
-    dx = (1.0 - t) - factor * sigmoid_of_minus
-    dt = (w - 1.0) * softplus - x
-    return (1.0 - t) * x + factor * softplus, {"input": dx, "target": dt}
+    loss_if_1, loss_if_0 = np.logaddexp(0.0, -x), np.logaddexp(0.0, x)  # -log s, -log(1 - s)
+    dx = (1.0 - t) * np.exp(-loss_if_1) - w * t * np.exp(-loss_if_0)
+    loss = (1.0 - t) * loss_if_0 + w * t * loss_if_1
+    return loss, {"input": dx, "target": (w - 1.0) * loss_if_1 - x}
 
 
 def _poisson_nll(
@@ -112,21 +110,37 @@ def _soft_margin(x: Array, t: Array) -> Terms:
     return np.logaddexp(0.0, -t * x), {"input": -t * np.exp(-np.logaddexp(0.0, t * x))}
 
 
-# Name -> (its terms, its operands).
-POINTWISE: dict[str, tuple[Callable[..., Terms], tuple[str, ...]]] = {
-    "l1_loss": (_l1, ("input", "target")),
-    "smooth_l1_loss": (_smooth_l1, ("input", "target")),
-    "huber_loss": (_huber, ("input", "target")),
-    "binary_cross_entropy": (_binary_cross_entropy, ("input", "target")),
-    "binary_cross_entropy_with_logits": (_binary_cross_entropy_with_logits, ("input", "target")),
-    "poisson_nll_loss": (_poisson_nll, ("input", "target")),
-    "gaussian_nll_loss": (_gaussian_nll, ("input", "target", "var")),
-    "kl_div": (_kl_div, ("input", "target")),
-    "margin_ranking_loss": (_margin_ranking, ("input1", "input2", "target")),
-    "hinge_embedding_loss": (_hinge_embedding, ("input", "target")),
-    "soft_margin_loss": (_soft_margin, ("input", "target")),
+# Name -> (its terms, its operands, its options in torch's order).
+POINTWISE: dict[str, tuple[Callable[..., Terms], tuple[str, ...], tuple[str, ...]]] = {
+    "l1_loss": (_l1, ("input", "target"), ("reduction", "weight")),
+    "smooth_l1_loss": (_smooth_l1, ("input", "target"), ("reduction", "beta")),
+    "huber_loss": (_huber, ("input", "target"), ("reduction", "delta", "weight")),
+    "binary_cross_entropy": (_binary_cross_entropy, ("input", "target"), ("weight", "reduction")),
+    "binary_cross_entropy_with_logits": (
+        _binary_cross_entropy_with_logits,
+        ("input", "target"),
+        ("weight", "reduction", "pos_weight"),
+    ),
+    "poisson_nll_loss": (
+        _poisson_nll,
+        ("input", "target"),
+        ("log_input", "full", "eps", "reduction"),
+    ),
+    "gaussian_nll_loss": (_gaussian_nll, ("input", "target", "var"), ("full", "eps", "reduction")),
+    "kl_div": (_kl_div, ("input", "target"), ("reduction", "log_target")),
+    "margin_ranking_loss": (
+        _margin_ranking,
+        ("input1", "input2", "target"),
+        ("margin", "reduction"),
+    ),
+    "hinge_embedding_loss": (_hinge_embedding, ("input", "target"), ("margin", "reduction")),
+    "soft_margin_loss": (_soft_margin, ("input", "target"), ("reduction",)),
 }
 SUM_OF_WEIGHTS = ("l1_loss",)  # divides the weighted mean; elsewhere n does
+_WRT: dict[str, str | tuple[str, ...]] = {
+    "gaussian_nll_loss": ("input", "var"),
+    "margin_ranking_loss": ("input1", "input2"),
+}
 
 
 @quiet()
@@ -140,23 +154,86 @@ def pointwise_loss(
     **options: Any,
 ) -> tuple[Array, Any]:
     """Return the loss of that name and, for the operands in wrt, grad_output times its gradient."""
-    function, names = POINTWISE[name]
-    full = np.broadcast_arrays(*map(f64, operands))
+    function, names, _ = POINTWISE[name]
+    values = [f64(operand) for operand in operands]
+    shapes = [value.shape for value in values]
+    if names[-1] == "var" and shapes[2] == shapes[0][:-1] != shapes[0]:
+        values[2] = values[2][..., None]  # the same along input's last axis
+    full = np.broadcast_arrays(*values)
+    if name == "binary_cross_entropy" and not all(((v >= 0) & (v <= 1)).all() for v in full):
+        raise ValueError("binary_cross_entropy: input and target must be in [0, 1]")
     loss, slopes = function(*full, **options)
     w = np.broadcast_to(f64(1.0 if weight is None else weight), loss.shape)
     divisors = {
         "none": 1.0,
         "sum": 1.0,
         "mean": loss.size,
-        "batchmean": max(full[0].shape[:1], default=1),
+        "batchmean": shapes[0][0] if shapes[0] else 1.0,
     }
     if weight is not None and name in SUM_OF_WEIGHTS:
         divisors["mean"] = w.sum()
     divisor = np.float64(divisors[reduction])
     value = w * loss if reduction == "none" else (w * loss).sum() / divisor
     upstream = f64(grad_output) * w / divisor
-    shapes = dict(zip(names, map(np.shape, operands), strict=True))
     grads = {
-        key: sum_to(np.asarray(upstream * slope), shapes[key]) for key, slope in slopes.items()
+        key: sum_to(np.asarray(upstream * slopes[key]), operand.shape).reshape(shape)
+        for key, operand, shape in zip(names, values, shapes, strict=True)
+        if key in slopes
     }
     return np.asarray(value), pick(wrt, **grads) if wrt else None
+
+
+def _family(name: str) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """Return the loss of that name, its backward function and the two in one."""
+    _, names, order = POINTWISE[name]
+
+    def options(args: tuple[Any, ...], more: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        given = {**dict(zip((*names, *order), args, strict=False)), **more}
+        if given.get("pos_weight", 0) is None:
+            del given["pos_weight"]
+        return [given.pop(key) for key in names], given
+
+    def forward(*args: Any, **more: Any) -> Array:
+        operands, given = options(args, more)
+        return pointwise_loss(name, *operands, **given)[0]
+
+    def backward(grad_output: ArrayLike, *args: Any, wrt: Any = None, **more: Any) -> Any:
+        operands, given = options(args, more)
+        wrt = _WRT.get(name, names[0]) if wrt is None else wrt
+        return pointwise_loss(name, *operands, grad_output=grad_output, wrt=wrt, **given)[1]
+
+    def value_and_grad(*args: Any, wrt: Any = None, **more: Any) -> tuple[Array, Any]:
+        return forward(*args, **more), backward(1.0, *args, wrt=wrt, **more)
+
+    forward.__name__ = name
+    backward.__name__, value_and_grad.__name__ = f"{name}_backward", f"{name}_value_and_grad"
+    return forward, backward, value_and_grad
+
+
+l1_loss, l1_loss_backward, l1_loss_value_and_grad = _family("l1_loss")
+smooth_l1_loss, smooth_l1_loss_backward, smooth_l1_loss_value_and_grad = _family("smooth_l1_loss")
+huber_loss, huber_loss_backward, huber_loss_value_and_grad = _family("huber_loss")
+binary_cross_entropy, binary_cross_entropy_backward, binary_cross_entropy_value_and_grad = _family(
+    "binary_cross_entropy"
+)
+(
+    binary_cross_entropy_with_logits,
+    binary_cross_entropy_with_logits_backward,
+    binary_cross_entropy_with_logits_value_and_grad,
+) = _family("binary_cross_entropy_with_logits")
+poisson_nll_loss, poisson_nll_loss_backward, poisson_nll_loss_value_and_grad = _family(
+    "poisson_nll_loss"
+)
+gaussian_nll_loss, gaussian_nll_loss_backward, gaussian_nll_loss_value_and_grad = _family(
+    "gaussian_nll_loss"
+)
+kl_div, kl_div_backward, kl_div_value_and_grad = _family("kl_div")
+margin_ranking_loss, margin_ranking_loss_backward, margin_ranking_loss_value_and_grad = _family(
+    "margin_ranking_loss"
+)
+hinge_embedding_loss, hinge_embedding_loss_backward, hinge_embedding_loss_value_and_grad = _family(
+    "hinge_embedding_loss"
+)
+soft_margin_loss, soft_margin_loss_backward, soft_margin_loss_value_and_grad = _family(
+    "soft_margin_loss"
+)
