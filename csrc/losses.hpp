@@ -220,7 +220,7 @@ struct MarginRanking {
   }
   template <class V>
   TILEGRAD_HOST_DEVICE V by_a(V a, V b, V t) const {
-    return reaches(a, b, t) * -t;
+    return V(0) - reaches(a, b, t) * t;
   }
   template <class V>
   TILEGRAD_HOST_DEVICE V by_b(V a, V b, V t) const {

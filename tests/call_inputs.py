@@ -14,6 +14,14 @@ ELEMENTWISE = (
     "softplus", "mish", "hardtanh", "relu6",
     "hardsigmoid", "hardswish",
 )  # fmt: skip
+# Losses of one element at a time that take an input and a target.
+ELEMENTWISE_LOSSES = (
+    "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy",
+    "binary_cross_entropy_with_logits", "poisson_nll_loss", "kl_div", "hinge_embedding_loss",
+    "soft_margin_loss",
+)  # fmt: skip
+# What the beginnings of names have in common that take no floats of 16 bits.
+NOT_16_BIT = (*ELEMENTWISE_LOSSES, "gaussian_nll_loss", "margin_ranking_loss", "dropout")
 
 
 def ramp(*shape: int, start: float = -1.0) -> Any:
@@ -47,16 +55,27 @@ def legal_calls(
     layer = {"input": fill(rows, inner), "weight": fill(columns, inner), "bias": fill(columns)}
     calls["linear"] = layer
     calls["linear_backward"] = {"grad_output": fill(rows, columns), **layer}
-    pair = {
-        "input": fill(rows, columns),
-        "target": fill(rows, columns),
-        "weight": fill(rows, columns, start=0.5),
-    }
-    calls["mse_loss"] = {**pair, "reduction": "none"}
-    calls["mse_loss_value_and_grad"] = dict(pair)
-    calls["mse_loss_backward"] = {
-        "grad_output": fill(rows, columns), **pair, "reduction": "none",
-    }  # fmt: skip
+
+    def loss(name: str, wrt: str = "input", **operands: Any) -> None:
+        calls[name] = {**operands, "reduction": "none"}
+        calls[f"{name}_value_and_grad"] = {**operands, "wrt": wrt}
+        calls[f"{name}_backward"] = {
+            "grad_output": fill(rows, columns), **calls[name], "wrt": wrt,
+        }  # fmt: skip
+
+    for name in ELEMENTWISE_LOSSES:
+        pair = {"input": fill(rows, columns), "target": fill(rows, columns)}
+        if name == "binary_cross_entropy":
+            pair = {key: 1 / (1 + fill(rows, columns, start=0.5)) for key in pair}
+        if name == "kl_div":
+            pair["target"] = fill(rows, columns, start=0.5)
+        if name in ("mse_loss", "l1_loss", "huber_loss") or name.startswith("binary"):
+            pair["weight"] = fill(rows, columns, start=0.5)
+        loss(name, **pair)
+    normal = {"input": fill(rows, columns), "target": fill(rows, columns)}
+    loss("gaussian_nll_loss", **normal, var=fill(rows, columns, start=0.5))
+    scores = {"input1": fill(rows, columns), "input2": fill(rows, columns)}
+    loss("margin_ranking_loss", "input1", **scores, target=fill(rows, columns))
     classes = {
         "input": fill(rows, inner, columns),
         "target": np.zeros((rows, columns), np.int64),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tilegrad as tg
-from call_inputs import Call, legal_calls
+from call_inputs import NOT_16_BIT, Call, legal_calls
 from conftest import SCHEDULES
 from half_inputs import BFLOAT16, FLOAT16, Half, bits
 from helpers import Device, assert_same_bits
@@ -19,7 +19,6 @@ HALVES: dict[str, Half] = {"bfloat16": BFLOAT16, "float16": FLOAT16}
 DTYPES = ("float32", "float64", *HALVES)
 # (rows, inner, columns): inside one tile; across the edges of several, in rows and in columns.
 SIZES = [(5, 3, 7), (70, 19, 132), (33, 300, 40)]
-NOT_16_BIT = ("mse_loss", "dropout")
 OPS = [(op, dtype) for op in legal_calls() for dtype in DTYPES
        if dtype not in HALVES or not op.startswith(NOT_16_BIT)]  # fmt: skip
 

@@ -75,8 +75,26 @@ def cases() -> Iterator[Any]:
     index = np.array([1, 3, 0])
     shares = np.random.default_rng(3).dirichlet(np.ones(4), size=3)
     class_weight = np.array([0.5, 2.0, 1.0, 0.25])
+    away, positive, sign = normal(3, 4, seed=1), abs(x) + 0.1, np.sign(normal(3, 4, seed=2))
+    share, other_share = 1 / (1 + np.exp(x)), 1 / (1 + np.exp(away))
     for reduction in REDUCTIONS:
-        yield case("mse_loss", x, normal(3, 4, seed=1), reduction=reduction)
+        for name in ("l1_loss", "smooth_l1_loss", "huber_loss"):
+            yield case(name, x, away, reduction=reduction)
+        yield case("binary_cross_entropy", share, other_share, reduction=reduction, weight=abs(x))
+        for p in (None, np.array([0.5, 2.0, 1.0, 3.0])):
+            options = {"reduction": reduction, "pos_weight": p}
+            yield case("binary_cross_entropy_with_logits", x, share, **options)
+        for full in (False, True):
+            yield case("poisson_nll_loss", x, positive, full=full, reduction=reduction)
+            options = {"log_input": False, "full": full, "reduction": reduction}
+            yield case("poisson_nll_loss", positive, abs(away) + 0.1, **options)
+            yield case("gaussian_nll_loss", x, away, positive, full=full, reduction=reduction)
+        yield case("kl_div", x, positive, reduction=reduction)
+        yield case("kl_div", x, away, log_target=True, reduction=reduction)
+        yield case("margin_ranking_loss", x, away, sign, reduction=reduction)
+        yield case("hinge_embedding_loss", x, sign, reduction=reduction)
+        yield case("soft_margin_loss", x, sign, reduction=reduction)
+        yield case("mse_loss", x, away, reduction=reduction)
         yield case("mse_loss", x, normal(3, 4, seed=1), reduction=reduction, weight=abs(x))
         yield case("mse_loss", x, normal(4), label="broadcast", reduction=reduction, wrt="input")
         for smoothing in (0.0, 0.2):
@@ -108,7 +126,13 @@ def default_wrt(name: str, inputs: tuple[Any, ...]) -> tuple[str, ...]:
         return ("input", "weight")
     if name == "linear":
         return ("input", "weight", "bias")[: len(inputs)]
-    return ("input", "target") if name == "mse_loss" else ("input",)
+    if name == "margin_ranking_loss":
+        return ("input1", "input2", "target")
+    if name == "gaussian_nll_loss":
+        return ("input", "target", "var")
+    one = name.startswith(("hinge", "soft_margin", "cross_entropy"))
+    loss = name.endswith(("_loss", "entropy", "logits", "kl_div"))
+    return ("input", "target") if loss and not one else ("input",)
 
 
 def checked(name: str, inputs: tuple[Any, ...], options: dict[str, Any], **more: Any) -> Any:
@@ -130,8 +154,7 @@ def test_right_gradients_pass(name: str, inputs: tuple[Any, ...], options: dict[
     assert result
     assert {element.name for element in result.worst} == wanted
     sizes = [np.size(array) for array in inputs]
-    if name == "cross_entropy" or "wrt" in options:
-        sizes = sizes[:1]
+    sizes = sizes[: len(wanted)]
     assert result.elements == sum(sizes)
     assert max(element.excess for element in result.worst) < 0.01  # far from the tolerance
 
@@ -141,7 +164,6 @@ def test_one_wrong_element_is_caught_and_named(
     name: str, inputs: tuple[Any, ...], options: dict[str, Any]
 ) -> None:
     right = getattr(tg, f"{name}_backward")
-    names = ("a", "b") if name == "matmul" else ("input", "weight", "bias", "target")
     place: tuple[int, ...] = ()
 
     def wrong(grad_output: Any, *operands: Any, **more: Any) -> Any:
@@ -157,7 +179,7 @@ def test_one_wrong_element_is_caught_and_named(
     assert not result
     assert result.failures == 1
     worst = max(result.worst, key=lambda element: element.excess)
-    assert worst.name == names[0]
+    assert worst.name == default_wrt(name, inputs)[0]
     assert worst.index == tuple(map(int, place))
 
 

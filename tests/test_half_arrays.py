@@ -13,13 +13,13 @@ import pytest
 import torch
 
 import tilegrad as tg
-from call_inputs import legal_calls
+from call_inputs import NOT_16_BIT, legal_calls
 from half_inputs import BFLOAT16, HALVES, normal
 from helpers import Array, Device, assert_same_bits, error, frozen, guarded_out, layouts
 from softmax_oracle import every_name, forward
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
-EVERY_CALL = sorted(op for op in legal_calls() if not op.startswith(("mse_loss", "dropout")))
+EVERY_CALL = sorted(op for op in legal_calls() if not op.startswith(NOT_16_BIT))
 every_call = pytest.mark.parametrize("op", EVERY_CALL)
 
 

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 
 import tilegrad as tg
+from loss_ops import OPS as LOSSES
+from loss_ops import LossOp
 from tilegrad import _trace_lines, backends, nn, optim
 
 SCHEDULES = ("forward/eager", "reverse/lazy", "random:7")
@@ -46,6 +48,12 @@ class Case:
 def on_sim(*shape: int, dtype: str = "float32") -> tg.Array:
     values = np.random.default_rng(0).standard_normal(shape).astype(dtype)
     return tg.asarray(values, device="sim")
+
+
+def loss(op: LossOp, suffix: str, dtype: str) -> Any:
+    operands = op.draw(np.random.default_rng(0), [(16, 256)] * 3, dtype)
+    wrt = {"wrt": op.wrt} if suffix else {}
+    return op.call(suffix, *(tg.asarray(x, device="sim") for x in operands), **wrt)
 
 
 # ---- the cases ----------------------------------------------------------------------------------
@@ -93,21 +101,10 @@ def elementwise() -> Iterator[Case]:
             ),
             "dropout",
         )
-        for reduction in ("none", "sum", "mean"):
-            yield Case(
-                f"mse_loss-{reduction}-{dtype}",
-                lambda r=reduction, d=dtype: tg.mse_loss(
-                    on_sim(64, 256, dtype=d), on_sim(64, 256, dtype=d), r
-                ),
-                "mse",
-            )
-        yield Case(
-            f"mse_loss_value_and_grad-{dtype}",
-            lambda d=dtype: tg.mse_loss_value_and_grad(
-                on_sim(64, 256, dtype=d), on_sim(64, 256, dtype=d)
-            ),
-            "mse",
-        )
+        for op in LOSSES:
+            for suffix in ("", "_value_and_grad"):
+                name = f"{op}{suffix}-{dtype}"
+                yield Case(name, partial(loss, op, suffix, dtype), "elementwise_loss_kernel")
     yield Case("fill", lambda: tg.full((64, 256), 3.0, device="sim"), "fill")
 
 

@@ -27,12 +27,34 @@ def _one_array(draw: Draw) -> Operands:
     return (draw(4, 5),), {}
 
 
+def _share(draw: Draw) -> NDArray[Any]:
+    """Return numbers between 0.2 and 0.8."""
+    x = draw(4, 5)
+    return np.asarray(0.5 + 0.15 * x, dtype=x.dtype)
+
+
 # Ops whose operands are not one array: (positional arguments, options).
 _OPERANDS: dict[str, Callable[[Draw], Operands]] = {
     "matmul": lambda draw: ((draw(3, 4), draw(4, 5)), {}),
     "linear": lambda draw: ((draw(4, 3), draw(5, 3), draw(5)), {}),
     "cross_entropy": lambda draw: ((draw(4, 5), np.array([0, 4, 2, 2])), {}),
-    "mse_loss": lambda draw: ((draw(4, 5), draw(4, 5)), {}),
+    "binary_cross_entropy": lambda draw: ((_share(draw), _share(draw)), {}),
+    "binary_cross_entropy_with_logits": lambda draw: ((draw(4, 5), _share(draw)), {}),
+    "kl_div": lambda draw: ((draw(4, 5), abs(draw(4, 5))), {}),
+    "gaussian_nll_loss": lambda draw: ((draw(4, 5), draw(4, 5), abs(draw(4, 5))), {}),
+    "margin_ranking_loss": lambda draw: ((draw(4, 5), draw(4, 5), np.sign(draw(4, 5))), {}),
+    "hinge_embedding_loss": lambda draw: ((draw(4, 5), np.sign(draw(4, 5))), {"margin": 2.5}),
+    **{
+        name: lambda draw: ((draw(4, 5), draw(4, 5)), {})
+        for name in (
+            "mse_loss",
+            "l1_loss",
+            "smooth_l1_loss",
+            "huber_loss",
+            "poisson_nll_loss",
+            "soft_margin_loss",
+        )
+    },
     "prelu": lambda draw: ((draw(4, 5), draw(5)), {}),
     "hardtanh": lambda draw: ((draw(4, 5),), {"min_val": -2.5, "max_val": 0.05}),
     "dropout": lambda draw: ((draw(4, 5),), {"seed": 1, "offset": 0}),

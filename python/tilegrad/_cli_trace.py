@@ -156,12 +156,18 @@ def operands(
     elif stem == "dropout":
         options = {"seed": seed, "offset": 0}
     elif "target" in inspect.signature(getattr(ops, stem)).parameters:
-        forward = (*forward, draw(shapes[0]))
+        forward = tuple(draw(shapes[0]) for _ in range(_operands_of(stem)))
         result = ()
     if op.endswith("_backward"):
         grad = draw(result) if result else 1.0
         forward = (grad, *forward)
     return forward, options, shapes
+
+
+def _operands_of(stem: str) -> int:
+    """Return how many arrays an elementwise loss takes: its parameters without a default."""
+    parameters = inspect.signature(getattr(ops, stem)).parameters.values()
+    return sum(p.default is p.empty for p in parameters)
 
 
 def _on_sim(values: Any, dtype: str) -> Any:

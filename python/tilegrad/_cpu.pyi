@@ -10,6 +10,12 @@ __all__: list[str] = [
     "StepState",
     "activation_uses_output",
     "adam_step",
+    "binary_cross_entropy",
+    "binary_cross_entropy_backward",
+    "binary_cross_entropy_value_and_grad",
+    "binary_cross_entropy_with_logits",
+    "binary_cross_entropy_with_logits_backward",
+    "binary_cross_entropy_with_logits_value_and_grad",
     "clip_scale",
     "cross_entropy",
     "cross_entropy_backward",
@@ -18,6 +24,9 @@ __all__: list[str] = [
     "dropout_backward",
     "elu",
     "elu_backward",
+    "gaussian_nll_loss",
+    "gaussian_nll_loss_backward",
+    "gaussian_nll_loss_value_and_grad",
     "gelu",
     "gelu_backward",
     "gelu_tanh",
@@ -28,15 +37,30 @@ __all__: list[str] = [
     "hardswish_backward",
     "hardtanh",
     "hardtanh_backward",
+    "hinge_embedding_loss",
+    "hinge_embedding_loss_backward",
+    "hinge_embedding_loss_value_and_grad",
+    "huber_loss",
+    "huber_loss_backward",
+    "huber_loss_value_and_grad",
     "identity",
     "identity_backward",
     "isa",
+    "kl_div",
+    "kl_div_backward",
+    "kl_div_value_and_grad",
+    "l1_loss",
+    "l1_loss_backward",
+    "l1_loss_value_and_grad",
     "leaky_relu",
     "leaky_relu_backward",
     "linear",
     "linear_backward",
     "log_softmax",
     "log_softmax_backward",
+    "margin_ranking_loss",
+    "margin_ranking_loss_backward",
+    "margin_ranking_loss_value_and_grad",
     "matmul",
     "matmul_backward",
     "mish",
@@ -45,6 +69,9 @@ __all__: list[str] = [
     "mse_loss_backward",
     "mse_loss_value_and_grad",
     "num_threads",
+    "poisson_nll_loss",
+    "poisson_nll_loss_backward",
+    "poisson_nll_loss_value_and_grad",
     "prelu",
     "prelu_backward",
     "random_uniform",
@@ -62,6 +89,12 @@ __all__: list[str] = [
     "sigmoid_backward",
     "silu",
     "silu_backward",
+    "smooth_l1_loss",
+    "smooth_l1_loss_backward",
+    "smooth_l1_loss_value_and_grad",
+    "soft_margin_loss",
+    "soft_margin_loss_backward",
+    "soft_margin_loss_value_and_grad",
     "softmax",
     "softmax_backward",
     "softplus",
@@ -149,6 +182,20 @@ class Plan:
         offset: typing.SupportsInt | typing.SupportsIndex,
         state: typing.Any,
     ) -> None: ...
+    def elementwise_loss(
+        self,
+        name: str,
+        loss: typing.Any,
+        dinput: typing.Any,
+        input: typing.Any,
+        target: typing.Any,
+        c: typing.Any,
+        weight: typing.Any,
+        number: typing.Any,
+        logarithm: typing.Any,
+        full: typing.Any,
+        reduction: typing.Any,
+    ) -> None: ...
     def input(self, placeholder: typing.Any) -> None: ...
     def linear(
         self,
@@ -172,14 +219,6 @@ class Plan:
         saved_is_output: bool,
         activation: typing.Any,
         activation_args: typing.Any,
-    ) -> None: ...
-    def mse_loss(
-        self,
-        loss: typing.Any,
-        dinput: typing.Any,
-        input: typing.Any,
-        target: typing.Any,
-        reduction: typing.Any,
     ) -> None: ...
     def output(self, placeholder: typing.Any) -> None: ...
     def prelu(self, y: typing.Any, x: typing.Any, weight: typing.Any) -> None: ...
@@ -244,6 +283,76 @@ def adam_step(
     state: StepState,
     rounded: typing.Any = None,
 ) -> None: ...
+def binary_cross_entropy(
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def binary_cross_entropy_backward(
+    grad_output: typing.Any,
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def binary_cross_entropy_value_and_grad(
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+) -> tuple[typing.Any, typing.Any]: ...
+def binary_cross_entropy_with_logits(
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def binary_cross_entropy_with_logits_backward(
+    grad_output: typing.Any,
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def binary_cross_entropy_with_logits_value_and_grad(
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+) -> tuple[typing.Any, typing.Any]: ...
 def clip_scale(
     grads: typing.Any,
     max_norm: typing.SupportsFloat | typing.SupportsIndex,
@@ -305,6 +414,41 @@ def elu_backward(
     wrt: typing.Any,
     out: typing.Any,
 ) -> typing.Any: ...
+def gaussian_nll_loss(
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def gaussian_nll_loss_backward(
+    grad_output: typing.Any,
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def gaussian_nll_loss_value_and_grad(
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+) -> tuple[typing.Any, typing.Any]: ...
 def gelu(input: typing.Any, out: typing.Any) -> typing.Any: ...
 def gelu_backward(
     grad_output: typing.Any, input: typing.Any, output: typing.Any, wrt: typing.Any, out: typing.Any
@@ -333,11 +477,151 @@ def hardtanh_backward(
     wrt: typing.Any,
     out: typing.Any,
 ) -> typing.Any: ...
+def hinge_embedding_loss(
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def hinge_embedding_loss_backward(
+    grad_output: typing.Any,
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def hinge_embedding_loss_value_and_grad(
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+) -> tuple[typing.Any, typing.Any]: ...
+def huber_loss(
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def huber_loss_backward(
+    grad_output: typing.Any,
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def huber_loss_value_and_grad(
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+) -> tuple[typing.Any, typing.Any]: ...
 def identity(input: typing.Any, out: typing.Any) -> typing.Any: ...
 def identity_backward(
     grad_output: typing.Any, input: typing.Any, output: typing.Any, wrt: typing.Any, out: typing.Any
 ) -> typing.Any: ...
 def isa() -> str: ...
+def kl_div(
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def kl_div_backward(
+    grad_output: typing.Any,
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def kl_div_value_and_grad(
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+) -> tuple[typing.Any, typing.Any]: ...
+def l1_loss(
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def l1_loss_backward(
+    grad_output: typing.Any,
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def l1_loss_value_and_grad(
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+) -> tuple[typing.Any, typing.Any]: ...
 def leaky_relu(input: typing.Any, alpha: typing.Any, out: typing.Any) -> typing.Any: ...
 def leaky_relu_backward(
     grad_output: typing.Any,
@@ -378,6 +662,41 @@ def log_softmax_backward(
     wrt: typing.Any,
     out: typing.Any,
 ) -> typing.Any: ...
+def margin_ranking_loss(
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def margin_ranking_loss_backward(
+    grad_output: typing.Any,
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def margin_ranking_loss_value_and_grad(
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+) -> tuple[typing.Any, typing.Any]: ...
 def matmul(
     a: typing.Any,
     b: typing.Any,
@@ -400,29 +719,76 @@ def mish_backward(
     grad_output: typing.Any, input: typing.Any, output: typing.Any, wrt: typing.Any, out: typing.Any
 ) -> typing.Any: ...
 def mse_loss(
-    input: typing.Any,
-    target: typing.Any,
-    reduction: typing.Any,
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
     weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
     out: typing.Any,
 ) -> typing.Any: ...
 def mse_loss_backward(
     grad_output: typing.Any,
-    input: typing.Any,
-    target: typing.Any,
-    reduction: typing.Any,
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
     weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
     wrt: typing.Any,
     out: typing.Any,
 ) -> typing.Any: ...
 def mse_loss_value_and_grad(
-    input: typing.Any,
-    target: typing.Any,
-    reduction: typing.Any,
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
     weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
     wrt: typing.Any,
 ) -> tuple[typing.Any, typing.Any]: ...
 def num_threads() -> int: ...
+def poisson_nll_loss(
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def poisson_nll_loss_backward(
+    grad_output: typing.Any,
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def poisson_nll_loss_value_and_grad(
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+) -> tuple[typing.Any, typing.Any]: ...
 def prelu(input: typing.Any, weight: typing.Any, out: typing.Any) -> typing.Any: ...
 def prelu_backward(
     grad_output: typing.Any,
@@ -475,6 +841,76 @@ def silu(input: typing.Any, out: typing.Any) -> typing.Any: ...
 def silu_backward(
     grad_output: typing.Any, input: typing.Any, output: typing.Any, wrt: typing.Any, out: typing.Any
 ) -> typing.Any: ...
+def smooth_l1_loss(
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def smooth_l1_loss_backward(
+    grad_output: typing.Any,
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def smooth_l1_loss_value_and_grad(
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+) -> tuple[typing.Any, typing.Any]: ...
+def soft_margin_loss(
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def soft_margin_loss_backward(
+    grad_output: typing.Any,
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def soft_margin_loss_value_and_grad(
+    a: typing.Any,
+    b: typing.Any,
+    c: typing.Any,
+    weight: typing.Any,
+    number: typing.Any,
+    logarithm: typing.Any,
+    full: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+) -> tuple[typing.Any, typing.Any]: ...
 def softmax(input: typing.Any, dim: typing.Any, out: typing.Any) -> typing.Any: ...
 def softmax_backward(
     grad_output: typing.Any,

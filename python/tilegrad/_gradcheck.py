@@ -181,6 +181,14 @@ def _check_dtype(name: str, dtype: np.dtype[Any], eps: float) -> None:
     )
 
 
+# What a backward function returns by default, where that is neither the first input nor all.
+_DEFAULT_WRT = {
+    "gaussian_nll_loss": ("input", "var"),
+    "margin_ranking_loss": ("input1", "input2"),
+    "cosine_embedding_loss": ("input1", "input2"),
+}
+
+
 def _backward_of(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Find `<name>_backward` beside a function."""
     name = f"{getattr(fn, '__name__', type(fn).__name__)}_backward"
@@ -220,6 +228,8 @@ def _of_function(
     floating = _floating(arguments, names)
     keywords = dict(options)
     wanted = list(floating)
+    if wrt is None:
+        wrt = _DEFAULT_WRT.get(getattr(fn, "__name__", ""))
     if wrt is not None:
         asked = (wrt,) if isinstance(wrt, str) else tuple(wrt)
         wanted = [name for name in names if name in asked]
