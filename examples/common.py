@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,23 @@ except ImportError as error:
     raise SystemExit('the examples draw pictures: pip install "tilegrad[demo]"') from error
 
 # Okabe and Ito 2008: told apart with every common kind of colour blindness, and in grey.
-BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 INK, GREY, PALE = "#222222", "#6b6b6b", "#e6e6e6"
 
 
-def parser(description: str | None, *, devices: Sequence[str] = ("cpu", "sim", "cuda")) -> Any:
+def parser(description: str | None) -> argparse.ArgumentParser:
     """Return a parser of --device and --out; a script may add options of its own."""
     options = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument(
-        "--device", choices=devices, default="cpu", help="where the network runs (default: cpu)"
+        "--device",
+        choices=("cpu", "sim", "cuda"),
+        default="cpu",
+        help="where the network runs (default: cpu)",
     )
     options.add_argument(
-        "--out", type=Path, default=Path("runs/examples"), help="folder of the pictures"
+        "--out", type=Path, default=Path("runs/examples"), help="folder for the pictures"
     )
     return options
 
@@ -75,7 +77,7 @@ def save(figure: Figure, folder: Path, name: str) -> Path:
     path = folder / name
     figure.canvas.draw()
     pixels = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")  # type: ignore[attr-defined]
-    pixels.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)  # a third of the size
+    pixels.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)  # a third
     print(f"picture   {path}")
     return path
 

@@ -57,7 +57,7 @@ def descend(x: Any, y: Any, device: str) -> tuple[Any, float, list[float]]:
 def closed_form(x: Any, y: Any) -> tuple[Any, float, float]:
     """Solve the least-squares problem exactly; a column of ones makes the constant a weight."""
     ones = np.ones((len(x), 1))
-    solution, residual, *_ = np.linalg.lstsq(np.hstack([x, ones]), y)
+    solution, residual, *_ = np.linalg.lstsq(np.hstack([x, ones]), y, rcond=None)
     return solution[:-1, 0], solution[-1, 0], residual.item() / len(x)
 
 

@@ -177,6 +177,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         "losses": (losses, losses_backward),
         "weights": (ends, ends_backward),
         "prediction": prediction,
+        "expected": END,
     }
 
 
