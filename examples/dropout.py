@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Dropout against over-fitting: a network of 301,066 weights learns 200 digits, with and without.
+"""Dropout against over-fitting: 301,066 weights, and only 200 digits to learn them from.
 
 Weight decay, the other usual remedy, stands beside. Some labels are wrong, as they are in real
 collections: a network that has learned those by heart has learned too much. Three seeds each, so
