@@ -110,7 +110,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
         axes[0].plot(
             epochs, by_epoch(others).mean(axis=1), color=ORANGE, linewidth=1.4, label="PyTorch"
         )
-        label(axes[1], "Largest difference in an epoch", "epoch", "millionths")
+        label(axes[1], "Largest difference in an epoch", "epoch", "cross-entropy, millionths")
         axes[1].plot(epochs, 1e6 * by_epoch(differences).max(axis=1), "o-", color=GREY, ms=4)
         axes[1].set_ylim(0)
     for panel in axes:
