@@ -8,7 +8,7 @@ CUDA_ARCHITECTURES ?= 75-real;80-real;90a-real
 SOURCES := $(shell find csrc python cmake CMakeLists.txt pyproject.toml -type f \
              -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: help demo test test-full test-oldest lint sanitize bench gpu-check clean
+.PHONY: help demo test test-full test-oldest lint sanitize bench gpu-check tutorials clean
 help:
 	@echo "make demo       train a network on real images (Fashion-MNIST if installed, else digits)"
 	@echo "make test       lint, type-check and run every test that this machine can run"
@@ -18,6 +18,7 @@ help:
 	@echo "make sanitize   the core of the suite under ASan and UBSan, the pool under TSan"
 	@echo "make bench      measure every kernel beside NumPy and PyTorch"
 	@echo "make gpu-check  on a CUDA machine, offline: build, tests, sanitizers, benchmarks"
+	@echo "make tutorials  run docs/tutorials/*.py and write the notebooks"
 	@echo "make clean      remove what the above made"
 
 $(BIN)/python:
@@ -83,6 +84,10 @@ WHEELS ?=
 GPU_CHECK ?=
 gpu-check:
 	$(PYTHON) benchmarks/gpu_check.py $(if $(WHEELS),--wheels "$(WHEELS)") $(GPU_CHECK)
+
+tutorials: .venv/.demo
+	$(BIN)/python -m pip install --quiet "$$(ls dist/*.whl)[docs]"
+	$(BIN)/python docs/build_tutorials.py
 
 clean:
 	rm -rf .venv build dist

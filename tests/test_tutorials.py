@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""The tutorials run, compute what their text says, and their notebooks are made of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+matplotlib = pytest.importorskip("matplotlib")
+TUTORIALS = Path(__file__).parents[1] / "docs" / "tutorials"
+SOURCES = sorted(TUTORIALS.glob("*.py"))
+LARGEST = 200_000  # bytes of a notebook
+Run = Callable[[str, int], dict[str, Any]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """Run a tutorial as a script without a screen; return its variables."""
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    options = np.get_printoptions()
+    monkeypatch.setattr(pyplot, "show", lambda: None)
+
+    def call(name: str, figures: int) -> dict[str, Any]:
+        scope = runpy.run_path(str(TUTORIALS / f"{name}.py"))
+        drawn = [pyplot.figure(number) for number in pyplot.get_fignums()]
+        assert len(drawn) == figures
+        for figure in drawn:
+            figure.canvas.draw()
+            assert len(np.unique(np.asarray(figure.canvas.buffer_rgba()))) > 20
+        return scope
+
+    with matplotlib.rc_context():
+        yield call
+    pyplot.close("all")
+    np.set_printoptions(**options)
+
+
+def cells_of(source: Path) -> list[tuple[str, str]]:
+    """Return (kind, text) of each cell of a script in the percent format."""
+    parts = re.split(r"^# %%( \[markdown\])?\n", source.read_text(), flags=re.MULTILINE)
+    assert parts[0] == "# SPDX-License-Identifier: MIT\n"
+    cells = []
+    for marker, text in zip(parts[1::2], parts[2::2], strict=True):
+        text = text.strip("\n")
+        if marker:
+            text = "\n".join(line.removeprefix("#").removeprefix(" ") for line in text.split("\n"))
+        cells.append(("markdown" if marker else "code", text))
+    return cells
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_notebook_is_made_of_its_script(source: Path) -> None:
+    path = source.with_suffix(".ipynb")
+    assert path.stat().st_size < LARGEST
+    cells = json.loads(path.read_text())["cells"]
+    found = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+    assert found == cells_of(source), "run `make tutorials`"
+    outputs = [output for cell in cells for output in cell.get("outputs", ())]
+    kinds = {output["output_type"] for output in outputs}
+    assert kinds == {"stream", "display_data"}  # neither errors nor results that nobody printed
+    assert {output.get("name", "stdout") for output in outputs} == {"stdout"}
+    linked = re.findall(r"\]\(([\w.]+\.ipynb)\)", "".join(text for _, text in found))
+    assert all((TUTORIALS / name).exists() for name in linked)
+
+
+def test_neuron_to_network(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    scope = run("1_neuron_to_network", 3)
+    assert scope["umbrella"].item() == pytest.approx(0.710950, abs=1e-6)
+    assert scope["two_layers"].item() == pytest.approx(scope["one_layer"].item(), rel=1e-12)
+    np.testing.assert_allclose(scope["xor"][:, 0], [0, 1, 1, 0], atol=1e-3)
+    np.testing.assert_allclose(scope["hidden"], [[0.731059, 0.785835, 0.689974]], atol=5e-7)
+    assert scope["output"].item() == pytest.approx(1.233212, abs=5e-7)
+    accuracies = scope["accuracies"]
+    assert accuracies["no hidden layer"] < 0.65
+    assert accuracies["8 hidden neurons"] > 0.99
+    text = capsys.readouterr().out
+    assert "loss 1.520812" in text
+    assert text.count("  umbrella\n") == 2
+
+
+def test_chain_rule(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    scope = run("2_chain_rule", 2)
+    by_hand, checked = scope["by_hand"], scope["checked"]
+    assert sum(values.size for values in by_hand.values()) == 13
+    for name, values in by_hand.items():
+        np.testing.assert_allclose(values, checked[name], rtol=0, atol=1e-10, err_msg=name)
+    assert by_hand["b2"].item() == pytest.approx(-1.156806, abs=1e-6)
+    errors = scope["errors"]
+    best = {name: scope["steps"][values.argmin()] for name, values in errors.items()}
+    assert 1e-7 < best["float64"] < best["float32"] < 1e-1  # neither the longest nor the shortest
+    assert errors["float64"].min() < 1e-9 < 1e-7 < errors["float32"].min()
+    assert scope["found"].startswith("gradcheck: failed")
+    assert scope["losses"][0] == pytest.approx(0.334550, abs=1e-6)
+    assert scope["losses"][-1] == pytest.approx(0.000326, abs=1e-6)
+    assert 6 < scope["days"] < 7
+    text = capsys.readouterr().out
+    assert "slope for e: 2, for o: 2, for w: 4" in text
+    assert "gradcheck: passed" in text
