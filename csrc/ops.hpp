@@ -186,6 +186,11 @@ template <class T>
 void cross_entropy(Context&, T* loss, T* dlogits, const T* grad_output,
                    const CrossEntropy<T>& problem, int64_t* bad_row, std::string_view variant = {});
 
+// Of probabilities: dtarget = -(1-e) w_c logp_c, like logits, times grad_output as above.
+template <class T>
+void cross_entropy_target_backward(Context&, T* dtarget, const T* grad_output,
+                                   const CrossEntropy<T>& problem);
+
 // ---- losses of one element at a time -----------------------------------------------------------
 
 enum class LossKind {

@@ -71,8 +71,8 @@ def test_wrt_gives_an_array_for_a_name_and_a_tuple_for_a_tuple(device: Device, n
     assert only is out
     assert_exact(out, want)
     assert backward(*args, wrt="input", out=out) is out
-    with pytest.raises(ValueError, match=rf"{name}_backward: wrt may name input; got"):
-        backward(*args, wrt="target")
+    with pytest.raises(ValueError, match=rf"{name}_backward: wrt may name input(, target)?; got"):
+        backward(*args, wrt="bias")
     with pytest.raises(TypeError, match=f"{name}_backward: wrt must be a name or a tuple"):
         backward(*args, wrt=3)
     with pytest.raises(TypeError, match=f"{name}_backward: out must be a tuple"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Draw how a training run went. Needs matplotlib: ``pip install "tilegrad[plot]"``."""
+"""Draw training runs and galleries. Needs matplotlib: ``pip install "tilegrad[plot]"``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from ._gallery import plot_activations, plot_losses
+
+__all__ = ["plot_activations", "plot_history", "plot_losses"]
 
 # Okabe and Ito 2008: distinguishable with every common kind of colour blindness, and in grey.
 _TRAIN, _VALIDATION = "#0072B2", "#D55E00"
