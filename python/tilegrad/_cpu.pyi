@@ -47,6 +47,7 @@ __all__: list[str] = [
     "num_threads",
     "prelu",
     "prelu_backward",
+    "random_normal",
     "random_uniform",
     "release_memory",
     "relu",
@@ -431,6 +432,14 @@ def prelu_backward(
     wrt: typing.Any,
     accumulate: bool,
     out: typing.Any,
+) -> typing.Any: ...
+def random_normal(
+    shape: typing.Any,
+    is_double: bool,
+    mean: typing.SupportsFloat | typing.SupportsIndex,
+    std: typing.SupportsFloat | typing.SupportsIndex,
+    seed: typing.SupportsInt | typing.SupportsIndex,
+    offset: typing.SupportsInt | typing.SupportsIndex,
 ) -> typing.Any: ...
 def random_uniform(
     shape: typing.Any,

@@ -69,6 +69,7 @@ from ._optim import (
 from ._random import (
     dropout,
     dropout_backward,
+    normal,
     philox4x32_10,
     random_words,
     uniform,
@@ -109,6 +110,7 @@ __all__ = [
     "mse_loss",
     "mse_loss_backward",
     "mse_loss_value_and_grad",
+    "normal",
     "philox4x32_10",
     "prelu",
     "prelu_backward",
