@@ -27,6 +27,7 @@ from tilegrad.ops import __all__ as _op_names
 
 if TYPE_CHECKING:
     from tilegrad._callbacks import Callback, EarlyStopping, History, Training
+    from tilegrad._cross_validate import CrossValidation, cross_validate
     from tilegrad._fit import fit
     from tilegrad._gradcheck import gradcheck
     from tilegrad._gradcheck_result import GradcheckError, GradcheckResult
@@ -37,6 +38,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Array",
     "Callback",
+    "CrossValidation",
     "EarlyStopping",
     "GradcheckError",
     "GradcheckResult",
@@ -44,6 +46,7 @@ __all__ = [
     "TrainStep",
     "Training",
     "asarray",
+    "cross_validate",
     "empty",
     "fit",
     "from_dlpack",
@@ -66,11 +69,13 @@ __all__ = [
 # Loaded at first use, so that the import stays quick: name -> module that defines it.
 _LAZY = {
     "Callback": "_callbacks",
+    "CrossValidation": "_cross_validate",
     "EarlyStopping": "_callbacks",
     "GradcheckError": "_gradcheck_result",
     "GradcheckResult": "_gradcheck_result",
     "History": "_callbacks",
     "Training": "_callbacks",
+    "cross_validate": "_cross_validate",
     "fit": "_fit",
     "gradcheck": "_gradcheck",
     "load": "_save",

@@ -8,7 +8,7 @@ gives the same split and the same batches on every machine and with every NumPy 
 from ._datasets import Dataset, load_digits, load_fashion_mnist, load_mnist
 from ._idx import load_idx
 from ._loader import DataLoader
-from ._split import train_test_split
+from ._split import k_fold, train_test_split
 from ._transforms import (
     Compose,
     GaussianNoise,
@@ -29,6 +29,7 @@ __all__ = [
     "RandomShift",
     "RandomVerticalFlip",
     "Transform",
+    "k_fold",
     "load_digits",
     "load_fashion_mnist",
     "load_idx",

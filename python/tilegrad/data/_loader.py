@@ -228,9 +228,9 @@ class DataLoader:
         values = {name: check_int(op, name, value) for name, value in state.items()}
         seed = check_seed(op, values["seed"])
         epoch, position = values["epoch"], values["position"]
-        # The last stream belongs to train_test_split.
-        if not 0 <= epoch < WORD_LIMIT - 1:
-            raise ValueError(f"{op}: epoch must be in [0, 2**64 - 1); got {epoch}")
+        # The last streams belong to train_test_split and k_fold.
+        if not 0 <= epoch < WORD_LIMIT - 2:
+            raise ValueError(f"{op}: epoch must be in [0, 2**64 - 2); got {epoch}")
         if position < 0:
             raise ValueError(f"{op}: position must not be negative; got {position}")
         if position > 0:
