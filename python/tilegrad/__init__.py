@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tilegrad._fit import fit
     from tilegrad._gradcheck import gradcheck
     from tilegrad._gradcheck_result import GradcheckError, GradcheckResult
+    from tilegrad._metrics import ClassificationReport, classification_report, confusion_matrix
     from tilegrad._save import load, save
 
 __version__ = "0.1.0"
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Array",
     "Callback",
+    "ClassificationReport",
     "CrossValidation",
     "EarlyStopping",
     "GradcheckError",
@@ -46,6 +48,8 @@ __all__ = [
     "TrainStep",
     "Training",
     "asarray",
+    "classification_report",
+    "confusion_matrix",
     "cross_validate",
     "empty",
     "fit",
@@ -69,12 +73,15 @@ __all__ = [
 # Loaded at first use, so that the import stays quick: name -> module that defines it.
 _LAZY = {
     "Callback": "_callbacks",
+    "ClassificationReport": "_metrics",
     "CrossValidation": "_cross_validate",
     "EarlyStopping": "_callbacks",
     "GradcheckError": "_gradcheck_result",
     "GradcheckResult": "_gradcheck_result",
     "History": "_callbacks",
     "Training": "_callbacks",
+    "classification_report": "_metrics",
+    "confusion_matrix": "_metrics",
     "cross_validate": "_cross_validate",
     "fit": "_fit",
     "gradcheck": "_gradcheck",
