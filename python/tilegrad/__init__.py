@@ -28,6 +28,7 @@ from tilegrad.ops import __all__ as _op_names
 if TYPE_CHECKING:
     from tilegrad._callbacks import Callback, EarlyStopping, History, Training
     from tilegrad._cross_validate import CrossValidation, cross_validate
+    from tilegrad._descend import DescentResult, descend
     from tilegrad._fit import fit
     from tilegrad._gradcheck import gradcheck
     from tilegrad._gradcheck_result import GradcheckError, GradcheckResult
@@ -41,6 +42,7 @@ __all__ = [
     "Callback",
     "ClassificationReport",
     "CrossValidation",
+    "DescentResult",
     "EarlyStopping",
     "GradcheckError",
     "GradcheckResult",
@@ -51,6 +53,7 @@ __all__ = [
     "classification_report",
     "confusion_matrix",
     "cross_validate",
+    "descend",
     "empty",
     "fit",
     "from_dlpack",
@@ -75,6 +78,7 @@ _LAZY = {
     "Callback": "_callbacks",
     "ClassificationReport": "_metrics",
     "CrossValidation": "_cross_validate",
+    "DescentResult": "_descend",
     "EarlyStopping": "_callbacks",
     "GradcheckError": "_gradcheck_result",
     "GradcheckResult": "_gradcheck_result",
@@ -83,6 +87,7 @@ _LAZY = {
     "classification_report": "_metrics",
     "confusion_matrix": "_metrics",
     "cross_validate": "_cross_validate",
+    "descend": "_descend",
     "fit": "_fit",
     "gradcheck": "_gradcheck",
     "load": "_save",
