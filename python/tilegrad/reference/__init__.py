@@ -61,9 +61,12 @@ from ._matmul import (
     matmul_backward,
 )
 from ._optim import (
+    adagrad,
     adam,
     adamw,
     clip_grad_norm,
+    clip_grad_value,
+    rmsprop,
     sgd,
 )
 from ._random import (
@@ -76,9 +79,11 @@ from ._random import (
 
 __all__ = [
     "ACTIVATIONS",
+    "adagrad",
     "adam",
     "adamw",
     "clip_grad_norm",
+    "clip_grad_value",
     "cross_entropy",
     "cross_entropy_backward",
     "cross_entropy_value_and_grad",
@@ -117,6 +122,7 @@ __all__ = [
     "relu6",
     "relu6_backward",
     "relu_backward",
+    "rmsprop",
     "selu",
     "selu_backward",
     "sgd",
