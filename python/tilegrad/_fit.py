@@ -19,6 +19,7 @@ from tilegrad._callbacks import Callback, History, Progress, Training, say
 from tilegrad._checkpoint import Path, import_safetensors
 from tilegrad._fit_step import Step, on_device_of
 from tilegrad._makers import asarray
+from tilegrad._monitor import advance, monitored
 from tilegrad._save import load, save
 from tilegrad.data import DataLoader
 from tilegrad.nn.module import Module
@@ -45,6 +46,7 @@ def fit(
     max_norm: float | None = None,
     seed: int = 0,
     accuracy_samples: int = 10_000,
+    monitor: str | None = None,
 ) -> History:
     """Train a model and return what was measured.
 
@@ -71,12 +73,15 @@ def fit(
         callbacks: What to call; see ``Callback`` and ``EarlyStopping``.
         checkpoint: File to save to after each epoch, and to resume from.
         progress: Show a line an epoch on stderr, and a bar in a terminal if tqdm is installed.
-        scheduler: Learning-rate schedule of this optimiser, stepped once an epoch.
+        scheduler: Learning-rate schedule of this optimiser, stepped once an epoch. A
+            ReduceLROnPlateau is given what ``monitor`` names.
         max_norm: Clip the gradients of each batch to this 2-norm; None does not clip.
         seed: Decides the order of the samples, for data given as arrays.
         accuracy_samples: Where targets are class indices, training accuracy is measured in eval
             mode after each epoch on at most so many rows, evenly spaced over the training set; 0
             leaves it out.
+        monitor: The list of ``History`` that a ReduceLROnPlateau looks at; None: "val_loss" or,
+            without a validation set, "train_loss".
 
     Returns:
         The History, that of the epochs before a resumption included. A loss of an epoch is the mean
@@ -104,6 +109,7 @@ def fit(
     if validation is not None:
         validation_set = _loader("validation", validation, max(batch_size, 512))
     _check(loss_fn, optimizer, epochs, callbacks, scheduler, max_norm, accuracy_samples)
+    watched = monitored(monitor, scheduler, validation_set is not None)
     rows = _spaced(training_set, accuracy_samples)
     history = History()
     keep = None
@@ -138,7 +144,7 @@ def fit(
                     measured["val_loss"], measured["val_accuracy"] = loss, accuracy
                 history.add(**measured)
                 if scheduler is not None:
-                    scheduler.step()
+                    advance(scheduler, history, watched)
                 for call in calls:
                     call.on_epoch_end(run)
                 if keep is not None:
