@@ -295,38 +295,57 @@ template <class T>
 struct OptimTensor {
   T* data;
   const T* grad;
-  T* first;   // SGD: momentum buffer; Adam: mean of gradients
-  T* second;  // Adam: mean of squared gradients
-  T* third;   // Adam with amsgrad: running maximum of `second`
+  T* first;   // SGD: momentum; Adam: mean of gradients; RMSprop: of squares; Adagrad: their sum
+  T* second;  // Adam: mean of squared gradients; RMSprop with momentum: that
+  T* third;   // Adam with amsgrad: largest `second`; centered RMSprop: mean of gradients
   int64_t size;
   bfloat16* rounded = nullptr;  // receives data, to the nearest, ties to even
 };
 
-struct SgdOptions {
-  double momentum = 0, dampening = 0, weight_decay = 0;
-  bool nesterov = false, maximize = false;
+// What every optimiser does to a gradient first:
+//   g = state.grad_scale * grad, negative to maximise;  g += l1_decay sign(w) with sign(0) = 0;
+//   g += weight_decay w
+struct GradientOptions {
+  double weight_decay = 0, l1_decay = 0;
+  bool maximize = false;
 };
 
-// torch.optim.SGD's arithmetic, with g = state.grad_scale * grad:
-//   g = -g if maximize;  g += weight_decay * w;
+// torch.optim.SGD's arithmetic:
 //   v = g at step 1, else momentum v + (1 - dampening) g;  g = g + momentum v if nesterov, else v;
 //   w -= lr g
-template <class T>
-void sgd_step(Context&, const OptimTensor<T>* tensors, int64_t count, const SgdOptions& options,
-              const StepState* state);
-
-struct AdamOptions {
-  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
-  bool decoupled = false;  // AdamW: w *= 1 - lr weight_decay, instead of g += weight_decay w
-  bool amsgrad = false, maximize = false;
+struct SgdOptions : GradientOptions {
+  double momentum = 0, dampening = 0;
+  bool nesterov = false;
 };
 
-// torch.optim.Adam's arithmetic, with g = state.grad_scale * grad and t = state.step:
+// torch.optim.Adam's, with t = state.step:
 //   m += (g - m)(1 - beta1);  v = beta2 v + (1 - beta2) g g;
 //   w -= lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
-template <class T>
-void adam_step(Context&, const OptimTensor<T>* tensors, int64_t count, const AdamOptions& options,
-               const StepState* state);
+struct AdamOptions : GradientOptions {
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
+  bool decoupled = false;  // AdamW: w *= 1 - lr weight_decay, instead of g += weight_decay w
+  bool amsgrad = false;
+};
+
+// torch.optim.RMSprop's:
+//   s = alpha s + (1 - alpha) g g;  d = sqrt(s) + eps
+//   centered:  a += (g - a)(1 - alpha);  d = sqrt(s - a a) + eps
+//   w -= lr g / d;  or with momentum  v = momentum v + g / d;  w -= lr v
+struct RmspropOptions : GradientOptions {
+  double alpha = 0.99, eps = 1e-8, momentum = 0;
+  bool centered = false;
+};
+
+// torch.optim.Adagrad's, with t = state.step:
+//   s += g g;  w -= lr / (1 + (t - 1) lr_decay) * g / (sqrt(s) + eps)
+struct AdagradOptions : GradientOptions {
+  double lr_decay = 0, eps = 1e-10;
+};
+
+// One update of all tensors by the rule of Options, any of the four.
+template <class T, class Options>
+void optimizer_step(Context&, const OptimTensor<T>* tensors, int64_t count, const Options& options,
+                    const StepState* state);
 
 enum class NormKind { one, two, infinity };
 

@@ -231,9 +231,13 @@ def updates() -> Iterator[Case]:
         "momentum": lambda p: optim.SGD(p, 0.1, momentum=0.9),
         "Adam": optim.Adam,
         "AdamW": optim.AdamW,
+        "RMSprop": optim.RMSprop,
+        "RMSprop-all": lambda p: optim.RMSprop(p, momentum=0.9, centered=True, eps=0.1),
+        "Adagrad": optim.Adagrad,
     }
+    kernels = {"Adam": "adam", "AdamW": "adam", "Adagrad": "adagrad"}
     for name, make in makers.items():
-        kernel = "adam_step" if name.startswith("Adam") else "sgd_step"
+        kernel = kernels.get(name, "rmsprop" if "RMS" in name else "sgd") + "_step"
         for dtype in ("float32", "bfloat16"):
             yield Case(f"optim-{name}-{dtype}", partial(update, make, dtype), kernel)
     yield Case("clip_grad_norm", partial(update, None), "norm_chunks")

@@ -9,6 +9,7 @@ __all__: list[str] = [
     "Plan",
     "StepState",
     "activation_uses_output",
+    "adagrad_step",
     "adam_step",
     "binary_cross_entropy",
     "binary_cross_entropy_backward",
@@ -81,6 +82,7 @@ __all__: list[str] = [
     "relu6",
     "relu6_backward",
     "relu_backward",
+    "rmsprop_step",
     "scale",
     "selu",
     "selu_backward",
@@ -142,6 +144,19 @@ class Plan:
         activation: typing.Any,
         activation_args: typing.Any,
     ) -> None: ...
+    def adagrad_step(
+        self,
+        params: typing.Any,
+        grads: typing.Any,
+        sums: typing.Any,
+        lr_decay: typing.SupportsFloat | typing.SupportsIndex,
+        eps: typing.SupportsFloat | typing.SupportsIndex,
+        weight_decay: typing.SupportsFloat | typing.SupportsIndex,
+        l1_decay: typing.SupportsFloat | typing.SupportsIndex,
+        maximize: bool,
+        state: typing.Any,
+        rounded: typing.Any = None,
+    ) -> None: ...
     def adam_step(
         self,
         params: typing.Any,
@@ -152,8 +167,9 @@ class Plan:
         beta1: typing.SupportsFloat | typing.SupportsIndex,
         beta2: typing.SupportsFloat | typing.SupportsIndex,
         eps: typing.SupportsFloat | typing.SupportsIndex,
-        weight_decay: typing.SupportsFloat | typing.SupportsIndex,
         decoupled: bool,
+        weight_decay: typing.SupportsFloat | typing.SupportsIndex,
+        l1_decay: typing.SupportsFloat | typing.SupportsIndex,
         maximize: bool,
         state: typing.Any,
         rounded: typing.Any = None,
@@ -226,6 +242,22 @@ class Plan:
     def prelu_backward(
         self, dx: typing.Any, dweight: typing.Any, dy: typing.Any, x: typing.Any, weight: typing.Any
     ) -> None: ...
+    def rmsprop_step(
+        self,
+        params: typing.Any,
+        grads: typing.Any,
+        squares: typing.Any,
+        momentum_buffers: typing.Any,
+        means: typing.Any,
+        alpha: typing.SupportsFloat | typing.SupportsIndex,
+        eps: typing.SupportsFloat | typing.SupportsIndex,
+        momentum: typing.SupportsFloat | typing.SupportsIndex,
+        weight_decay: typing.SupportsFloat | typing.SupportsIndex,
+        l1_decay: typing.SupportsFloat | typing.SupportsIndex,
+        maximize: bool,
+        state: typing.Any,
+        rounded: typing.Any = None,
+    ) -> None: ...
     def run(self, batch: typing.Any, accumulate: bool, out: typing.Any = None) -> typing.Any: ...
     def sgd_step(
         self,
@@ -234,8 +266,9 @@ class Plan:
         momentum_buffers: typing.Any,
         momentum: typing.SupportsFloat | typing.SupportsIndex,
         dampening: typing.SupportsFloat | typing.SupportsIndex,
-        weight_decay: typing.SupportsFloat | typing.SupportsIndex,
         nesterov: bool,
+        weight_decay: typing.SupportsFloat | typing.SupportsIndex,
+        l1_decay: typing.SupportsFloat | typing.SupportsIndex,
         maximize: bool,
         state: typing.Any,
         rounded: typing.Any = None,
@@ -269,6 +302,18 @@ def _multiply_add(
 ) -> float: ...
 def _set_isa(name: str, emulated: bool = False) -> None: ...
 def activation_uses_output(activation: typing.Any, activation_args: typing.Any) -> bool: ...
+def adagrad_step(
+    params: typing.Any,
+    grads: typing.Any,
+    sums: typing.Any,
+    lr_decay: typing.SupportsFloat | typing.SupportsIndex,
+    eps: typing.SupportsFloat | typing.SupportsIndex,
+    weight_decay: typing.SupportsFloat | typing.SupportsIndex,
+    l1_decay: typing.SupportsFloat | typing.SupportsIndex,
+    maximize: bool,
+    state: StepState,
+    rounded: typing.Any = None,
+) -> None: ...
 def adam_step(
     params: typing.Any,
     grads: typing.Any,
@@ -278,8 +323,9 @@ def adam_step(
     beta1: typing.SupportsFloat | typing.SupportsIndex,
     beta2: typing.SupportsFloat | typing.SupportsIndex,
     eps: typing.SupportsFloat | typing.SupportsIndex,
-    weight_decay: typing.SupportsFloat | typing.SupportsIndex,
     decoupled: bool,
+    weight_decay: typing.SupportsFloat | typing.SupportsIndex,
+    l1_decay: typing.SupportsFloat | typing.SupportsIndex,
     maximize: bool,
     state: StepState,
     rounded: typing.Any = None,
@@ -824,6 +870,21 @@ def relu6_backward(
 def relu_backward(
     grad_output: typing.Any, input: typing.Any, output: typing.Any, wrt: typing.Any, out: typing.Any
 ) -> typing.Any: ...
+def rmsprop_step(
+    params: typing.Any,
+    grads: typing.Any,
+    squares: typing.Any,
+    momentum_buffers: typing.Any,
+    means: typing.Any,
+    alpha: typing.SupportsFloat | typing.SupportsIndex,
+    eps: typing.SupportsFloat | typing.SupportsIndex,
+    momentum: typing.SupportsFloat | typing.SupportsIndex,
+    weight_decay: typing.SupportsFloat | typing.SupportsIndex,
+    l1_decay: typing.SupportsFloat | typing.SupportsIndex,
+    maximize: bool,
+    state: StepState,
+    rounded: typing.Any = None,
+) -> None: ...
 def scale(grads: typing.Any, state: StepState) -> None: ...
 def selu(input: typing.Any, out: typing.Any) -> typing.Any: ...
 def selu_backward(
@@ -836,8 +897,9 @@ def sgd_step(
     momentum_buffers: typing.Any,
     momentum: typing.SupportsFloat | typing.SupportsIndex,
     dampening: typing.SupportsFloat | typing.SupportsIndex,
-    weight_decay: typing.SupportsFloat | typing.SupportsIndex,
     nesterov: bool,
+    weight_decay: typing.SupportsFloat | typing.SupportsIndex,
+    l1_decay: typing.SupportsFloat | typing.SupportsIndex,
     maximize: bool,
     state: StepState,
     rounded: typing.Any = None,

@@ -191,9 +191,14 @@ void Driver::optimizers() {
   state.learning_rate = 1e-3;
   cpu::SgdOptions momentum;
   momentum.momentum = 0.9;
-  count("sgd_step", [&] { cpu::sgd_step<float>(context_, &tensor, 1, {}, &state); });
-  count("sgd_step_momentum", [&] { cpu::sgd_step<float>(context_, &tensor, 1, momentum, &state); });
-  count("adam_step", [&] { cpu::adam_step<float>(context_, &tensor, 1, {}, &state); });
+  const auto step = [&](const auto& options) {
+    cpu::optimizer_step(context_, &tensor, 1, options, &state);
+  };
+  count("sgd_step", [&] { step(cpu::SgdOptions()); });
+  count("sgd_step_momentum", [&] { step(momentum); });
+  count("adam_step", [&] { step(cpu::AdamOptions()); });
+  count("rmsprop_step", [&] { step(cpu::RmspropOptions()); });
+  count("adagrad_step", [&] { step(cpu::AdagradOptions()); });
   float norm = 0;
   count("clip_scale", [&] {
     cpu::clip_scale<float>(context_, &state, &norm, &tensor, 1, cpu::NormKind::two, 1.0);

@@ -61,9 +61,12 @@ from ._matmul import (
     matmul_backward,
 )
 from ._optim import (
+    adagrad,
     adam,
     adamw,
     clip_grad_norm,
+    clip_grad_value,
+    rmsprop,
     sgd,
 )
 from ._pointwise_losses import (
@@ -112,6 +115,7 @@ from ._random import (
 
 __all__ = [
     "ACTIVATIONS",
+    "adagrad",
     "adam",
     "adamw",
     "binary_cross_entropy",
@@ -121,6 +125,7 @@ __all__ = [
     "binary_cross_entropy_with_logits_backward",
     "binary_cross_entropy_with_logits_value_and_grad",
     "clip_grad_norm",
+    "clip_grad_value",
     "cross_entropy",
     "cross_entropy_backward",
     "cross_entropy_value_and_grad",
@@ -181,6 +186,7 @@ __all__ = [
     "relu6",
     "relu6_backward",
     "relu_backward",
+    "rmsprop",
     "selu",
     "selu_backward",
     "sgd",
