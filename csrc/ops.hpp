@@ -274,6 +274,12 @@ template <class T>
 void random_uniform(Context&, T* y, int64_t n, double low, double high, uint64_t seed,
                     uint64_t offset);
 
+// y[i] = mean + std z_i with z_i the standard normal number (normal.hpp) of words 2 (i mod 2) and
+// the next of counter offset + i/2; computed in double without fma and rounded to T once.
+template <class T>
+void random_normal(Context&, T* y, int64_t n, double mean, double std, uint64_t seed,
+                   uint64_t offset);
+
 // ---- optimisers --------------------------------------------------------------------------------
 
 // One parameter with its gradient and the optimiser's buffers (null where an option needs none).

@@ -18,7 +18,8 @@ from tilegrad._cli_settings import ACTIVATIONS, Settings
 from tilegrad._save import load
 from tilegrad.cli import main
 
-FILES = ("model.safetensors", "curves.png", "history.json", "checkpoint.safetensors")
+PICTURES = ("curves.png", "confusion.png")
+FILES = ("model.safetensors", *PICTURES, "history.json", "checkpoint.safetensors")
 
 
 def test_digits_reach_97_percent_and_the_results_load(tmp_path, capsys):
@@ -26,13 +27,19 @@ def test_digits_reach_97_percent_and_the_results_load(tmp_path, capsys):
     result = history_of(tmp_path)
     assert result["test_accuracy"] >= 0.97
     assert len(result["history"]["epochs"]) == result["settings"]["epochs"]
-    assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    for picture in PICTURES:
+        assert (tmp_path / picture).read_bytes()[:4] == b"\x89PNG"
     settings = Settings(**{**result["settings"], "hidden": tuple(result["settings"]["hidden"])})
     model = _cli_train.build_model((64, 128, 10), settings)
     load(tmp_path / "model.safetensors", model)
     x, y = data.load_digits().test()
-    right = int((model.predict(x).argmax(axis=1) == y).sum())
+    guess = model.predict(x).argmax(axis=1)
+    right = int((guess == y).sum())
     assert right == result["test_right"]
+    counts = np.zeros((10, 10), int)
+    np.add.at(counts, (y, guess), 1)
+    assert result["confusion_matrix"] == counts.tolist()
+    assert result["class_names"] == [str(digit) for digit in range(10)]
     text = capsys.readouterr()
     for line in (
         "data      UCI digits, embedded in tilegrad",
@@ -41,6 +48,7 @@ def test_digits_reach_97_percent_and_the_results_load(tmp_path, capsys):
         f"test accuracy {100 * right / 360:.2f} %: {right} of 360 UCI digits images",
         f"model     {tmp_path / 'model.safetensors'}",
         f"curves    {tmp_path / 'curves.png'}",
+        f"confusion {tmp_path / 'confusion.png'}",
         f"history   {tmp_path / 'history.json'}",
     ):
         assert line in text.out

@@ -89,14 +89,15 @@ def test_an_op_has_the_same_bits_in_every_schedule(op: str, dtype: str) -> None:
 
 @pytest.mark.not_on_cpu("the same numbers as the cpu's")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_random_numbers_are_the_cpus(device: Device, dtype: Any) -> None:
+@pytest.mark.parametrize("op", ["random_uniform", "random_normal"])
+def test_random_numbers_are_the_cpus(device: Device, op: str, dtype: Any) -> None:
     module, cpu = backends.at(backends.place_of(device.name)), backends.at(None)
     for shape in [(), (1,), (3,), (4,), (5,), (33, 7), (1021,), (0,)]:
-        for low, high in [(-1.0, 1.0), (-0.3, 0.7), (0.0, 1e-3)]:
+        for options in [(-1.0, 1.0), (-0.3, 0.7), (0.0, 1e-3)]:
             for seed, offset in [(0, 0), (2**64 - 1, 7), (12345, 2**64 - 3)]:
-                arguments = (shape, dtype == np.float64, low, high, seed, offset)
-                got = device.get(module.random_uniform(*arguments))
-                assert_same_bits(got, cpu.random_uniform(*arguments))
+                arguments = (shape, dtype == np.float64, *options, seed, offset)
+                got = device.get(getattr(module, op)(*arguments))
+                assert_same_bits(got, getattr(cpu, op)(*arguments))
 
 
 @pytest.mark.not_on_cpu("the same weights as the cpu's")

@@ -6,12 +6,14 @@ from __future__ import annotations
 import io
 import math
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fit_runs import VALIDATION, network, quick
-from tilegrad import optim
+from helpers import Device, host
+from tilegrad import manual_seed, optim
 from tilegrad._callbacks import Callback, EarlyStopping, Training
 from tilegrad.optim.lr_scheduler import StepLR
 
@@ -51,7 +53,11 @@ class Scripted(Callback):
 
     def on_epoch_end(self, training: Training) -> None:
         training.history.val_loss[-1] = self.losses[training.epoch - 1]
-        self.weights.append(b"".join(p.data.tobytes() for p in training.model.parameters()))
+        self.weights.append(weights_of(training.model))
+
+
+def weights_of(model: Any) -> bytes:
+    return b"".join(host(p.data).tobytes() for p in model.parameters())
 
 
 @pytest.mark.parametrize(
@@ -77,10 +83,36 @@ def test_early_stopping_stops_and_restores(
     assert len(history.epochs) == epochs
     assert len(set(scripted.weights)) == epochs
     expected = scripted.weights[-1 if best is None else best - 1]
-    assert b"".join(p.data.tobytes() for p in model.parameters()) == expected
+    assert weights_of(model) == expected
     assert stopping.stopped is (epochs < len(losses) or stopping.bad >= stopping.patience)
     if best is not None:
         assert stopping.best_epoch == best
+
+
+def test_early_stopping_restores_and_resumes_on_every_device(
+    device: Device, tmp_path: Path
+) -> None:
+    losses = [3.0, 1.0, 2.0, 2.0, 2.0, 2.0]
+
+    def run(epochs: int, checkpoint: Path | None) -> tuple[Any, EarlyStopping, Scripted]:
+        manual_seed(1)
+        model, scripted = network().to(device.name), Scripted(losses)
+        stopping = EarlyStopping(patience=3)
+        quick(
+            model=model, optimizer=optim.Adam(model.parameters(), lr=0.02), epochs=epochs,
+            validation=VALIDATION, callbacks=[scripted, stopping], checkpoint=checkpoint,
+        )  # fmt: skip
+        return model, stopping, scripted
+
+    path = tmp_path / "checkpoint"
+    straight, stopping, scripted = run(6, None)
+    assert (stopping.stopped, stopping.best, stopping.best_epoch) == (True, 1.0, 2)
+    assert len(scripted.weights) == 5
+    assert weights_of(straight) == scripted.weights[1]
+    run(4, path)  # the best weights, of epoch 2, are in the file
+    resumed, stopping, scripted = run(6, path)
+    assert (stopping.stopped, stopping.best_epoch, len(scripted.weights)) == (True, 2, 1)
+    assert weights_of(resumed) == weights_of(straight)
 
 
 def test_early_stopping_starts_afresh_in_a_new_run() -> None:

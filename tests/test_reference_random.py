@@ -65,6 +65,23 @@ def test_uniform_has_the_moments_of_a_uniform() -> None:
     assert u.max() <= 1
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_normal_inverts_the_tail_of_64_bits(dtype: Any) -> None:
+    words = ref.random_words(2002, 5, 3).astype(object).reshape(-1, 2)
+    z = ref.normal(1001, 0.0, 1.0, 5, 3, np.float64)
+    for (high, low), value in zip(words, z, strict=True):
+        k = (int(high) << 32 | int(low)) % 2**63
+        p = float((2 * k + 1) / 2**65)  # whole numbers: rounded once
+        assert (value < 0) == (high >= 2**31)
+        assert math.erfc(abs(value) / math.sqrt(2)) / 2 == pytest.approx(p, rel=1e-13)
+    scaled = ref.normal(1001, -0.3, 0.7, 5, 3, dtype)
+    assert scaled.dtype == dtype
+    assert scaled.tolist() == (-0.3 + 0.7 * z).astype(dtype).tolist()
+    assert abs(z.mean()) < 5 / math.sqrt(z.size)
+    assert abs((z**2).mean() - 1) < 5 * math.sqrt(2 / z.size)
+    assert ref.normal(0, 0.0, 1.0, 5, 3).shape == (0,)
+
+
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("shape", [(), (3,), (7, 5), (0,), (2, 3, 4)])
 def test_dropout_keeps_words_at_or_above_the_threshold(p: float, shape: tuple[int, ...]) -> None:

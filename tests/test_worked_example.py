@@ -176,6 +176,13 @@ def test_a6_descent_stops_when_every_weight_has_settled(epsilon: float, device: 
         return model, limit, change
 
     model, epochs, change = descend(10_000)
+    other = network(device, np.float64)
+    result = tg.descend(
+        other, nn.MSELoss(), tg.optim.SGD(other.parameters(), 0.05), X.astype(np.float64),
+        Y.astype(np.float64), tolerance=epsilon,
+    )  # fmt: skip
+    assert (result.iterations, result.converged, result.change) == (epochs, True, change)
+    assert_weights(other, model.state_dict(), 0.0)
     assert 5 < epochs < 1000
     assert change < epsilon
     # Every weight moves by at most rate * |gradient|, so the error is as small as the change.

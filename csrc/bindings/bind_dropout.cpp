@@ -50,6 +50,34 @@ py::object backward(py::handle grad_output, py::handle input, py::handle p, uint
   return wanted.gather({dx.owner});
 }
 
+// fill(context, y, n) writes the values of a new array.
+template <class Fill>
+py::object drawn(py::handle shape, bool is_double, const char* op, Fill fill) {
+  Dims dims;
+  for (py::handle size : shape) dims.push(size.cast<int64_t>());
+  CallContext context;
+  const DType dtype = is_double ? DType::float64 : DType::float32;
+  const Tensor y = empty(dims, dtype, op);
+  with_float(dtype, [&](auto t) {
+    run(elementwise_nanoseconds(y), [&] { fill(*context, y.as<decltype(t)>(), y.size()); });
+  });
+  return y.owner;
+}
+
+py::object uniform(py::handle shape, bool is_double, double low, double high, uint64_t seed,
+                   uint64_t offset) {
+  return drawn(shape, is_double, "random_uniform", [&](Context& context, auto* y, int64_t n) {
+    random_uniform(context, y, n, low, high, seed, offset);
+  });
+}
+
+py::object normal(py::handle shape, bool is_double, double mean, double std, uint64_t seed,
+                  uint64_t offset) {
+  return drawn(shape, is_double, "random_normal", [&](Context& context, auto* y, int64_t n) {
+    random_normal(context, y, n, mean, std, seed, offset);
+  });
+}
+
 }  // namespace
 
 void bind_dropout(py::module_& m) {
@@ -57,24 +85,10 @@ void bind_dropout(py::module_& m) {
         py::arg("out"));
   m.def("dropout_backward", &backward, py::arg("grad_output"), py::arg("input"), py::arg("p"),
         py::arg("seed"), py::arg("offset"), py::arg("wrt"), py::arg("out"));
-  m.def(
-      "random_uniform",
-      [](py::handle shape, bool is_double, double low, double high, uint64_t seed,
-         uint64_t offset) {
-        Dims dims;
-        for (py::handle size : shape) dims.push(size.cast<int64_t>());
-        CallContext context;
-        const DType dtype = is_double ? DType::float64 : DType::float32;
-        const Tensor y = empty(dims, dtype, "random_uniform");
-        with_float(dtype, [&](auto t) {
-          run(elementwise_nanoseconds(y), [&] {
-            random_uniform(*context, y.as<decltype(t)>(), y.size(), low, high, seed, offset);
-          });
-        });
-        return y.owner;
-      },
-      py::arg("shape"), py::arg("is_double"), py::arg("low"), py::arg("high"), py::arg("seed"),
-      py::arg("offset"));
+  m.def("random_uniform", &uniform, py::arg("shape"), py::arg("is_double"), py::arg("low"),
+        py::arg("high"), py::arg("seed"), py::arg("offset"));
+  m.def("random_normal", &normal, py::arg("shape"), py::arg("is_double"), py::arg("mean"),
+        py::arg("std"), py::arg("seed"), py::arg("offset"));
 }
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Initial values. One scalar path without libm, so that every machine draws the same bits.
-#include "../philox.hpp"
-
+#include "../normal.hpp"
 #include "../ops.hpp"
+#include "../philox.hpp"
 
 namespace tilegrad::cpu {
 
@@ -24,7 +24,22 @@ void random_uniform(Context&, T* y, int64_t n, double low, double high, uint64_t
   }
 }
 
+template <class T>
+void random_normal(Context&, T* y, int64_t n, double mean, double std, uint64_t seed,
+                   uint64_t offset) {
+  for (int64_t i = 0; i < n; i += 2) {
+    const PhiloxWords words = philox(seed, offset + static_cast<uint64_t>(i / 2));
+    const int count = n - i < 2 ? 1 : 2;
+    for (int j = 0; j < count; ++j) {
+      const double z = standard_normal(words.word[2 * j], words.word[2 * j + 1]);
+      y[i + j] = static_cast<T>(multiply_then_add(std, z, mean));
+    }
+  }
+}
+
 template void random_uniform(Context&, float*, int64_t, double, double, uint64_t, uint64_t);
 template void random_uniform(Context&, double*, int64_t, double, double, uint64_t, uint64_t);
+template void random_normal(Context&, float*, int64_t, double, double, uint64_t, uint64_t);
+template void random_normal(Context&, double*, int64_t, double, double, uint64_t, uint64_t);
 
 }  // namespace tilegrad::cpu

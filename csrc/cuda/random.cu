@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT
 // Math:        y_i = low + (high - low) u_i, u_i the top 24 (float) or 32 (double) bits of word
-//              i mod 4 of Philox counter c + i/4, as a fraction of one.
+//              i mod 4 of Philox counter c + i/4, as a fraction of one;
+//              y_i = mean + std z_i, z_i of the 2 words from 2 (i mod 2) on of counter c + i/2.
 // Shapes:      flat runs of n elements.
-// Parallelism: a packet of 16 bytes a thread, grid-stride; two doubles draw half a counter.
+// Parallelism: a packet of 16 bytes a thread, grid-stride. Uniform: four floats use up a counter,
+//              two doubles half of one. Normal: four floats two counters, two doubles one.
 // Memory:      coalesced (an unaligned sector: up to 4 requests); one element written.
-// Source:      Salmon et al. (SC11); see philox.hpp.
+// Source:      Salmon et al. (SC11), see philox.hpp; Wichura (AS 241), see normal.hpp.
+#include "../normal.hpp"
 #include "../ops.hpp"
 #include "../philox.hpp"
 #include "vector_io.cuh"
@@ -14,15 +17,6 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWords = 4;  // that a counter gives
-
-// low + span * fraction with both roundings: a contracted fma would draw other bits than the CPU.
-__device__ inline double on_line(double low, double span, double fraction) {
-#ifdef __CUDA_ARCH__
-  return __dadd_rn(low, __dmul_rn(span, fraction));
-#else
-  return low + span * fraction;
-#endif
-}
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
@@ -38,7 +32,25 @@ __global__ void __launch_bounds__(kThreads)
     for (int j = 0; j < kPacket<T>; ++j) {
       const uint32_t word = upper ? words.word[(j + kPacket<T>) % kWords] : words.word[j];
       const double fraction = static_cast<double>(word >> (32 - kBits)) * kUnit;
-      packet.at[j] = static_cast<T>(on_line(low, span, fraction));
+      packet.at[j] = static_cast<T>(multiply_then_add(span, fraction, low));
+    }
+    slot.store(y, packet);
+  });
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    random_normal_kernel(T* y, int64_t n, bool aligned, double mean, double std, uint64_t seed,
+                         uint64_t offset) {
+  for_slots<T, true>(grid_thread(), grid_threads(), n, aligned, [&](Slot<T> slot) {
+    Packet<T> packet;
+#pragma unroll
+    for (int j = 0; j < kPacket<T>; j += 2) {
+      const PhiloxWords words = philox(seed, offset + static_cast<uint64_t>(slot.index(j) / 2));
+      const double first = standard_normal(words.word[0], words.word[1]);
+      const double second = standard_normal(words.word[2], words.word[3]);
+      packet.at[j] = static_cast<T>(multiply_then_add(std, first, mean));
+      packet.at[j + 1] = static_cast<T>(multiply_then_add(std, second, mean));
     }
     slot.store(y, packet);
   });
@@ -53,7 +65,16 @@ void random_uniform(Context& context, T* y, int64_t n, double low, double high, 
          stream_of(context), y, n, packet_aligned(y), low, high - low, seed, offset);
 }
 
+template <class T>
+void random_normal(Context& context, T* y, int64_t n, double mean, double std, uint64_t seed,
+                   uint64_t offset) {
+  launch(random_normal_kernel<T>, blocks_for(n, kThreads, kPacket<T>), kThreads, 0,
+         stream_of(context), y, n, packet_aligned(y), mean, std, seed, offset);
+}
+
 template void random_uniform(Context&, float*, int64_t, double, double, uint64_t, uint64_t);
 template void random_uniform(Context&, double*, int64_t, double, double, uint64_t, uint64_t);
+template void random_normal(Context&, float*, int64_t, double, double, uint64_t, uint64_t);
+template void random_normal(Context&, double*, int64_t, double, double, uint64_t, uint64_t);
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

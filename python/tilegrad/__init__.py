@@ -27,9 +27,12 @@ from tilegrad.ops import __all__ as _op_names
 
 if TYPE_CHECKING:
     from tilegrad._callbacks import Callback, EarlyStopping, History, Training
+    from tilegrad._cross_validate import CrossValidation, cross_validate
+    from tilegrad._descend import DescentResult, descend
     from tilegrad._fit import fit
     from tilegrad._gradcheck import gradcheck
     from tilegrad._gradcheck_result import GradcheckError, GradcheckResult
+    from tilegrad._metrics import ClassificationReport, classification_report, confusion_matrix
     from tilegrad._save import load, save
 
 __version__ = "0.1.0"
@@ -37,6 +40,9 @@ __version__ = "0.1.0"
 __all__ = [
     "Array",
     "Callback",
+    "ClassificationReport",
+    "CrossValidation",
+    "DescentResult",
     "EarlyStopping",
     "GradcheckError",
     "GradcheckResult",
@@ -44,6 +50,10 @@ __all__ = [
     "TrainStep",
     "Training",
     "asarray",
+    "classification_report",
+    "confusion_matrix",
+    "cross_validate",
+    "descend",
     "empty",
     "fit",
     "from_dlpack",
@@ -66,11 +76,18 @@ __all__ = [
 # Loaded at first use, so that the import stays quick: name -> module that defines it.
 _LAZY = {
     "Callback": "_callbacks",
+    "ClassificationReport": "_metrics",
+    "CrossValidation": "_cross_validate",
+    "DescentResult": "_descend",
     "EarlyStopping": "_callbacks",
     "GradcheckError": "_gradcheck_result",
     "GradcheckResult": "_gradcheck_result",
     "History": "_callbacks",
     "Training": "_callbacks",
+    "classification_report": "_metrics",
+    "confusion_matrix": "_metrics",
+    "cross_validate": "_cross_validate",
+    "descend": "_descend",
     "fit": "_fit",
     "gradcheck": "_gradcheck",
     "load": "_save",

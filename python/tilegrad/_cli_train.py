@@ -19,21 +19,22 @@ from typing import Any, TypeAlias
 from numpy.typing import NDArray
 
 from . import _cli_report as report
-from . import backends, manual_seed, nn, optim
+from . import backends, manual_seed, nn, optim, plot
 from ._callbacks import Callback, EarlyStopping, History, Progress, Training
 from ._checkpoint import import_safetensors
 from ._cli_data import Found, find_data
 from ._cli_settings import Settings, check_stored, resolve
 from ._fit import fit
+from ._metrics import confusion_matrix
 from ._save import save
 from .data import train_test_split
 from .optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
-from .plot import plot_history
 
 Part: TypeAlias = tuple[NDArray[Any], NDArray[Any]]
 
 _CHECKPOINT, _SETTINGS = "checkpoint.safetensors", "settings.json"
-_MODEL, _HISTORY, _CURVES = "model.safetensors", "history.json", "curves.png"
+_MODEL, _HISTORY = "model.safetensors", "history.json"
+_CURVES, _CONFUSION = "curves.png", "confusion.png"
 
 
 def train(args: argparse.Namespace) -> int:
@@ -121,7 +122,8 @@ def _run(
         scheduler=scheduler,
         seed=settings.seed,
     )
-    right = int((model.predict(x_test, 2048).argmax(axis=1) == y_test).sum())
+    confusion = confusion_matrix(y_test, model.predict(x_test, 2048), sizes[-1])
+    right = int(confusion.trace())
     epochs_now = len(history.epochs) - place.resumed_after
     accuracy = right / counts["test"]
     result: dict[str, Any] = {
@@ -130,6 +132,8 @@ def _run(
         "machine": backends.info(),
         "test_accuracy": accuracy,
         "test_right": right,
+        "class_names": list(found.dataset.class_names),
+        "confusion_matrix": confusion.tolist(),
         "seconds": time.perf_counter() - started,
         **report.speed(history, sizes, counts["train"], settings, epochs_now),
         "history": history.to_dict(),
@@ -283,7 +287,7 @@ def _write_results(
     result: dict[str, Any],
     can_save: bool,
 ) -> list[str]:
-    """Write model, curves and numbers; return a line on each."""
+    """Write model, pictures and numbers; return a line on each."""
     lines = []
     path = os.path.join(out, _MODEL)
     if can_save:
@@ -291,10 +295,15 @@ def _write_results(
         lines.append(f"model     {path}")
     else:
         lines.append('model     not saved: needs safetensors; pip install "tilegrad[io]"')
-    path = os.path.join(out, _CURVES)
+    curves, confusion = os.path.join(out, _CURVES), os.path.join(out, _CONFUSION)
     try:
-        plot_history(history, path, title=title)
-        lines.append(f"curves    {path}")
+        plot.plot_history(history, curves, title=title)
+        names, data = result["class_names"], result["data"]["name"]
+        heading = f"Test images of {data}"
+        plot.confusion_matrix(
+            result["confusion_matrix"], confusion, class_names=names, title=heading
+        )
+        lines += [f"curves    {curves}", f"confusion {confusion}"]
     except ImportError:
         lines.append('curves    not drawn: needs matplotlib; pip install "tilegrad[plot]"')
     path = os.path.join(out, _HISTORY)

@@ -74,6 +74,7 @@ __all__: list[str] = [
     "poisson_nll_loss_value_and_grad",
     "prelu",
     "prelu_backward",
+    "random_normal",
     "random_uniform",
     "release_memory",
     "relu",
@@ -797,6 +798,14 @@ def prelu_backward(
     wrt: typing.Any,
     accumulate: bool,
     out: typing.Any,
+) -> typing.Any: ...
+def random_normal(
+    shape: typing.Any,
+    is_double: bool,
+    mean: typing.SupportsFloat | typing.SupportsIndex,
+    std: typing.SupportsFloat | typing.SupportsIndex,
+    seed: typing.SupportsInt | typing.SupportsIndex,
+    offset: typing.SupportsInt | typing.SupportsIndex,
 ) -> typing.Any: ...
 def random_uniform(
     shape: typing.Any,

@@ -20,7 +20,7 @@ from tilegrad._checkpoint import Path, import_safetensors
 from tilegrad._fit_step import Step, on_device_of
 from tilegrad._makers import asarray
 from tilegrad._save import load, save
-from tilegrad.data import DataLoader
+from tilegrad.data import DataLoader, Transform
 from tilegrad.nn.module import Module
 from tilegrad.optim.lr_scheduler import LRScheduler
 from tilegrad.optim.optimizer import Optimizer
@@ -45,6 +45,7 @@ def fit(
     max_norm: float | None = None,
     seed: int = 0,
     accuracy_samples: int = 10_000,
+    transform: Transform | None = None,
 ) -> History:
     """Train a model and return what was measured.
 
@@ -76,7 +77,10 @@ def fit(
         seed: Decides the order of the samples, for data given as arrays.
         accuracy_samples: Where targets are class indices, training accuracy is measured in eval
             mode after each epoch on at most so many rows, evenly spaced over the training set; 0
-            leaves it out.
+            leaves it out. A transform's random parts have no part in it, the others have.
+        transform: Changes the inputs that are trained on, for data given as arrays (a DataLoader
+            has its own), such as ``data.RandomShift(2)``. The validation set is never changed:
+            what its inputs need too, such as ``data.Normalize``, is applied before.
 
     Returns:
         The History, that of the epochs before a resumption included. A loss of an epoch is the mean
@@ -99,7 +103,7 @@ def fit(
         >>> print(model.weight.data.round(3), model.bias.data.round(3))
         [[3.]] [1.]
     """
-    training_set = _loader("data", data, batch_size, shuffle=True, seed=seed)
+    training_set = _loader("data", data, batch_size, shuffle=True, seed=seed, transform=transform)
     validation_set = None
     if validation is not None:
         validation_set = _loader("validation", validation, max(batch_size, 512))
@@ -255,17 +259,25 @@ def _spaced(loader: DataLoader, limit: int) -> DataLoader | None:
     if limit == 0 or not np.issubdtype(loader.arrays[1].dtype, np.integer):
         return None
     stride = -(-loader.samples // limit)
+    transform = None if loader.transform is None else loader.transform.without_random()
     return DataLoader(
-        *(array[::stride] for array in loader.arrays), batch_size=max(loader.batch_size, 512)
+        *(array[::stride] for array in loader.arrays),
+        batch_size=max(loader.batch_size, 512),
+        transform=transform,
     )
 
 
 def _loader(
-    name: str, given: Any, batch_size: int, *, shuffle: bool = False, seed: int = 0
-) -> DataLoader:
+    name: str, given: Any, batch_size: int, *, shuffle: bool = False, seed: int = 0,
+    transform: Transform | None = None,
+) -> DataLoader:  # fmt: skip
     loader = given
     if isinstance(given, tuple) and len(given) == 2:
-        loader = DataLoader(*given, batch_size=batch_size, shuffle=shuffle, seed=seed)
+        loader = DataLoader(
+            *given, batch_size=batch_size, shuffle=shuffle, seed=seed, transform=transform
+        )
+    elif transform is not None:
+        raise ValueError("fit: transform is for data given as arrays; a DataLoader has its own")
     if not isinstance(loader, DataLoader):
         kind = f"{len(given)} arrays" if isinstance(given, tuple) else type(given).__name__
         raise TypeError(

@@ -28,23 +28,30 @@ class Step:
         loss_fn: As of `fit`.
         optimizer: As of `fit`.
         max_norm: As of `fit`.
+        op: Name for the error texts.
     """
 
     def __init__(
-        self, model: Module, loss_fn: Module, optimizer: Optimizer, max_norm: float | None
+        self,
+        model: Module,
+        loss_fn: Module,
+        optimizer: Optimizer,
+        max_norm: float | None,
+        op: str = "fit",
     ) -> None:
         self._parts = model, loss_fn, optimizer
+        self._op = op
         self._max_norm = max_norm
         self._recorded: TrainStep | None = None
         if isinstance(loss_fn, Loss):
-            with _signed():
+            with _signed(op):
                 self._recorded = TrainStep(model, loss_fn, optimizer, max_norm=max_norm)
 
     def __call__(self, x: Array, target: Array) -> Any:
         """Train on a batch; return its loss."""
         if self._recorded is not None:
             try:
-                with _signed():
+                with _signed(self._op):
                     return self._recorded(x, target)
             except (TypeError, RuntimeError) as error:
                 # Raised while recording, before a random number is drawn or a value changed.
@@ -65,16 +72,17 @@ class Step:
 def on_device_of(model: Module, array: Array) -> Any:
     """Return an array on the device of a model."""
     device = next((parameter.device for parameter in model.parameters()), "cpu")
-    return asarray(np.ascontiguousarray(array), device=device)
+    on_host = isinstance(array, np.ndarray)
+    return asarray(np.ascontiguousarray(array) if on_host else array, device=device)
 
 
 @contextlib.contextmanager
-def _signed() -> Iterator[None]:
+def _signed(op: str) -> Iterator[None]:
     """Let errors of TrainStep bear the name of what was called."""
     try:
         yield
     except (TypeError, ValueError, RuntimeError) as error:
         text = str(error)
         if text.startswith("TrainStep:"):
-            error.args = (text.replace("TrainStep:", "fit:", 1),)
+            error.args = (text.replace("TrainStep:", f"{op}:", 1),)
         raise

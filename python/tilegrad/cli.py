@@ -129,8 +129,8 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "below the environment variable TILEGRAD_DATA, fashion-mnist also where Debian's "
         "dataset-fashion-mnist puts it (default: auto)")  # fmt: skip
     add("--out", metavar="DIR",
-        help="folder for model.safetensors, curves.png, history.json and the checkpoint; an "
-        "earlier run in it is replaced (default: runs/<name of the data>)")  # fmt: skip
+        help="folder for model.safetensors, curves.png, confusion.png, history.json and the "
+        "checkpoint; an earlier run in it is replaced (default: runs/<name of data>)")  # fmt: skip
     add("--resume", action="store_true",
         help="go on with the interrupted run in --out, with its settings, from its last "
         "checkpoint (default: a new run)")  # fmt: skip

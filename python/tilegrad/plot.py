@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""Draw how a training run went. Needs matplotlib: ``pip install "tilegrad[plot]"``."""
+"""Draw how a training run went, and how its model errs.
+
+Needs matplotlib: ``pip install "tilegrad[plot]"``.
+"""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 # Okabe and Ito 2008: distinguishable with every common kind of colour blindness, and in grey.
 _TRAIN, _VALIDATION = "#0072B2", "#D55E00"
@@ -42,12 +47,7 @@ def plot_history(
         >>> [axes.get_title(loc="left") for axes in figure.axes]
         ['Loss']
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('plot_history: needs matplotlib; pip install "tilegrad[plot]"') from error
-
+    new_figure = _figures("plot_history")
     curves = _curves(history)
     epochs = _epochs(history, len(curves["train_loss"]))
     panels = [("Loss", curves["train_loss"], curves["val_loss"], 1.0)]
@@ -55,8 +55,7 @@ def plot_history(
         panels.append(("Accuracy, %", curves["train_accuracy"], curves["val_accuracy"], 100.0))
     best = _best(curves["val_loss"] or curves["train_loss"])
 
-    figure = Figure(figsize=(1.2 + 4.4 * len(panels), 4.25), dpi=150, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(1.2 + 4.4 * len(panels), 4.25)
     figure.subplots_adjust(
         left=0.62 / figure.get_figwidth(),
         right=1 - 1.0 / figure.get_figwidth(),
@@ -74,6 +73,116 @@ def plot_history(
     if path is not None:
         figure.savefig(path)
     return figure
+
+
+def confusion_matrix(
+    counts: Any,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    normalize: bool = False,
+    class_names: Sequence[str] | None = None,
+    title: str | None = None,
+) -> Any:
+    """Draw how often each class was taken for each.
+
+    A row is a true class, a column a predicted one; the colour is the root of the share of the
+    row, so that rare errors show too. Nothing is shown on a screen, and no global state of
+    matplotlib is touched.
+
+    Args:
+        counts: What `tilegrad.confusion_matrix` returned, `(classes, classes)`.
+        path: Where to write the figure; the ending chooses the format (.png, .svg, .pdf).
+            None writes nothing.
+        normalize: Write the share of the row, in percent, instead of the count.
+        class_names: Name of each class; None numbers them.
+        title: Heading. Default: "Confusion matrix". The accuracy stands below it.
+
+    Returns:
+        The `matplotlib.figure.Figure`.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        ValueError: If counts is no square matrix of numbers from 0 on, or names are missing.
+
+    Example:
+        >>> from tilegrad import plot
+        >>> figure = plot.confusion_matrix([[8, 2], [1, 9]], class_names=["cat", "dog"])
+        >>> [text.get_text() for text in figure.axes[0].texts]
+        ['8', '2', '1', '9']
+    """
+    op = "plot.confusion_matrix"
+    new_figure = _figures(op)
+    matrix = np.asarray(counts)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
+        raise ValueError(f"{op}: counts must be a square matrix; got shape {matrix.shape}")
+    if not (matrix >= 0).all():
+        raise ValueError(f"{op}: counts must be at least 0; got {matrix.min()}")
+    classes = len(matrix)
+    names = [str(name) for name in (range(classes) if class_names is None else class_names)]
+    if len(names) != classes:
+        raise ValueError(f"{op}: class_names must be {classes} names; got {len(names)}")
+    samples, right = matrix.sum(), matrix.trace()
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+
+    heading = title or "Confusion matrix"
+    cells = max(2.2, 0.48 * min(classes, 20))  # inches, as all lengths here
+    longest = 0.08 * max(map(len, names))
+    upright = longest > cells / classes
+    margin = 0.7 + longest
+    figure = new_figure(
+        max(cells + margin + 0.3, 0.5 + 0.13 * len(heading)),
+        cells + (margin if upright else 0.75) + 0.95,
+    )
+    width, height = figure.get_size_inches()
+    top = (height - 0.95) / height
+    axes = figure.add_axes((margin / width, top - cells / height, cells / width, cells / height))
+    axes.imshow(np.sqrt(shares), cmap=_one_hue(), vmin=0, vmax=1)
+    if classes <= 20:  # beyond, the colours alone are readable
+        texts = 100 * shares if normalize else matrix
+        for i, j in np.ndindex(matrix.shape):
+            text = f"{texts[i, j]:.0f}" if normalize else f"{texts[i, j]}"
+            colour = "white" if shares[i, j] > 0.4 else _INK if matrix[i, j] else "#b0b0b0"
+            size = 9 if len(text) < 5 else 6.5
+            axes.text(j, i, text, ha="center", va="center", fontsize=size, color=colour)
+    every = range(0, classes, -(-classes // 40))
+    labels = [names[i] for i in every]
+    axes.set_xticks(every, labels, rotation=90 if upright else 0)
+    axes.set_yticks(every, labels)
+    axes.tick_params(colors=_FAINT, labelsize=9, length=0, pad=5)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.set_xlabel("predicted class", fontsize=10, color=_FAINT)
+    axes.set_ylabel("true class" + (", % of it" if normalize else ""), fontsize=10, color=_FAINT)
+    left = 0.24 / width
+    figure.text(left, 1 - 0.2 / height, heading, fontsize=14, weight="bold", va="top", color=_INK)
+    summary = f"{right:,} of {samples:,} right: {100 * right / max(samples, 1):.1f} %"
+    figure.text(left, 1 - 0.52 / height, summary, va="top", fontsize=10, color=_FAINT)
+    if path is not None:
+        figure.savefig(path)
+    return figure
+
+
+def _figures(op: str) -> Callable[[float, float], Any]:
+    """Return what makes a figure of some inches, free of matplotlib's global state."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(f'{op}: needs matplotlib; pip install "tilegrad[plot]"') from error
+
+    def new_figure(width: float, height: float) -> Any:
+        figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
+        FigureCanvasAgg(figure)
+        return figure
+
+    return new_figure
+
+
+def _one_hue() -> Any:
+    """Return colours from white to the blue of the curves."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("tilegrad", ["#ffffff", "#a9cfe6", _TRAIN])
 
 
 def _curves(history: Any) -> dict[str, list[float]]:

@@ -115,6 +115,7 @@ void Driver::elementwise() {
   const cpu::StepState state;
   count("dropout", [&] { cpu::dropout<float>(context_, y, x, kSize, 0.5, 0, &state); });
   count("random_uniform", [&] { cpu::random_uniform<float>(context_, y, kSize, -1, 1, 7, 0); });
+  count("random_normal", [&] { cpu::random_normal<float>(context_, y, kSize, 0, 1, 7, 0); });
   count("sum_axis_first", [&] { cpu::sum_axis<float>(context_, y, x, 1, 100, 100, false); });
   count("sum_axis_last", [&] { cpu::sum_axis<float>(context_, y, x, 100, 100, 1, false); });
   float loss = 0;

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ._arrays import check_arrays, take_rows
 from ._random import WORD_LIMIT, check_int, check_seed, permutation
+from ._transforms import Transform
 
 _OP = "DataLoader"
 
@@ -19,7 +20,8 @@ class DataLoader:
     """Iterate over arrays in batches; one `for` loop is one epoch.
 
     Without shuffling the batches are views of the arrays. With shuffling they are C-contiguous
-    copies, and the order follows from the seed and the number of the epoch alone.
+    copies, and the order follows from the seed and the number of the epoch alone; so do the random
+    changes of a transform.
 
     `epoch` counts up when a loop has run to its end. A loop that was left early is given up: the
     next one starts a new epoch. Only `load_state_dict` goes on in the middle. Each loop has its
@@ -31,6 +33,8 @@ class DataLoader:
         shuffle: Take the rows in a new random order in each epoch.
         seed: Decides the order. None draws a seed, which `seed` then tells.
         drop_last: Leave out a smaller last batch. Fewer rows than one batch then give no batch.
+        transform: Changes the first array of each batch, such as `RandomShift(2)`. What it does
+            to a row follows from the seed, the epoch and the row.
 
     Raises:
         TypeError: If an array is not a NumPy array or an option has the wrong type.
@@ -53,6 +57,7 @@ class DataLoader:
         shuffle: bool = False,
         seed: int | None = 0,
         drop_last: bool = False,
+        transform: Transform | None = None,
     ) -> None:
         """Keep references to the arrays; nothing is copied."""
         given: tuple[Any, ...] = arrays
@@ -66,6 +71,12 @@ class DataLoader:
         for name, flag in (("shuffle", shuffle), ("drop_last", drop_last)):
             if not isinstance(flag, (bool, np.bool_)):
                 raise TypeError(f"{_OP}: {name} must be True or False; got {flag!r}")
+        if transform is not None and not isinstance(transform, Transform):
+            raise TypeError(
+                f"{_OP}: transform must be a Transform, such as data.RandomShift(2); got "
+                f"{transform!r}"
+            )
+        self._transform = transform
         self._shuffle = bool(shuffle)
         self._drop_last = bool(drop_last)
         self._seed = check_seed(_OP, seed)
@@ -95,6 +106,11 @@ class DataLoader:
         return self._seed
 
     @property
+    def transform(self) -> Transform | None:
+        """What changes the first array of each batch."""
+        return self._transform
+
+    @property
     def epoch(self) -> int:
         """Number of the current epoch, from 0; after a whole loop that of the next one."""
         return self._epoch
@@ -112,9 +128,10 @@ class DataLoader:
 
     def __repr__(self) -> str:
         """Describe options and place in a line."""
+        transform = f", transform={self._transform!r}" if self._transform is not None else ""
         return (
             f"DataLoader({self._samples} samples, batch_size={self._batch_size}, "
-            f"shuffle={self._shuffle}, seed={self._seed}, drop_last={self._drop_last}; "
+            f"shuffle={self._shuffle}, seed={self._seed}, drop_last={self._drop_last}{transform}; "
             f"epoch {self._epoch}, batch {self._position} of {len(self)})"
         )
 
@@ -128,7 +145,8 @@ class DataLoader:
             self._epoch, self._position = self._epoch + 1, 0
         self._resume = False
         me = self._newest = object()
-        order = permutation(self._samples, self._seed, self._epoch) if self._shuffle else None
+        epoch = self._epoch
+        order = permutation(self._samples, self._seed, epoch) if self._shuffle else None
         for batch in range(self._position, len(self)):
             rows = slice(batch * self._batch_size, (batch + 1) * self._batch_size)
             # Counted before the batch is used: a checkpoint written after its training step,
@@ -136,9 +154,14 @@ class DataLoader:
             if self._newest is me:
                 self._position = batch + 1
             if order is None:
-                yield tuple(array[rows] for array in self._arrays)
+                parts = tuple(array[rows] for array in self._arrays)
             else:
-                yield tuple(take_rows(array, order[rows]) for array in self._arrays)
+                parts = tuple(take_rows(array, order[rows]) for array in self._arrays)
+            if self._transform is not None:
+                taken = np.arange(self._samples)[rows] if order is None else order[rows]
+                first = self._transform(parts[0], seed=self._seed, epoch=epoch, rows=taken)
+                parts = (first, *parts[1:])
+            yield parts
         if self._newest is me:
             self._epoch, self._position = self._epoch + 1, 0
 
@@ -175,8 +198,9 @@ class DataLoader:
         """Go on where another loader stood: the next loop yields exactly the batches left there.
 
         In the middle of an epoch both loaders must have the same number of samples and the same
-        options. At the start of an epoch only seed and epoch are taken, so that training may go
-        on with another batch size or more data.
+        options; the arrays and the transform are yours to give again. At the start of an epoch
+        only seed and epoch are taken, so that training may go on with another batch size or more
+        data.
 
         Args:
             state: What `state_dict` returned. On an error the loader stays as it was.
@@ -204,9 +228,9 @@ class DataLoader:
         values = {name: check_int(op, name, value) for name, value in state.items()}
         seed = check_seed(op, values["seed"])
         epoch, position = values["epoch"], values["position"]
-        # The last stream belongs to train_test_split.
-        if not 0 <= epoch < WORD_LIMIT - 1:
-            raise ValueError(f"{op}: epoch must be in [0, 2**64 - 1); got {epoch}")
+        # The last streams belong to train_test_split and k_fold.
+        if not 0 <= epoch < WORD_LIMIT - 2:
+            raise ValueError(f"{op}: epoch must be in [0, 2**64 - 2); got {epoch}")
         if position < 0:
             raise ValueError(f"{op}: position must not be negative; got {position}")
         if position > 0:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Split arrays into a part to train on and a part to test on."""
+"""Split arrays into a part to train on and a part to test on, once or k times."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ._random import WORD_LIMIT, check_int, check_seed, permutation
 _OP = "train_test_split"
 # Not an epoch that a loader can reach: a split and a loader with one seed stay independent.
 _STREAM = WORD_LIMIT - 1
+_FOLD_STREAM = WORD_LIMIT - 2
 
 
 def train_test_split(
@@ -70,11 +71,70 @@ def train_test_split(
     if stratify is None:
         test, train = order[:test_count], order[test_count:]
     else:
-        chosen = _stratified(order, _codes(stratify, count), test_count)
+        chosen = _stratified(order, _codes(_OP, stratify, count), test_count)
         test, train = order[chosen], order[~chosen]
     return tuple(
         part for array in arrays for part in (take_rows(array, train), take_rows(array, test))
     )
+
+
+def k_fold(
+    n: int,
+    k: int = 5,
+    *,
+    seed: int | None = 0,
+    shuffle: bool = True,
+    stratify: NDArray[Any] | None = None,
+) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Split the rows 0 ... n - 1 into k folds, each once the validation part.
+
+    `tilegrad.cross_validate` trains on them.
+
+    Math: fold sizes are n / k rounded up or down, the larger ones first
+
+    Args:
+        n: Number of rows.
+        k: Number of folds, at least 2 and at most n.
+        seed: Chooses the rows; the same seed gives the same folds everywhere. None draws one.
+        shuffle: Choose the rows of a fold at random. Otherwise they follow each other.
+        stratify: Class labels, `(n,)`. Every fold then has each class in the same proportion, to
+            within one row; each class needs k rows.
+
+    Returns:
+        `[(train_rows, validation_rows), ...]`, k pairs of row numbers in ascending order.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If k is out of range or a class has fewer than k rows.
+
+    Example:
+        >>> from tilegrad import data
+        >>> for train, validation in data.k_fold(5, 2, shuffle=False):
+        ...     print(train.tolist(), validation.tolist())
+        [3, 4] [0, 1, 2]
+        [0, 1, 2] [3, 4]
+    """
+    op = "k_fold"
+    count, folds = check_int(op, "n", n), check_int(op, "k", k)
+    if not 2 <= folds <= count:
+        raise ValueError(f"{op}: k must be from 2 to the number of rows, {count}; got {folds}")
+    key = check_seed(op, seed)
+    order = permutation(count, key, _FOLD_STREAM) if shuffle else np.arange(count)
+    fold_of = np.empty(count, dtype=np.intp)
+    if stratify is None:
+        sizes = count // folds + (np.arange(folds) < count % folds)
+        fold_of[order] = np.repeat(np.arange(folds), sizes)
+    else:
+        codes = _codes(op, stratify, count)
+        fewest = int(np.bincount(codes).min())
+        if fewest < folds:
+            raise ValueError(
+                f"{op}: with stratify every class needs at least k rows; got k {folds} and a "
+                f"class of {fewest}"
+            )
+        # Dealt out like cards, class after class.
+        fold_of[order[np.argsort(codes[order], kind="stable")]] = np.arange(count) % folds
+    return [(np.flatnonzero(fold_of != i), np.flatnonzero(fold_of == i)) for i in range(folds)]
 
 
 def _test_count(test_size: Any, count: int) -> int:
@@ -115,10 +175,11 @@ def _test_count(test_size: Any, count: int) -> int:
     return test_count
 
 
-def _codes(stratify: Any, count: int) -> NDArray[np.intp]:
+def _codes(op: str, stratify: Any, count: int) -> NDArray[np.intp]:
     """Number the classes of the labels 0, 1, 2 ... .
 
     Args:
+        op: Name for the error text.
         stratify: Labels, `(count,)`.
         count: Number of rows.
 
@@ -131,11 +192,11 @@ def _codes(stratify: Any, count: int) -> NDArray[np.intp]:
     """
     if not isinstance(stratify, np.ndarray):
         raise TypeError(
-            f"{_OP}: stratify must be a numpy.ndarray; got {type(stratify).__name__} "
+            f"{op}: stratify must be a numpy.ndarray; got {type(stratify).__name__} "
             "(call np.asarray)"
         )
     if stratify.shape != (count,):
-        raise ValueError(f"{_OP}: stratify must have shape {(count,)}; got {stratify.shape}")
+        raise ValueError(f"{op}: stratify must have shape {(count,)}; got {stratify.shape}")
     return np.unique(stratify, return_inverse=True)[1].reshape(count)
 
 

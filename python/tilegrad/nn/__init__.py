@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Layers, activations, losses and containers, with torch.nn's names."""
 
-from tilegrad.nn import utils
+from tilegrad.nn import init, utils
 from tilegrad.nn.activation import (
     ELU,
     GELU,
@@ -80,5 +80,6 @@ __all__ = [
     "Softmax",
     "Softplus",
     "Tanh",
+    "init",
     "utils",
 ]

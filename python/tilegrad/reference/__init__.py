@@ -104,6 +104,7 @@ from ._pointwise_losses import (
 from ._random import (
     dropout,
     dropout_backward,
+    normal,
     philox4x32_10,
     random_words,
     uniform,
@@ -168,6 +169,7 @@ __all__ = [
     "mse_loss",
     "mse_loss_backward",
     "mse_loss_value_and_grad",
+    "normal",
     "philox4x32_10",
     "poisson_nll_loss",
     "poisson_nll_loss_backward",

@@ -7,6 +7,7 @@ Salmon, Moraes, Dror, Shaw: Parallel Random Numbers: As Easy as 1, 2, 3 (SC 2011
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,20 @@ def uniform(
     bits = 32 if np.dtype(dtype) == np.float64 else 24
     u = (random_words(n, seed, offset) >> np.uint32(32 - bits)).astype(np.float64) * 2.0**-bits
     return np.asarray((low + (high - low) * u).astype(dtype))
+
+
+def normal(
+    n: int, mean: float, std: float, seed: int, offset: int, dtype: DTypeLike = np.float32
+) -> NDArray[Any]:
+    """Return mean + std z in double, rounded to dtype; z = +-Phi^-1(1 - p) of two words.
+
+    The top bit of the 64 is the sign, the other 63 are k, and p = (k + 1/2) / 2^64.
+    """
+    high, low = random_words(2 * n, seed, offset).astype(np.uint64).reshape(-1, 2).T
+    k = (high << _32 | low) & np.uint64(2**63 - 1)
+    p = (k.astype(np.float64) + 0.5) * 2.0**-64
+    tail = np.array([-NormalDist().inv_cdf(value) for value in p], np.float64)
+    return np.asarray((mean + std * np.where(high >> np.uint64(31), -tail, tail)).astype(dtype))
 
 
 @quiet()
