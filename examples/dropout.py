@@ -48,8 +48,7 @@ def train(way: str, seed: int, epochs: int, device: str) -> dict[str, Any]:
         tg.nn.Linear(WIDTH, WIDTH, activation="relu"),
         tg.nn.Dropout(probability),
         tg.nn.Linear(WIDTH, 10),
-    )
-    model.to(device)
+    ).to(device)
     optimizer = tg.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=decay)
     step = tg.TrainStep(model, tg.nn.CrossEntropyLoss(), optimizer)
     batches = tg.data.DataLoader(x, y, batch_size=32, shuffle=True, seed=seed)

@@ -54,8 +54,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     print(f"{dataset.name}: {len(x)} to train on, {len(x_val)} to validate, {len(x_test)} to test")
 
     tg.manual_seed(0)
-    model = network(x.shape[1])
-    model.to(options.device)
+    model = network(x.shape[1]).to(options.device)
     optimizer = tg.optim.Adam(model.parameters(), lr=2e-3)
     # The learning rate sinks to zero along a cosine: large steps first, fine ones at the end.
     scheduler = tg.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs)
@@ -79,9 +78,8 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     path = options.out / "fashion_mnist.safetensors"
     tg.save(path, model)
     tg.manual_seed(1)  # other initial weights, to see that the file replaces them
-    again = network(x.shape[1])
+    again = network(x.shape[1]).to(options.device)
     tg.load(path, again)
-    again.to(options.device)
     same = bool((again.predict(x_test, batch_size=1000) == scores).all())
     print(f"model     {path}; loaded again it says {'the same' if same else 'SOMETHING ELSE'}")
 

@@ -37,8 +37,7 @@ def descend(x: Any, y: Any, device: str) -> tuple[Any, float, list[float]]:
     mean, spread = x.mean(axis=0), x.std(axis=0)
     inputs, targets = ((x - mean) / spread).astype(np.float32), y.astype(np.float32)
     tg.manual_seed(0)
-    model = tg.nn.Linear(x.shape[1], 1)
-    model.to(device)
+    model = tg.nn.Linear(x.shape[1], 1).to(device)
     # One call: forward, loss, backward, update.
     step = tg.TrainStep(model, tg.nn.MSELoss(), tg.optim.SGD(model.parameters(), lr=RATE))
     losses: list[float] = []

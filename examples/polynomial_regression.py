@@ -40,8 +40,7 @@ def features(x: Any, degree: int) -> Any:
 def fit(x: Any, y: Any, degree: int, device: str) -> tg.nn.Linear:
     """Fit a polynomial to the points, all of them in every step."""
     tg.manual_seed(0)
-    model = tg.nn.Linear(degree, 1)
-    model.to(device)
+    model = tg.nn.Linear(degree, 1).to(device)
     optimizer = tg.optim.Adam(model.parameters(), lr=RATE)
     step = tg.TrainStep(model, tg.nn.MSELoss(), optimizer)
     inputs = features(x, degree)

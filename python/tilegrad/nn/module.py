@@ -16,6 +16,8 @@ from tilegrad.array import Array as DeviceArray
 from tilegrad.nn.parameter import Edits, GradReadyHook, Parameter, check_like, move
 
 if TYPE_CHECKING:
+    from typing_extensions import Self  # read by type checkers alone: they bring its types
+
     from tilegrad._recorder import Recorder
 
 Array: TypeAlias = NDArray[Any]
@@ -168,13 +170,13 @@ class Module:
 
     # ---- modes, gradients, device -----------------------------------------------------------
 
-    def train(self, mode: bool = True) -> Module:
+    def train(self, mode: bool = True) -> Self:
         """Set training mode for this module and all inside it; return self."""
         for module in self.modules():
             module.__dict__["training"] = bool(mode)
         return self
 
-    def eval(self) -> Module:
+    def eval(self) -> Self:
         """Set evaluation mode: no operands are kept, dropout is the identity; return self."""
         return self.train(False)
 
@@ -183,7 +185,7 @@ class Module:
         for parameter in self.parameters():
             parameter.zero_grad()
 
-    def requires_grad_(self, requires_grad: bool = True) -> Module:
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Freeze (False) or thaw every parameter; return self."""
         for parameter in self.parameters():
             parameter.requires_grad = requires_grad
@@ -210,7 +212,7 @@ class Module:
 
         return remove
 
-    def to(self, device: str) -> Module:
+    def to(self, device: str) -> Self:
         """Move every parameter to a device, in place; return self.
 
         Each Parameter stays the object that it is; an optimiser's buffers follow at its next step,
