@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from . import ops
 
 Array = NDArray[Any]
-Curve = Callable[[Array], Array]
+Curve = Callable[[Array], Any]
 
 # Okabe and Ito 2008: told apart with every common kind of colour blindness, and in grey.
 _VALUE, _SLOPE = "#0072B2", "#D55E00"
@@ -121,10 +121,10 @@ def _cross_entropy(smoothing: float, formula: str) -> Panel:
     def operands(x: Array) -> tuple[Array, Array]:
         return np.stack([x, np.zeros_like(x)], axis=1), np.zeros(x.size, np.int64)
 
-    options = {"reduction": "none", "label_smoothing": smoothing}
+    options: dict[str, Any] = {"reduction": "none", "label_smoothing": smoothing}
     return Panel(
         "cross_entropy" + (f", smoothing {smoothing}" if smoothing else ""), formula,
-        lambda x: ops.cross_entropy(*operands(x), **options),  # type: ignore[arg-type]
+        lambda x: ops.cross_entropy(*operands(x), **options),
         lambda x: ops.cross_entropy_backward(np.ones_like(x), *operands(x), **options)[:, 0],
         low=-4, bottom=-1.25, top=4.0, x="logit of the class, beside 0",
     )  # fmt: skip
