@@ -116,11 +116,14 @@ def classes(check: Checker) -> None:
 
 
 def training(check: Checker) -> None:
-    """Train a network as one recorded step; two kinds of optimiser."""
+    """Train a network as one recorded step; every kind of optimiser."""
     values = np.random.default_rng(1).standard_normal((33, 20)).astype(np.float32)
     x = tg.asarray(values, device=check.device)
     target = tg.asarray(np.arange(33) % 10, device=check.device)
-    for kind, rate in ((tg.optim.SGD, 0.1), (tg.optim.AdamW, 1e-2)):
+    kinds = {
+        tg.optim.SGD: 0.1, tg.optim.AdamW: 1e-2, tg.optim.RMSprop: 1e-3, tg.optim.Adagrad: 1e-2,
+    }  # fmt: skip
+    for kind, rate in kinds.items():
         tg.manual_seed(0)
         first = tg.nn.Linear(20, 17, activation="relu")
         model = tg.nn.Sequential(first, tg.nn.Linear(17, 10)).to(check.device)

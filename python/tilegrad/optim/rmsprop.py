@@ -29,7 +29,8 @@ class RMSprop(Optimizer):
         eps: Added to the denominator, outside the root, at least 0.
         weight_decay: L2 penalty, at least 0.
         momentum: Factor of the running direction v, at least 0; 0 keeps none.
-        centered: Divide by the running standard deviation instead.
+        centered: Divide by the running standard deviation instead. Where gradients hardly change,
+            rounding can leave s - a^2 below 0, whose root is NaN: as in torch.
         maximize: Ascend instead.
         l1_decay: L1 penalty, at least 0: the gradient of l1_decay times the sum of |w|; added, as
             weight_decay is, after clipping and with sign(0) = 0. Not in torch.
