@@ -133,7 +133,7 @@ def build_library(source: Source, names: tuple[str, ...], module: Any) -> str:
     flags += X86_FLAGS if platform.machine() in ("x86_64", "AMD64") else ()
     flags += TRACE_FLAGS[kind] if module.__name__.endswith("_trace") else ()
     flags += ["-I", str(sim), "-I", str(sim / "include")]
-    flags += ["-iquote", os.path.abspath(source.folder)] if source.folder else []
+    flags += ["-iquote", source.folder] if source.folder else []
     _run([*command, *flags, "-c", unit, "-o", made], folder, source)
     _run([*command, "-shared", "-Wl,-z,defs", made, module.__file__, "-o", library], folder, source)
     return library
