@@ -19,7 +19,8 @@ from helpers import Array, Device, assert_same_bits, error, frozen, guarded_out,
 from softmax_oracle import every_name, forward
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
-EVERY_CALL = sorted(op for op in legal_calls() if not op.startswith(("mse_loss", "dropout")))
+NOT_16_BIT = ("mse_loss", "ctc_loss", "dropout")
+EVERY_CALL = sorted(op for op in legal_calls() if not op.startswith(NOT_16_BIT))
 every_call = pytest.mark.parametrize("op", EVERY_CALL)
 
 
@@ -371,6 +372,8 @@ def test_ops_without_16_bits_say_which_dtypes_they_take(device: Device) -> None:
         for op, call in {
             "mse_loss": lambda x: tg.mse_loss(x, x),
             "mse_loss_backward": lambda x: tg.mse_loss_backward(1.0, x, x),
+            "ctc_loss": lambda x: tg.ctc_loss(x, x, (3,), (1,)),
+            "ctc_loss_backward": lambda x: tg.ctc_loss_backward(1.0, x, x, (3,), (1,)),
             "dropout": lambda x: tg.dropout(x, 0.5, seed=1),
             "dropout_backward": lambda x: tg.dropout_backward(x, x, 0.5, seed=1, offset=0),
         }.items():

@@ -27,11 +27,25 @@ def _one_array(draw: Draw) -> Operands:
     return (draw(4, 5),), {}
 
 
+def _ctc_loss(input: Any, *rest: Any) -> Any:
+    return ops.ctc_loss(ops.log_softmax(input, -1), *rest)
+
+
+def _ctc_loss_backward(grad_output: Any, input: Any, *rest: Any) -> Any:
+    gradient = ops.ctc_loss_backward(grad_output, ops.log_softmax(input, -1), *rest)
+    return ops.log_softmax_backward(gradient, input, -1)
+
+
+# Ops whose gradient belongs to them and what stands before them: (function, its backward pass).
+COMPOSED: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "ctc_loss": (_ctc_loss, _ctc_loss_backward),
+}
 # Ops whose operands are not one array: (positional arguments, options).
 _OPERANDS: dict[str, Callable[[Draw], Operands]] = {
     "matmul": lambda draw: ((draw(3, 4), draw(4, 5)), {}),
     "linear": lambda draw: ((draw(4, 3), draw(5, 3), draw(5)), {}),
     "cross_entropy": lambda draw: ((draw(4, 5), np.array([0, 4, 2, 2])), {}),
+    "ctc_loss": lambda draw: ((draw(5, 2, 4), np.array([1, 1, 3]), (5, 4), (2, 1)), {}),
     "mse_loss": lambda draw: ((draw(4, 5), draw(4, 5)), {}),
     "prelu": lambda draw: ((draw(4, 5), draw(5)), {}),
     "hardtanh": lambda draw: ((draw(4, 5),), {"min_val": -2.5, "max_val": 0.05}),
@@ -77,9 +91,11 @@ def check(name: str, dtype: str, seed: int) -> GradcheckResult:
 
     arguments, options = _OPERANDS.get(name, _one_array)(draw)
     step = TOLERANCES[dtype]
+    function, backward = COMPOSED.get(name, (getattr(ops, name), None))
     return gradcheck(
-        getattr(ops, name),
+        function,
         arguments,
+        backward=backward,
         eps=step["eps"],
         atol=step["atol"],
         rtol=step["rtol"],

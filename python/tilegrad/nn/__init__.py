@@ -25,6 +25,7 @@ from tilegrad.nn.container import Flatten, Sequential
 from tilegrad.nn.dropout import Dropout
 from tilegrad.nn.linear import Linear
 from tilegrad.nn.loss import CrossEntropyLoss, Loss, MSELoss
+from tilegrad.nn.loss_ctc import CTCLoss
 from tilegrad.nn.module import Module
 from tilegrad.nn.parameter import Parameter
 from tilegrad.nn.prelu import PReLU
@@ -33,6 +34,7 @@ __all__ = [
     "ELU",
     "GELU",
     "SELU",
+    "CTCLoss",
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",
