@@ -238,6 +238,18 @@ def test_packed_targets_and_any_integers_give_the_same_bits(
     assert_same_bits(gradient, want[1], what="the gradient alone")
 
 
+def test_wrt_and_out_of_the_gradient(device: Device, rng: np.random.Generator) -> None:
+    batch = draw(rng, (6, 2, 4, 2))
+    there = (1.0, *batch.on(device))
+    want = device.get(tg.ctc_loss_backward(*there))
+    out = device.put(np.full(batch.log_probs.shape, NAN))
+    assert tg.ctc_loss_backward(*there, wrt="log_probs", out=out) is out
+    (only,) = tg.ctc_loss_backward(*there, wrt=("log_probs",))
+    (_, (other,)) = tg.ctc_loss_value_and_grad(*there[1:], wrt=("log_probs",))
+    for gradient in (out, only, other):
+        assert_same_bits(gradient, want)
+
+
 @every_dtype
 def test_a_sample_has_the_same_bits_alone_and_among_others(
     device: Device, isa: str, dtype: Any, rng: np.random.Generator

@@ -21,10 +21,11 @@ constexpr int kSumThreads = 256;
 constexpr int64_t kMostBytes = int64_t{1} << 30;  // of states of a launch, where it has a choice
 
 template <class T>
-__global__ void __launch_bounds__(kRowThreads) ctc_loss_gradient_kernel(CtcArguments<T> a) {
+__global__ void __launch_bounds__(kRowThreads, 1) ctc_loss_gradient_kernel(CtcArguments<T> a) {
   const int64_t sample = blockIdx.y;
   const CtcOutcome outcome = a.outcomes[sample];
-  const CtcLabel* const labels = a.labels + sample * a.width;
+  const int64_t* const labels = a.labels + sample * a.width;
+  const int64_t* const links = a.links + sample * a.width;
   const T factor = static_cast<T>(outcome.scale);
   for (int64_t t = blockIdx.x; t < a.time; t += gridDim.x) {
     const T* const y = a.log_probs + a.offset(t, sample);
@@ -43,7 +44,7 @@ __global__ void __launch_bounds__(kRowThreads) ctc_loss_gradient_kernel(CtcArgum
     double blanks = 0;
     for (int64_t i = threadIdx.x; i <= outcome.labels; i += kRowThreads) {
       blanks += share(i);
-      if (i < outcome.labels && labels[i].value == a.blank) blanks += share(a.width + i);
+      if (i < outcome.labels && labels[i] == a.blank) blanks += share(a.width + i);
     }
     // Its barriers also let every thread see the whole row of dx.
     blanks = block_sum<kRowThreads>(blanks);
@@ -52,11 +53,11 @@ __global__ void __launch_bounds__(kRowThreads) ctc_loss_gradient_kernel(CtcArgum
     };
     if (threadIdx.x == 0) take(a.blank, blanks);
     for (int64_t i = threadIdx.x; i < outcome.labels; i += kRowThreads) {
-      const CtcLabel label = labels[i];
-      if (label.first == 0 || label.value == a.blank) continue;
+      int64_t next = links[i];
+      if (next < 0 || labels[i] == a.blank) continue;
       double shares = share(a.width + i);
-      for (int64_t j = label.next; j >= 0; j = labels[j].next) shares += share(a.width + j);
-      take(label.value, shares);
+      for (; next < outcome.labels; next = ~links[next]) shares += share(a.width + next);
+      take(labels[i], shares);
     }
   }
 }
@@ -103,7 +104,8 @@ void ctc_loss(Context& context, T* loss, T* dlog_probs, const T* grad_output, co
     const auto bytes = std::max<int64_t>(states, 1) * static_cast<int64_t>(sizeof(double));
     samples = std::min(samples, std::max<int64_t>(kMostBytes / bytes, 1));
     a.states = context.workspace->take<double>(samples * states);
-    a.labels = context.workspace->take<CtcLabel>(samples * a.width);
+    a.labels = context.workspace->take<int64_t>(samples * a.width);
+    a.links = context.workspace->take<int64_t>(samples * a.width);
     a.outcomes = context.workspace->take<CtcOutcome>(samples);
   }
   const int64_t numbers = CtcWalkMemory::kNumbers * a.width;

@@ -8,9 +8,10 @@
 // Shapes:      y (time, batch, classes); A and B (time, 2, pairs) of a sample, pairs = labels + 1.
 // Parallelism: a block for each of A and B of a sample, a thread for each pair (or every 512th).
 // Memory:      the states of two times lie in shared memory (in workspace, if they are too many),
-//              those of all times, for a gradient, in workspace, coalesced. They are double: in
-//              float the error would grow with |A|, that is with time. Labels gather y, one sector
-//              each, a step before it is needed.
+//              those of all times, for a gradient, in workspace, coalesced; what the walk back
+//              reads or leaves turned round may cost a warp one sector more. States are double:
+//              in float the error would grow with |A|, that is with time. Labels gather y, one
+//              sector each, a step before it is needed.
 #pragma once
 
 #include "class_index.cuh"
@@ -28,15 +29,10 @@ struct CtcSampleList {
 };
 static_assert(sizeof(CtcSampleList) <= 3072, "kernel arguments have 4 KB");
 
-// What the gradient needs of a sample and of a label.
+// What the gradient needs of a sample.
 struct CtcOutcome {
   double log_likelihood, scale;
   int64_t times, labels;  // no times where the gradient is zero
-};
-struct CtcLabel {
-  int64_t value;
-  int32_t next;   // label of the same class, or -1
-  int32_t first;  // whether it is the first one
 };
 
 template <class T>
@@ -51,7 +47,7 @@ struct CtcArguments {
   int64_t first_sample, most_time, width;  // of this launch; a row has `width` pairs
   double* states;                          // (samples, A or B, most_time, 2, width), or null
   double* rows;                            // what shared memory cannot hold, or null
-  CtcLabel* labels;                        // (samples, width), or null
+  int64_t *labels, *links;                 // (samples, width), or null
   CtcOutcome* outcomes;                    // (samples)
   bool is_mean, by_sample, zero_infinity;
 
@@ -118,14 +114,13 @@ __global__ void __launch_bounds__(kCtcWalkThreads)
   bad = __syncthreads_or(bad) != 0;
   if (a.labels != nullptr && back == 0) {
     for (int64_t i = tid; i < count; i += threads) {
-      CtcLabel label{m.labels[i], -1, 1};
-      for (int64_t j = 0; j < i; ++j) {
-        if (m.labels[j] == label.value) label.first = 0;
-      }
-      for (int64_t j = count - 1; j > i; --j) {
-        if (m.labels[j] == label.value) label.next = static_cast<int32_t>(j);
-      }
-      a.labels[sample * a.width + i] = label;
+      // Where the class comes next, or past the end; as ~ of it where this is not its first.
+      bool first = true;
+      for (int64_t j = 0; j < i; ++j) first = first && m.labels[j] != m.labels[i];
+      int64_t next = i + 1;
+      while (next < count && m.labels[next] != m.labels[i]) ++next;
+      a.labels[sample * a.width + i] = m.labels[i];
+      a.links[sample * a.width + i] = first ? next : ~next;
     }
   }
 

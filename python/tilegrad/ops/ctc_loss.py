@@ -30,7 +30,8 @@ def ctc_loss(
         mean: each loss over max(1, its target's length), then the mean over the samples
 
     A sample without such a path (a target of S labels, r of which repeat the one before, needs
-    S + r times) has an infinite loss.
+    S + r times) has an infinite loss. The recursion's states are float64 for either dtype, so that
+    the error does not grow with T.
 
     Args:
         log_probs: `(T, N, C)`, or `(T, C)` for one sample, float32 or float64: the logarithms of
@@ -48,8 +49,7 @@ def ctc_loss(
         out: C-contiguous array for the loss.
 
     Returns:
-        A scalar; for "none" `(N,)`, or a scalar for one sample without that axis. The states of the
-        recursion are float64 for either dtype.
+        A scalar; for "none" `(N,)`, or a scalar for one sample without that axis.
 
     Raises:
         TypeError: If an operand is no array of a supported dtype, or a length no integer.
