@@ -115,6 +115,18 @@ def classes(check: Checker) -> None:
             check.close(name, got[1], gradient)
 
 
+def sequences(check: Checker) -> None:
+    for times, samples, count, labels in ((5, 2, 7, 2), (70, 3, 1027, 33)):
+        x, wide = check.normal(times, samples, count)
+        targets = np.arange(samples * labels).reshape(samples, labels) % count
+        on_device = tg.asarray(targets, device=check.device)
+        rest = ([times] * samples, [labels] * samples, count - 1)
+        wanted = reference.ctc_loss_value_and_grad(reference.log_softmax(wide, -1), targets, *rest)
+        got = tg.ctc_loss_value_and_grad(tg.log_softmax(x, -1), on_device, *rest)
+        check.close("ctc_loss", got[0], wanted[0])
+        check.close("ctc_loss gradient", got[1], wanted[1], 1e-3)  # of log_softmax's float32
+
+
 def training(check: Checker) -> None:
     """Train a network as one recorded step; every kind of optimiser."""
     values = np.random.default_rng(1).standard_normal((33, 20)).astype(np.float32)
@@ -139,6 +151,7 @@ FAMILIES: dict[str, Callable[[Checker], None]] = {
     "linear": linear,
     "elementwise": elementwise,
     "classes": classes,
+    "sequences": sequences,
     "training": training,
 }
 

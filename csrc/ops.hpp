@@ -10,7 +10,7 @@
 //   float32 or wider and are rounded to T once, when they are stored. (AMX takes subnormal numbers
 //   of a bfloat16 product for 0.)
 // - On cuda and sim every pointer, that of a StepState too, is device memory, except the arrays of
-//   OptimTensor and bad_row; a call only puts work on context.stream.
+//   OptimTensor, bad_row and what says so; a call only puts work on context.stream.
 // - Same inputs, same bits: a result depends on shape, dtype, ISA and device model only.
 // - NaN propagates. Outputs must not overlap inputs unless an op says that they may be equal.
 // - `dx` is dL/dx. Argument order: outputs, inputs, sizes, options.
@@ -234,6 +234,33 @@ struct ElementwiseLoss {
 template <class T>
 void elementwise_loss(Context&, T* loss, T* const (&gradients)[3], const T* grad_output,
                       const ElementwiseLoss<T>& problem, int64_t* bad);
+
+// ---- ctc_loss ----------------------------------------------------------------------------------
+
+// Sample n has the first input_lengths[n] times, and as labels target_lengths[n] of the targets
+// from target_starts[n] on. These three (batch) arrays are in host memory.
+template <class T>
+struct CtcLoss {
+  const T* log_probs;  // (time, batch, classes)
+  IndexView targets;
+  const int64_t *input_lengths, *target_lengths, *target_starts;
+  int64_t time, batch, classes, blank;
+  Reduction reduction = Reduction::mean;
+  bool zero_infinity = false;
+};
+
+// -log of the sum, over all paths of a class for each time that are the labels once repeats are
+// merged and blanks left out, of the product of their probabilities; infinite without such a path.
+// mean: of each loss over max(1, target length). zero_infinity: a loss of infinity is 0, and so its
+// gradient. loss: (batch) for none, else one element, or null.
+// dlog_probs: like log_probs or null; g (exp(log_probs) - share of the paths through the class), 0
+// from input_length on, NaN up to it where the loss is not finite: the gradient of the input of a
+// log_softmax, as torch has it, which that op's backward leaves as it is. grad_output: like loss,
+// null means one. *bad_target: the place of the first label that is no class, else -1; as bad_row
+// of cross_entropy, with a gradient of 0 for the whole sample on a GPU.
+template <class T>
+void ctc_loss(Context&, T* loss, T* dlog_probs, const T* grad_output, const CtcLoss<T>& problem,
+              int64_t* bad_target);
 
 // ---- copies ------------------------------------------------------------------------------------
 

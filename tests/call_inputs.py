@@ -21,7 +21,13 @@ ELEMENTWISE_LOSSES = (
     "soft_margin_loss",
 )  # fmt: skip
 # What the beginnings of names have in common that take no floats of 16 bits.
-NOT_16_BIT = (*ELEMENTWISE_LOSSES, "gaussian_nll_loss", "margin_ranking_loss", "dropout")
+NOT_16_BIT = (
+    *ELEMENTWISE_LOSSES,
+    "gaussian_nll_loss",
+    "margin_ranking_loss",
+    "ctc_loss",
+    "dropout",
+)
 
 
 def ramp(*shape: int, start: float = -1.0) -> Any:
@@ -33,6 +39,8 @@ def legal_calls(
     fill: Callable[..., Any] = ramp, rows: int = 4, inner: int = 3, columns: int = 6
 ) -> dict[str, Call]:
     """Return a legal call of every public op; each result has the form of one (rows, columns).
+
+    But for ctc_loss, which has `inner` samples of `rows` times and `columns` classes.
 
     `fill` makes an operand of a shape; `start=0.5` asks it for positive ones.
     """
@@ -86,4 +94,15 @@ def legal_calls(
     calls["cross_entropy_backward"] = {
         "grad_output": fill(rows, columns), **classes, "reduction": "none",
     }  # fmt: skip
+    counts = tuple(1 + n % max(1, rows // 2) for n in range(inner))  # labels of each sample
+    labels = 1 + np.arange(sum(counts)) % max(columns - 1, 1)
+    sequences = {
+        "log_probs": fill(rows, inner, columns),
+        "targets": np.asarray(labels % columns),
+        "input_lengths": (rows,) * inner,
+        "target_lengths": counts,
+    }
+    calls["ctc_loss"] = {**sequences, "reduction": "none"}
+    calls["ctc_loss_value_and_grad"] = dict(sequences)
+    calls["ctc_loss_backward"] = {"grad_output": fill(inner), **calls["ctc_loss"]}
     return calls

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import tilegrad as tg
 from tilegrad import _random, nn, ops, reference
+from tilegrad._cli_gradcheck import COMPOSED
 from tilegrad._gradcheck import gradcheck
 from tilegrad._gradcheck_result import GradcheckError, GradcheckResult
 
@@ -110,6 +111,12 @@ def cases() -> Iterator[Any]:
     for dtype in DTYPES:
         yield case("cross_entropy", x, index.astype(dtype), label=np.dtype(dtype).name)
 
+    sequences = normal(6, 2, 4), np.array([[1, 1, 3], [2, 3, 0]]), (6, 4), (3, 2)
+    for reduction in REDUCTIONS:
+        yield case("ctc_loss", *sequences, 0, reduction, label=reduction)
+    one_sample = normal(5, 3), np.array([2, 1]), np.array([5]), np.array([2]), 1
+    yield case("ctc_loss", *one_sample, label="ends in the blank")
+
     for p in (0.0, 0.25, 1.0):
         yield case("dropout", normal(5, 7), p=p, seed=11, offset=5)
     yield case("dropout", x, p=0.5, training=False, seed=11, offset=5)
@@ -130,15 +137,21 @@ def default_wrt(name: str, inputs: tuple[Any, ...]) -> tuple[str, ...]:
         return ("input1", "input2", "target")
     if name == "gaussian_nll_loss":
         return ("input", "target", "var")
-    one = name.startswith(("hinge", "soft_margin", "cross_entropy"))
+    one = name.startswith(("hinge", "soft_margin", "cross_entropy", "ctc"))
     loss = name.endswith(("_loss", "entropy", "logits", "kl_div"))
     return ("input", "target") if loss and not one else ("input",)
 
 
+def passes(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return an op and its backward pass, or what the op has to be checked as a part of."""
+    return COMPOSED.get(name, (getattr(tg, name), getattr(tg, f"{name}_backward")))
+
+
 def checked(name: str, inputs: tuple[Any, ...], options: dict[str, Any], **more: Any) -> Any:
-    return gradcheck(
-        getattr(tg, name), inputs, **{"wrt": default_wrt(name, inputs), **options, **more}
-    )
+    function, backward = passes(name)
+    if name in COMPOSED:
+        more["backward"] = backward
+    return gradcheck(function, inputs, **{"wrt": default_wrt(name, inputs), **options, **more})
 
 
 def test_every_op_has_a_case() -> None:
@@ -163,7 +176,7 @@ def test_right_gradients_pass(name: str, inputs: tuple[Any, ...], options: dict[
 def test_one_wrong_element_is_caught_and_named(
     name: str, inputs: tuple[Any, ...], options: dict[str, Any]
 ) -> None:
-    right = getattr(tg, f"{name}_backward")
+    function, right = passes(name)
     place: tuple[int, ...] = ()
 
     def wrong(grad_output: Any, *operands: Any, **more: Any) -> Any:
@@ -175,7 +188,7 @@ def test_one_wrong_element_is_caught_and_named(
         return (first, *found[1:]) if isinstance(found, tuple) else first
 
     options = {k: v for k, v in options.items() if k != "wrt"}
-    result = gradcheck(getattr(tg, name), inputs, backward=wrong, raise_exception=False, **options)
+    result = gradcheck(function, inputs, backward=wrong, raise_exception=False, **options)
     assert not result
     assert result.failures == 1
     worst = max(result.worst, key=lambda element: element.excess)

@@ -254,7 +254,27 @@ def update(make: Callable[[Any], Any] | None, dtype: str = "float32") -> None:
         make(model.parameters()).step()
 
 
-CASES = [*elementwise(), *rows(), *products(), *updates()]
+def sequences() -> Iterator[Case]:
+    """Yield ctc_loss with pairs of states for two warps; all labels gather one class."""
+    turned = partial(
+        Excuse, file="ctc_loss_walk.cuh", comment="turned round may cost a warp one sector more"
+    )
+    for dtype in FLOATS[:2]:
+        arguments = (targets((2, 64), 64), (5, 4), (63, 63))
+        yield Case(
+            f"ctc_loss-{dtype}",
+            lambda d=dtype, a=arguments: tg.ctc_loss(on_sim(5, 2, 64, dtype=d), *a),
+            "ctc_loss_walk",
+        )
+        yield Case(
+            f"ctc_loss_value_and_grad-{dtype}",
+            lambda d=dtype, a=arguments: tg.ctc_loss_value_and_grad(on_sim(5, 2, 64, dtype=d), *a),
+            "ctc_loss_gradient",
+            (turned("(data)[i]", 33 / 32), turned("count - 1 - i] = label", 17 / 16)),
+        )
+
+
+CASES = [*elementwise(), *rows(), *products(), *updates(), *sequences()]
 
 
 # ---- the tests ----------------------------------------------------------------------------------
@@ -328,6 +348,8 @@ def test_odd_shapes_neither_race_nor_leave_their_buffers(dtype: str, schedule: s
         tg.softmax(x, -1)
         tg.log_softmax_backward(x, x, 0)
         tg.cross_entropy_value_and_grad(x, targets(7, 131))
+        if dtype != "float16":
+            tg.ctc_loss_value_and_grad(x, targets(3, 131), (7,), (3,))
         tg.matmul(x, x, transpose_b=True)
         tg.linear_backward(on_sim(7, 5, dtype=dtype), x, on_sim(5, 131, dtype=dtype))
         for variant in ("naive", "coalesced", "shared", *TILED):

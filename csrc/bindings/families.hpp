@@ -13,6 +13,7 @@ void bind_activation(pybind11::module_& m);
 void bind_prelu(pybind11::module_& m);
 void bind_softmax(pybind11::module_& m);
 void bind_cross_entropy(pybind11::module_& m);
+void bind_ctc_loss(pybind11::module_& m);
 void bind_losses(pybind11::module_& m);
 void bind_dropout(pybind11::module_& m);
 void bind_optim(pybind11::module_& m);

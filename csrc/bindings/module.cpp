@@ -23,6 +23,7 @@ PYBIND11_MODULE(TILEGRAD_MODULE, m) {
   bind_prelu(m);
   bind_softmax(m);
   bind_cross_entropy(m);
+  bind_ctc_loss(m);
   bind_losses(m);
   bind_dropout(m);
   bind_optim(m);

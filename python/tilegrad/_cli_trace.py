@@ -151,6 +151,13 @@ def operands(
         target = generator.integers(0, max(classes, 1), rows)
         forward = (*forward, asarray(np.asarray(target), device="sim"))
         result = ()
+    elif stem == "ctc_loss":  # (T, N, C) or (T, C), and a label for every fourth time
+        times, classes = shapes[0][0], shapes[0][-1]
+        samples = shapes[0][1] if len(shapes[0]) == 3 else 1
+        labels = generator.integers(0, max(classes, 1), (samples, times // 4))
+        lengths = ((times,) * samples, (times // 4,) * samples)
+        forward = (*forward, asarray(np.asarray(labels), device="sim"), *lengths)
+        result = ()
     elif stem == "prelu":
         forward = (*forward, draw(shapes[0][1:2] or (1,)))
     elif stem == "dropout":

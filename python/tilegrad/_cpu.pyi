@@ -21,6 +21,9 @@ __all__: list[str] = [
     "cross_entropy",
     "cross_entropy_backward",
     "cross_entropy_value_and_grad",
+    "ctc_loss",
+    "ctc_loss_backward",
+    "ctc_loss_value_and_grad",
     "dropout",
     "dropout_backward",
     "elu",
@@ -436,6 +439,38 @@ def cross_entropy_value_and_grad(
     wrt: typing.Any,
     variant: typing.Any,
 ) -> tuple[typing.Any, typing.Any]: ...
+def ctc_loss(
+    log_probs: typing.Any,
+    targets: typing.Any,
+    input_lengths: typing.Any,
+    target_lengths: typing.Any,
+    blank: typing.Any,
+    reduction: typing.Any,
+    zero_infinity: bool,
+    out: typing.Any,
+) -> typing.Any: ...
+def ctc_loss_backward(
+    grad_output: typing.Any,
+    log_probs: typing.Any,
+    targets: typing.Any,
+    input_lengths: typing.Any,
+    target_lengths: typing.Any,
+    blank: typing.Any,
+    reduction: typing.Any,
+    zero_infinity: bool,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def ctc_loss_value_and_grad(
+    log_probs: typing.Any,
+    targets: typing.Any,
+    input_lengths: typing.Any,
+    target_lengths: typing.Any,
+    blank: typing.Any,
+    reduction: typing.Any,
+    zero_infinity: bool,
+    wrt: typing.Any,
+) -> typing.Any: ...
 def dropout(
     input: typing.Any,
     p: typing.Any,

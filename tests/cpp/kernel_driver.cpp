@@ -43,6 +43,7 @@ class Driver {
   void linear();
   void elementwise();
   void classes();
+  void sequences();
   void optimizers();
 
  private:
@@ -182,6 +183,28 @@ void Driver::classes() {
   }
 }
 
+void Driver::sequences() {
+  constexpr int64_t kTime = 20, kBatch = 2, kClasses = 33, kLabels = 7;
+  constexpr int64_t kSize = kTime * kBatch * kClasses;
+  const float* log_probs = values(kSize);
+  float *gradient = values(kSize), loss = 0;
+  constexpr int64_t kTargets[] = {1, 2, 3, 3, 2, 1, 5, 9, 9, 8, 7, 6, 5, 4};
+  constexpr int64_t kTimes[] = {kTime, kTime}, kCounts[] = {kLabels, kLabels},
+                    kStarts[] = {0, kLabels};
+  cpu::CtcLoss<float> problem{};
+  problem.log_probs = log_probs;
+  problem.targets.data = kTargets;
+  problem.input_lengths = kTimes;
+  problem.target_lengths = kCounts;
+  problem.target_starts = kStarts;
+  problem.time = kTime;
+  problem.batch = kBatch;
+  problem.classes = kClasses;
+  int64_t bad_target = -1;
+  count("ctc_loss",
+        [&] { cpu::ctc_loss<float>(context_, &loss, gradient, nullptr, problem, &bad_target); });
+}
+
 void Driver::optimizers() {
   constexpr int64_t kSize = 10000;
   const cpu::OptimTensor<float> tensor{values(kSize), values(kSize), values(kSize),
@@ -213,6 +236,7 @@ int main() {
   driver.linear();
   driver.elementwise();
   driver.classes();
+  driver.sequences();
   driver.optimizers();
   return 0;
 }

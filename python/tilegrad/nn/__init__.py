@@ -25,6 +25,7 @@ from tilegrad.nn.container import Flatten, Sequential
 from tilegrad.nn.dropout import Dropout
 from tilegrad.nn.linear import Linear
 from tilegrad.nn.loss import CrossEntropyLoss, Loss
+from tilegrad.nn.loss_ctc import CTCLoss
 from tilegrad.nn.loss_elementwise import (
     BCELoss,
     BCEWithLogitsLoss,
@@ -47,6 +48,7 @@ __all__ = [
     "SELU",
     "BCELoss",
     "BCEWithLogitsLoss",
+    "CTCLoss",
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",

@@ -44,6 +44,11 @@ from .cross_entropy import (
     cross_entropy_backward,
     cross_entropy_value_and_grad,
 )
+from .ctc_loss import (
+    ctc_loss,
+    ctc_loss_backward,
+    ctc_loss_value_and_grad,
+)
 from .dropout import (
     dropout,
     dropout_backward,
@@ -125,6 +130,9 @@ __all__ = [
     "cross_entropy",
     "cross_entropy_backward",
     "cross_entropy_value_and_grad",
+    "ctc_loss",
+    "ctc_loss_backward",
+    "ctc_loss_value_and_grad",
     "dropout",
     "dropout_backward",
     "elu",

@@ -42,6 +42,11 @@ from ._activations import (
     tanh,
     tanh_backward,
 )
+from ._ctc import (
+    ctc_loss,
+    ctc_loss_backward,
+    ctc_loss_value_and_grad,
+)
 from ._losses import (
     cross_entropy,
     cross_entropy_backward,
@@ -129,6 +134,9 @@ __all__ = [
     "cross_entropy",
     "cross_entropy_backward",
     "cross_entropy_value_and_grad",
+    "ctc_loss",
+    "ctc_loss_backward",
+    "ctc_loss_value_and_grad",
     "dropout",
     "dropout_backward",
     "elu",
