@@ -193,6 +193,69 @@ template <class T>
 void mse_loss(Context&, T* loss, T* dinput, T* dtarget, const T* grad_output, const T* input,
               const T* target, const T* weight, int64_t n, Reduction reduction);
 
+// ---- losses with one value a row ---------------------------------------------------------------
+// loss: a row's or, but for none, one element; mean divides by the number of rows. loss and every
+// gradient may be null; grad_output is like loss, null means one. A target that is no class:
+// *bad_row as for cross_entropy, or its place among the targets where a row has several.
+
+// -w_t x_t with t the class of the row, 0 if ignored; mean divides by the sum of w_t. x is
+// problem.logits, here logarithms of probabilities; targets are indices, without smoothing.
+template <class T>
+void nll_loss(Context&, T* loss, T* dinput, const T* grad_output, const CrossEntropy<T>& problem,
+              int64_t* bad_row);
+
+struct RowShape {
+  int64_t rows, size;  // size: elements of a row
+};
+
+// w_t / size sum over c != t of max(0, margin - x_t + x_c)^p, p = 1 or 2. Here and in
+// multilabel_margin_loss a term that is NaN counts for nothing, as in torch.
+struct MultiMargin {
+  bool squared = false;
+  double margin = 1;
+};
+template <class T>
+void multi_margin_loss(Context&, T* loss, T* dinput, const T* grad_output, const T* input,
+                       IndexView target, const T* weight, RowShape shape, MultiMargin options,
+                       Reduction reduction, int64_t* bad_row);
+
+// 1 / size sum of max(0, 1 - x_t + x_c) over the t that the row of target (like input) lists before
+// its first -1, each as often as it occurs, and over the c that it does not list.
+template <class T>
+void multilabel_margin_loss(Context&, T* loss, T* dinput, const T* grad_output, const T* input,
+                            IndexView target, RowShape shape, Reduction reduction,
+                            int64_t* bad_row);
+
+// -1 / size sum_c w_c (t_c log s(x_c) + (1 - t_c) log s(-x_c)), s the sigmoid. target is like
+// input; weight is null or has rows weight_stride apart, 0 for one row for all.
+template <class T>
+void multilabel_soft_margin_loss(Context&, T* loss, T* dinput, T* dtarget, const T* grad_output,
+                                 const T* input, const T* target, const T* weight,
+                                 int64_t weight_stride, RowShape shape, Reduction reduction);
+
+// max(0, margin + |a - p + eps|_p - |a - n + eps|_p); with swap the last distance is that of
+// positive and negative where this is less. p > 0, also infinity. At a distance of 0 its slope is
+// 0.
+template <class T>
+struct Triplet {
+  T *anchor, *positive, *negative;
+};
+struct TripletMargin {
+  double margin = 1, p = 2, eps = 1e-6;
+  bool swap = false;
+};
+template <class T>
+void triplet_margin_loss(Context&, T* loss, Triplet<T> gradients, const T* grad_output,
+                         Triplet<const T> inputs, RowShape shape, TripletMargin options,
+                         Reduction reduction);
+
+// cos = x1 x2 / sqrt((x1 x1 + 1e-12)(x2 x2 + 1e-12)): 1 - cos where the row's label is 1,
+// max(0, cos - margin) where it is -1, else 0. labels are read where `signs` is null.
+template <class T>
+void cosine_embedding_loss(Context&, T* loss, T* dinput1, T* dinput2, const T* grad_output,
+                           const T* input1, const T* input2, const T* signs, IndexView labels,
+                           RowShape shape, double margin, Reduction reduction);
+
 // ---- copies ------------------------------------------------------------------------------------
 
 // An array of up to 32 axes by sizes and strides, in elements; a stride may be 0 or negative.

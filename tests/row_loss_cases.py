@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -149,7 +150,7 @@ def _pairs(first: Shape, second: Shape, target: Shape, integer: str | None) -> A
 ROWS: list[Shape] = [
     (4,), (1, 1), (1, 5), (3, 4), (5, 1), (4, 31), (3, 32), (3, 33), (7, 65), (2, 127), (2, 131),
 ]  # fmt: skip
-LARGE: list[Shape] = [(300, 7), (130, 128), (5, 1025), (2, 4100)]
+LARGE: list[Shape] = [(300, 7), (130, 128), (5, 1025), (2, 2200), (1, 2203)]
 
 
 def _size(*shapes: Shape) -> int:
@@ -228,3 +229,46 @@ def _distances() -> Iterator[Case]:
 
 
 CASES = [*_nll(), *_margins(), *_distances()]
+
+
+def draw_case() -> st.SearchStrategy[Case]:
+    """Return a strategy for problems of any shape and options."""
+
+    @st.composite
+    def problem(draw: st.DrawFn) -> Case:
+        rows, size = draw(st.integers(0, 9)), draw(st.integers(1, 70))
+        op = draw(st.sampled_from(sorted(OPERANDS)))
+        weighted, label = draw(st.booleans()), f"drawn-{draw(st.integers(0, 10**6))}"
+        if op in ("multi_margin_loss", "multilabel_margin_loss"):
+            rows += 1  # torch's mean over no rows is not defined
+        shape, options = (rows, size), dict[str, Any]()
+        if op == "nll_loss":
+            shape = (*shape, *draw(st.lists(st.integers(0, 4), max_size=2)))
+            integer = draw(st.sampled_from(("int8", "int32", "int64")))
+            making = _classes(shape, integer, weighted, draw(st.sampled_from((0.0, 0.5, 1.0))))
+        elif op == "multi_margin_loss":
+            making = _classes(shape, draw(st.sampled_from(("uint8", "int64"))), weighted)
+            options = {"p": draw(st.sampled_from((1, 2))), "margin": draw(st.floats(-1, 2))}
+        elif op == "multilabel_margin_loss":
+            making = _lists(shape, "int8", draw(st.integers(0, size)))
+        elif op == "multilabel_soft_margin_loss":
+            target = draw(st.sampled_from((shape, (1, size), (rows, 1), (size,), ())))
+            weights = (None, shape, (1, size), (rows, 1), (size,), ())
+            making = _labels(shape, target, draw(st.sampled_from(weights)))
+        elif op == "triplet_margin_loss":
+            shapes = [draw(st.sampled_from((shape, (1, size)))) for _ in range(3)]
+            making = _points(*shapes)
+            options = {
+                "margin": draw(st.floats(0.1, 3)),
+                "p": draw(st.sampled_from((*NORMS, 1.1, 4.0))),
+                "eps": draw(st.sampled_from((1e-6, 1e-2))),
+                "swap": draw(st.booleans()),
+            }
+        else:
+            first, second = (draw(st.sampled_from((shape, (1, size)))) for _ in range(2))
+            target = draw(st.sampled_from(((rows,), (1,))))
+            making = _pairs(first, second, target, draw(st.sampled_from((None, "int8", "int64"))))
+            options = {"margin": draw(st.floats(-1, 1))}
+        return Case(op, label, making, rows * size, options)
+
+    return problem()

@@ -13,13 +13,14 @@ from call_inputs import Call, legal_calls
 from conftest import SCHEDULES
 from half_inputs import BFLOAT16, FLOAT16, Half, bits
 from helpers import Device, assert_same_bits
+from row_loss_cases import OPERANDS as ROW_LOSSES
 from tilegrad import backends
 
 HALVES: dict[str, Half] = {"bfloat16": BFLOAT16, "float16": FLOAT16}
 DTYPES = ("float32", "float64", *HALVES)
 # (rows, inner, columns): inside one tile; across the edges of several, in rows and in columns.
 SIZES = [(5, 3, 7), (70, 19, 132), (33, 300, 40)]
-NOT_16_BIT = ("mse_loss", "dropout")
+NOT_16_BIT = ("mse_loss", "dropout", *ROW_LOSSES)
 OPS = [(op, dtype) for op in legal_calls() for dtype in DTYPES
        if dtype not in HALVES or not op.startswith(NOT_16_BIT)]  # fmt: skip
 

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 import tilegrad as tg
+from row_loss_cases import DEFAULT_WRT as ROW_LOSSES
 from tilegrad import _random, nn, ops, reference
 from tilegrad._gradcheck import gradcheck
 from tilegrad._gradcheck_result import GradcheckError, GradcheckResult
@@ -92,6 +93,21 @@ def cases() -> Iterator[Any]:
     for dtype in DTYPES:
         yield case("cross_entropy", x, index.astype(dtype), label=np.dtype(dtype).name)
 
+        yield case("nll_loss", x, index, weight=class_weight, reduction=reduction)
+        yield case("nll_loss", *images, label="images", ignore_index=2, reduction=reduction)
+        for p in (1, 2):
+            yield case("multi_margin_loss", x, index, p=p, weight=class_weight, reduction=reduction)
+        lists = np.array([[1, -1, 0, 0], [3, 0, 2, -1], [-1, 1, 1, 1]])
+        yield case("multilabel_margin_loss", x, lists, reduction=reduction)
+        both: Any = {"wrt": ("input", "target"), "reduction": reduction}
+        yield case("multilabel_soft_margin_loss", x, shares, weight=class_weight, **both)
+        y, z = normal(3, 4, seed=1), normal(3, 4, seed=2)
+        for p in (2.0, 1.0, math.inf, 0.5, 3.0):
+            more: Any = {"p": p, "swap": p != 1, "margin": 2.0, "reduction": reduction}
+            yield case("triplet_margin_loss", x, y, z, **more)
+        signs = np.array([1, -1, -1])
+        yield case("cosine_embedding_loss", x, y, signs, margin=-0.9, reduction=reduction)
+
     for p in (0.0, 0.25, 1.0):
         yield case("dropout", normal(5, 7), p=p, seed=11, offset=5)
     yield case("dropout", x, p=0.5, training=False, seed=11, offset=5)
@@ -108,6 +124,8 @@ def default_wrt(name: str, inputs: tuple[Any, ...]) -> tuple[str, ...]:
         return ("input", "weight")
     if name == "linear":
         return ("input", "weight", "bias")[: len(inputs)]
+    if name in ROW_LOSSES:
+        return ROW_LOSSES[name]
     return ("input", "target") if name == "mse_loss" else ("input",)
 
 
@@ -130,8 +148,8 @@ def test_right_gradients_pass(name: str, inputs: tuple[Any, ...], options: dict[
     assert result
     assert {element.name for element in result.worst} == wanted
     sizes = [np.size(array) for array in inputs]
-    if name == "cross_entropy" or "wrt" in options:
-        sizes = sizes[:1]
+    if name == "cross_entropy" or name in ROW_LOSSES or "wrt" in options:
+        sizes = sizes[: len(wanted)]
     assert result.elements == sum(sizes)
     assert max(element.excess for element in result.worst) < 0.01  # far from the tolerance
 
@@ -141,7 +159,7 @@ def test_one_wrong_element_is_caught_and_named(
     name: str, inputs: tuple[Any, ...], options: dict[str, Any]
 ) -> None:
     right = getattr(tg, f"{name}_backward")
-    names = ("a", "b") if name == "matmul" else ("input", "weight", "bias", "target")
+    names = ("a", "b") if name == "matmul" else ROW_LOSSES.get(name, ("input",))
     place: tuple[int, ...] = ()
 
     def wrong(grad_output: Any, *operands: Any, **more: Any) -> Any:

@@ -16,10 +16,12 @@ import tilegrad as tg
 from call_inputs import legal_calls
 from half_inputs import BFLOAT16, HALVES, normal
 from helpers import Array, Device, assert_same_bits, error, frozen, guarded_out, layouts
+from row_loss_cases import OPERANDS as ROW_LOSSES
 from softmax_oracle import every_name, forward
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
-EVERY_CALL = sorted(op for op in legal_calls() if not op.startswith(("mse_loss", "dropout")))
+NOT_16_BIT = ("mse_loss", "dropout", *ROW_LOSSES)
+EVERY_CALL = sorted(op for op in legal_calls() if not op.startswith(NOT_16_BIT))
 every_call = pytest.mark.parametrize("op", EVERY_CALL)
 
 
@@ -373,6 +375,11 @@ def test_ops_without_16_bits_say_which_dtypes_they_take(device: Device) -> None:
             "mse_loss_backward": lambda x: tg.mse_loss_backward(1.0, x, x),
             "dropout": lambda x: tg.dropout(x, 0.5, seed=1),
             "dropout_backward": lambda x: tg.dropout_backward(x, x, 0.5, seed=1, offset=0),
+            "nll_loss": lambda x: tg.nll_loss(x, x),
+            "multi_margin_loss": lambda x: tg.multi_margin_loss(x, x),
+            "multilabel_soft_margin_loss": lambda x: tg.multilabel_soft_margin_loss(x, x),
+            "triplet_margin_loss": lambda x: tg.triplet_margin_loss(x, x, x),
+            "cosine_embedding_loss": lambda x: tg.cosine_embedding_loss(x, x, x),
         }.items():
             with error(TypeError, op, "float32 or float64", half):
                 call(x)
