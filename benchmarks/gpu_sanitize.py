@@ -127,6 +127,35 @@ def sequences(check: Checker) -> None:
         check.close("ctc_loss gradient", got[1], wanted[1], 1e-3)  # of log_softmax's float32
 
 
+def row_losses(check: Checker) -> None:
+    """Run the losses with one value a row: rows of a warp and of a block."""
+    for rows, count in ((1, 3), (33, 64), (5, 2203)):
+        (x, wide), (y, wide_y) = check.normal(rows, count), check.normal(rows, count)
+        target, signs = np.arange(rows) % count, np.where(np.arange(rows) % 2, 1, -1)
+        lists = np.full((rows, count), -1)
+        lists[:, :2] = [count - 1, 0]
+        calls: tuple[tuple[str, tuple[Any, ...], tuple[Any, ...]], ...] = (
+            ("nll_loss", (x, target), (wide, target)),
+            ("multi_margin_loss", (x, target), (wide, target)),
+            ("multilabel_margin_loss", (x, lists), (wide, lists)),
+            ("multilabel_soft_margin_loss", (x, y), (wide, wide_y)),
+            ("triplet_margin_loss", (x, y, x), (wide, wide_y, wide)),
+            ("cosine_embedding_loss", (x, y, signs), (wide, wide_y, signs)),
+        )
+        for name, operands, numbers in calls:
+            there = [
+                tg.asarray(a, device=check.device) if isinstance(a, np.ndarray) else a
+                for a in operands
+            ]
+            loss, found = getattr(tg, f"{name}_value_and_grad")(*there)
+            right, gradients = getattr(reference, f"{name}_value_and_grad")(*numbers)
+            check.close(name, loss, right)
+            if not isinstance(found, tuple):
+                found, gradients = (found,), (gradients,)
+            for got, wanted in zip(found, gradients, strict=True):
+                check.close(f"{name} gradient", got, wanted, 1e-4)
+
+
 def training(check: Checker) -> None:
     """Train a network as one recorded step; every kind of optimiser."""
     values = np.random.default_rng(1).standard_normal((33, 20)).astype(np.float32)
@@ -152,6 +181,7 @@ FAMILIES: dict[str, Callable[[Checker], None]] = {
     "elementwise": elementwise,
     "classes": classes,
     "sequences": sequences,
+    "row_losses": row_losses,
     "training": training,
 }
 

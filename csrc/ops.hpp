@@ -191,76 +191,7 @@ template <class T>
 void cross_entropy_target_backward(Context&, T* dtarget, const T* grad_output,
                                    const CrossEntropy<T>& problem);
 
-// ---- losses of one element at a time -----------------------------------------------------------
-
-enum class LossKind {
-  mse,
-  l1,
-  smooth_l1,  // number is beta, > 0
-  huber,      // number is delta
-  binary_cross_entropy,
-  binary_cross_entropy_with_logits,  // c is pos_weight; null is one
-  poisson_nll,                       // number is eps, logarithm is log_input
-  gaussian_nll,                      // c is var, number is eps
-  kl_div,                            // logarithm is log_target
-  margin_ranking,                    // a and b are the scores, c the target; number is the margin
-  hinge_embedding,                   // number is the margin
-  soft_margin,
-};
-
-struct LossFunction {
-  LossKind kind;
-  double number = 0;
-  bool logarithm = false, full = false;
-};
-
-template <class T>
-struct ElementwiseLoss {
-  LossFunction function;
-  const T *a, *b, *c = nullptr;  // (n): input, target and what else there is
-  const T* weight = nullptr;     // (n) or null
-  int64_t n;
-  Reduction reduction;
-  double divisor = 1;             // of a mean, or
-  bool divide_by_weight = false;  // the sum of weight
-};
-
-// w_i f(a_i, b_i, c_i), formulas in losses.hpp; reduced: their sum over the divisor.
-// loss: n elements for none, else one; null if not wanted. gradients: by a, b and c, n elements or
-// null. grad_output: like loss, null means one. A gradient may be the operand that it belongs to.
-// *bad becomes the first i at which an operand is outside its range, and then nothing else is
-// computed; else -1. (binary_cross_entropy: a and b in [0, 1], NaN is not; gaussian_nll: c >= 0.)
-// Only where a loss is wanted. A GPU does not look: *bad stays -1 and the loss there is NaN.
-template <class T>
-void elementwise_loss(Context&, T* loss, T* const (&gradients)[3], const T* grad_output,
-                      const ElementwiseLoss<T>& problem, int64_t* bad);
-
-// ---- ctc_loss ----------------------------------------------------------------------------------
-
-// Sample n has the first input_lengths[n] times, and as labels target_lengths[n] of the targets
-// from target_starts[n] on. These three (batch) arrays are in host memory.
-template <class T>
-struct CtcLoss {
-  const T* log_probs;  // (time, batch, classes)
-  IndexView targets;
-  const int64_t *input_lengths, *target_lengths, *target_starts;
-  int64_t time, batch, classes, blank;
-  Reduction reduction = Reduction::mean;
-  bool zero_infinity = false;
-};
-
-// -log of the sum, over all paths of a class for each time that are the labels once repeats are
-// merged and blanks left out, of the product of their probabilities; infinite without such a path.
-// mean: of each loss over max(1, target length). zero_infinity: a loss of infinity is 0, and so its
-// gradient. loss: (batch) for none, else one element, or null.
-// dlog_probs: like log_probs or null; g (exp(log_probs) - share of the paths through the class), 0
-// from input_length on, NaN up to it where the loss is not finite: the gradient of the input of a
-// log_softmax, as torch has it, which that op's backward leaves as it is. grad_output: like loss,
-// null means one. *bad_target: the place of the first label that is no class, else -1; as bad_row
-// of cross_entropy, with a gradient of 0 for the whole sample on a GPU.
-template <class T>
-void ctc_loss(Context&, T* loss, T* dlog_probs, const T* grad_output, const CtcLoss<T>& problem,
-              int64_t* bad_target);
+// The other losses: ops_losses.hpp.
 
 // ---- copies ------------------------------------------------------------------------------------
 
@@ -387,3 +318,5 @@ template <class T>
 void scale(Context&, T* x, int64_t n, const StepState* state);
 
 }  // namespace tilegrad::TILEGRAD_BACKEND
+
+#include "ops_losses.hpp"  // IWYU pragma: export

@@ -27,6 +27,11 @@ NOT_16_BIT = (
     "margin_ranking_loss",
     "ctc_loss",
     "dropout",
+    "nll_loss",
+    "multi_margin_loss",
+    "multilabel_",
+    "triplet_margin_loss",
+    "cosine_embedding_loss",
 )
 
 
@@ -105,4 +110,32 @@ def legal_calls(
     calls["ctc_loss"] = {**sequences, "reduction": "none"}
     calls["ctc_loss_value_and_grad"] = dict(sequences)
     calls["ctc_loss_backward"] = {"grad_output": fill(inner), **calls["ctc_loss"]}
+    calls |= row_loss_calls(fill, rows, inner, columns)
+    return calls
+
+
+def row_loss_calls(
+    fill: Callable[..., Any], rows: int, inner: int, columns: int
+) -> dict[str, Call]:
+    """Return the calls of the losses with one value a row: of most the loss is (rows,)."""
+    calls: dict[str, Call] = {}
+
+    def loss(name: str, result: tuple[int, ...] = (rows,), **operands: Any) -> None:
+        calls[name] = {**operands, "reduction": "none"}
+        calls[f"{name}_value_and_grad"] = dict(operands)
+        calls[f"{name}_backward"] = {"grad_output": fill(*result), **calls[name]}
+
+    x, weight = fill(rows, columns), fill(columns, start=0.5)
+    classes = np.arange(rows, dtype=np.int32) % columns
+    images = {"input": fill(rows, inner, columns), "target": np.zeros((rows, columns), np.int64)}
+    loss("nll_loss", (rows, columns), **images, weight=fill(inner, start=0.5))
+    loss("multi_margin_loss", input=x, target=classes, weight=weight)
+    lists = np.tile(np.where(np.arange(columns) < 2, np.arange(columns), -1), (rows, 1))
+    loss("multilabel_margin_loss", input=x, target=lists)
+    loss("multilabel_soft_margin_loss", input=x, target=x, weight=weight)
+    loss("triplet_margin_loss", anchor=x, positive=fill(rows, columns, start=0.5), negative=-x)
+    signs = np.where(np.arange(rows) % 2 == 0, 1, -1)
+    loss("cosine_embedding_loss", input1=x, input2=fill(rows, columns, start=0.5), target=signs)
+    for name in ("triplet_margin_loss_backward", "cosine_embedding_loss_backward"):
+        calls[name]["wrt"] = "anchor" if name.startswith("triplet") else "input1"
     return calls

@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(kCtcWalkThreads)
   bool bad = false;
   for (int64_t i = tid; i < count; i += threads) {
     const int64_t place = back != 0 ? count - 1 - i : i;
-    int64_t label = read_index(a.targets, list.target_start[sample] + place);
+    int64_t label = index_at(a.targets, list.target_start[sample] + place);
     if (label < 0 || label >= a.classes) {
       bad = true;
       label = a.blank;

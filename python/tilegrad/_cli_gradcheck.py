@@ -69,6 +69,18 @@ _OPERANDS: dict[str, Callable[[Draw], Operands]] = {
         )
     },
     "ctc_loss": lambda draw: ((draw(5, 2, 4), np.array([1, 1, 3]), (5, 4), (2, 1)), {}),
+    "nll_loss": lambda draw: ((draw(4, 5), np.array([0, 4, 2, 2])), {}),
+    "multi_margin_loss": lambda draw: ((draw(4, 5), np.array([0, 4, 2, 2])), {"margin": 5.0}),
+    "multilabel_margin_loss": lambda draw: ((draw(2, 3), np.array([[1, -1, 0], [2, 0, -1]])), {}),
+    "multilabel_soft_margin_loss": lambda draw: ((draw(4, 5), draw(4, 5)), {}),
+    "triplet_margin_loss": lambda draw: (
+        (draw(4, 5), draw(4, 5), draw(4, 5)),
+        {"margin": 10.0, "swap": True},
+    ),
+    "cosine_embedding_loss": lambda draw: (
+        (draw(4, 5), draw(4, 5), np.array([1, -1, 1, -1])),
+        {"margin": -1.0},
+    ),
     "prelu": lambda draw: ((draw(4, 5), draw(5)), {}),
     "hardtanh": lambda draw: ((draw(4, 5),), {"min_val": -2.5, "max_val": 0.05}),
     "dropout": lambda draw: ((draw(4, 5),), {"seed": 1, "offset": 0}),

@@ -20,17 +20,7 @@ namespace tilegrad::TILEGRAD_BACKEND {
 // Kernels name one block a multiprocessor as the least in __launch_bounds__: without it ptxas
 // aims at more of them on sm_90 and spills.
 
-inline constexpr int64_t kNoClass = -1;       // the target is a distribution
-inline constexpr int64_t kIgnoredClass = -2;  // loss and gradient 0
-inline constexpr int64_t kBadClass = -3;      // loss NaN, gradient 0
-
-// The class of a row, kIgnoredClass or kBadClass.
-template <class T>
-__device__ inline int64_t class_of(const CrossEntropyArguments<T>& a, int64_t row) {
-  const int64_t target = read_index(a.indices, row);
-  if (target == a.ignore_index) return kIgnoredClass;
-  return target >= 0 && target < a.shape.classes ? target : kBadClass;
-}
+inline constexpr int64_t kNoClass = -1;  // the target is a distribution
 
 template <class T>
 struct CrossEntropyRow {
@@ -53,7 +43,8 @@ __device__ inline CrossEntropyRow<T> find_row(const CrossEntropyArguments<T>& a,
   r.x = a.logits + offset;
   r.q = a.probabilities == nullptr ? nullptr : a.probabilities + offset;
   r.dx = a.dlogits == nullptr ? nullptr : a.dlogits + offset;
-  r.target = a.indices.data == nullptr ? kNoClass : class_of(a, row);
+  r.target = a.indices.data == nullptr ? kNoClass
+                                       : class_at(a.indices, row, a.shape.classes, a.ignore_index);
   if (r.target >= 0) {
     r.at_target = widen(r.x[r.target * stride]);
     r.hit = a.weight == nullptr ? a.keep : a.keep * widen(a.weight[r.target]);

@@ -38,6 +38,14 @@ from tilegrad.nn.loss_elementwise import (
     SmoothL1Loss,
 )
 from tilegrad.nn.loss_margin import HingeEmbeddingLoss, MarginRankingLoss, SoftMarginLoss
+from tilegrad.nn.loss_rows import (
+    CosineEmbeddingLoss,
+    MultiLabelMarginLoss,
+    MultiLabelSoftMarginLoss,
+    MultiMarginLoss,
+    NLLLoss,
+    TripletMarginLoss,
+)
 from tilegrad.nn.module import Module
 from tilegrad.nn.parameter import Parameter
 from tilegrad.nn.prelu import PReLU
@@ -49,6 +57,7 @@ __all__ = [
     "BCELoss",
     "BCEWithLogitsLoss",
     "CTCLoss",
+    "CosineEmbeddingLoss",
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",
@@ -69,6 +78,10 @@ __all__ = [
     "MarginRankingLoss",
     "Mish",
     "Module",
+    "MultiLabelMarginLoss",
+    "MultiLabelSoftMarginLoss",
+    "MultiMarginLoss",
+    "NLLLoss",
     "PReLU",
     "Parameter",
     "PoissonNLLLoss",
@@ -82,6 +95,7 @@ __all__ = [
     "Softmax",
     "Softplus",
     "Tanh",
+    "TripletMarginLoss",
     "init",
     "utils",
 ]
