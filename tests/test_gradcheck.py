@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 import tilegrad as tg
-from gradcheck_cases import cases, default_wrt, normal
+from gradcheck_cases import REDUCTIONS, cases, default_wrt, normal
 from tilegrad import _random, nn, ops, reference
 from tilegrad._cli_gradcheck import COMPOSED
 from tilegrad._gradcheck import gradcheck
