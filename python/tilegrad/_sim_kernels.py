@@ -184,7 +184,9 @@ def compile(source: str | os.PathLike[str], *, name: str = "kernel.cu") -> Kerne
         given = Source(name, source, "")
     else:
         path = Path(source)
-        given = Source(os.fspath(path), path.read_text(encoding="utf-8"), str(path.parent.absolute()))
+        given = Source(
+            os.fspath(path), path.read_text(encoding="utf-8"), str(path.parent.absolute())
+        )
     names = kernel_names(given.text)
     if not names:
         raise ValueError(
