@@ -18,6 +18,9 @@ __all__: list[str] = [
     "binary_cross_entropy_with_logits_backward",
     "binary_cross_entropy_with_logits_value_and_grad",
     "clip_scale",
+    "cosine_embedding_loss",
+    "cosine_embedding_loss_backward",
+    "cosine_embedding_loss_value_and_grad",
     "cross_entropy",
     "cross_entropy_backward",
     "cross_entropy_value_and_grad",
@@ -72,6 +75,18 @@ __all__: list[str] = [
     "mse_loss",
     "mse_loss_backward",
     "mse_loss_value_and_grad",
+    "multi_margin_loss",
+    "multi_margin_loss_backward",
+    "multi_margin_loss_value_and_grad",
+    "multilabel_margin_loss",
+    "multilabel_margin_loss_backward",
+    "multilabel_margin_loss_value_and_grad",
+    "multilabel_soft_margin_loss",
+    "multilabel_soft_margin_loss_backward",
+    "multilabel_soft_margin_loss_value_and_grad",
+    "nll_loss",
+    "nll_loss_backward",
+    "nll_loss_value_and_grad",
     "num_threads",
     "poisson_nll_loss",
     "poisson_nll_loss_backward",
@@ -108,6 +123,9 @@ __all__: list[str] = [
     "supported_isas",
     "tanh",
     "tanh_backward",
+    "triplet_margin_loss",
+    "triplet_margin_loss_backward",
+    "triplet_margin_loss_value_and_grad",
 ]
 
 class StepState:
@@ -239,6 +257,16 @@ class Plan:
         saved_is_output: bool,
         activation: typing.Any,
         activation_args: typing.Any,
+    ) -> None: ...
+    def nll_loss(
+        self,
+        loss: typing.Any,
+        dinput: typing.Any,
+        input: typing.Any,
+        target: typing.Any,
+        weight: typing.Any,
+        ignore_index: typing.Any,
+        reduction: typing.Any,
     ) -> None: ...
     def output(self, placeholder: typing.Any) -> None: ...
     def prelu(self, y: typing.Any, x: typing.Any, weight: typing.Any) -> None: ...
@@ -409,6 +437,32 @@ def clip_scale(
     norm_type: typing.SupportsFloat | typing.SupportsIndex,
     state: StepState,
 ) -> typing.Any: ...
+def cosine_embedding_loss(
+    input1: typing.Any,
+    input2: typing.Any,
+    target: typing.Any,
+    margin: typing.Any,
+    reduction: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def cosine_embedding_loss_backward(
+    grad_output: typing.Any,
+    input1: typing.Any,
+    input2: typing.Any,
+    target: typing.Any,
+    margin: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def cosine_embedding_loss_value_and_grad(
+    input1: typing.Any,
+    input2: typing.Any,
+    target: typing.Any,
+    margin: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+) -> tuple[typing.Any, typing.Any]: ...
 def cross_entropy(
     input: typing.Any,
     target: typing.Any,
@@ -835,6 +889,98 @@ def mse_loss_value_and_grad(
     reduction: typing.Any,
     wrt: typing.Any,
 ) -> tuple[typing.Any, typing.Any]: ...
+def multi_margin_loss(
+    input: typing.Any,
+    target: typing.Any,
+    p: typing.Any,
+    margin: typing.Any,
+    weight: typing.Any,
+    reduction: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def multi_margin_loss_backward(
+    grad_output: typing.Any,
+    input: typing.Any,
+    target: typing.Any,
+    p: typing.Any,
+    margin: typing.Any,
+    weight: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def multi_margin_loss_value_and_grad(
+    input: typing.Any,
+    target: typing.Any,
+    p: typing.Any,
+    margin: typing.Any,
+    weight: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+) -> tuple[typing.Any, typing.Any]: ...
+def multilabel_margin_loss(
+    input: typing.Any, target: typing.Any, reduction: typing.Any, out: typing.Any
+) -> typing.Any: ...
+def multilabel_margin_loss_backward(
+    grad_output: typing.Any,
+    input: typing.Any,
+    target: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def multilabel_margin_loss_value_and_grad(
+    input: typing.Any, target: typing.Any, reduction: typing.Any, wrt: typing.Any
+) -> tuple[typing.Any, typing.Any]: ...
+def multilabel_soft_margin_loss(
+    input: typing.Any,
+    target: typing.Any,
+    weight: typing.Any,
+    reduction: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def multilabel_soft_margin_loss_backward(
+    grad_output: typing.Any,
+    input: typing.Any,
+    target: typing.Any,
+    weight: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def multilabel_soft_margin_loss_value_and_grad(
+    input: typing.Any,
+    target: typing.Any,
+    weight: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+) -> tuple[typing.Any, typing.Any]: ...
+def nll_loss(
+    input: typing.Any,
+    target: typing.Any,
+    weight: typing.Any,
+    ignore_index: typing.Any,
+    reduction: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def nll_loss_backward(
+    grad_output: typing.Any,
+    input: typing.Any,
+    target: typing.Any,
+    weight: typing.Any,
+    ignore_index: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def nll_loss_value_and_grad(
+    input: typing.Any,
+    target: typing.Any,
+    weight: typing.Any,
+    ignore_index: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+) -> tuple[typing.Any, typing.Any]: ...
 def num_threads() -> int: ...
 def poisson_nll_loss(
     a: typing.Any,
@@ -1043,3 +1189,38 @@ def tanh(input: typing.Any, out: typing.Any) -> typing.Any: ...
 def tanh_backward(
     grad_output: typing.Any, input: typing.Any, output: typing.Any, wrt: typing.Any, out: typing.Any
 ) -> typing.Any: ...
+def triplet_margin_loss(
+    anchor: typing.Any,
+    positive: typing.Any,
+    negative: typing.Any,
+    margin: typing.Any,
+    p: typing.Any,
+    eps: typing.Any,
+    swap: typing.Any,
+    reduction: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def triplet_margin_loss_backward(
+    grad_output: typing.Any,
+    anchor: typing.Any,
+    positive: typing.Any,
+    negative: typing.Any,
+    margin: typing.Any,
+    p: typing.Any,
+    eps: typing.Any,
+    swap: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def triplet_margin_loss_value_and_grad(
+    anchor: typing.Any,
+    positive: typing.Any,
+    negative: typing.Any,
+    margin: typing.Any,
+    p: typing.Any,
+    eps: typing.Any,
+    swap: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+) -> tuple[typing.Any, typing.Any]: ...
