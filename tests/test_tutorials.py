@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import runpy
@@ -68,6 +69,9 @@ def test_notebook_is_made_of_its_script(source: Path) -> None:
     kinds = {output["output_type"] for output in outputs}
     assert kinds == {"stream", "display_data"}  # neither errors nor results that nobody printed
     assert {output.get("name", "stdout") for output in outputs} == {"stdout"}
+    for cell in cells:  # printed at several moments, it is one text all the same
+        types = [output["output_type"] for output in cell.get("outputs", ())]
+        assert ("stream", "stream") not in itertools.pairwise(types)
     linked = re.findall(r"\]\(([\w.]+\.ipynb)\)", "".join(text for _, text in found))
     assert all((TUTORIALS / name).exists() for name in linked)
 
@@ -105,3 +109,67 @@ def test_chain_rule(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "slope for e: 2, for o: 2, for w: 4" in text
     assert "gradcheck: passed" in text
+
+
+def test_training_that_generalises(run: Run) -> None:
+    scope = run("4_training_that_generalises", 7)
+    assert scope["by_heart"] == 1
+    assert scope["elsewhere"] < 0.15
+    assert set(np.bincount(scope["true_labels"])) <= {29, 30, 31}
+    wrong, history, best = scope["wrong"], scope["history"], scope["best"]
+    assert 0.1 < np.mean(wrong) < 0.15
+
+    train, validation = np.array(history.train_loss), np.array(history.val_loss)
+    assert 10 < best < 50
+    assert validation[-1] > 1.3 * validation[best]  # it has turned
+    assert train[-1] < 0.2 * train[best]  # and this one goes on falling
+    names = ("loss", "accuracy", "wrong labels known")
+    at_the_end, stopped, augmented = (
+        dict(zip(names, scope[f"of_{way}"], strict=True))
+        for way in ("plain", "stopped", "augmented")
+    )
+    assert at_the_end["wrong labels known"] > 0.9
+    stopping = scope["stopping"]
+    assert stopping.best_epoch == best + 1
+    assert len(scope["stopped_history"].epochs) == best + 1 + stopping.patience
+    assert best + 1 + stopping.patience < scope["EPOCHS"] / 2
+    assert stopped["loss"] == pytest.approx(validation[best], rel=1e-5)
+    assert stopped["accuracy"] > at_the_end["accuracy"] + 0.03
+    assert stopped["wrong labels known"] < 0.4
+
+    sizes, seen, fresh = np.array(list(scope["by_decay"].values())).T
+    assert (np.diff(sizes) < 0).all()
+    assert (np.diff(seen) > 0).all()
+    assert 0 < fresh.argmin() < len(fresh) - 1
+    assert fresh[-1] > fresh[0]
+    assert scope["many"].mean() == pytest.approx(1, abs=0.005)
+    by_dropout = np.array(list(scope["by_dropout"].values()))
+    assert 0 < by_dropout.argmin() < len(by_dropout) - 1
+    assert by_dropout[-1] > by_dropout[0]
+    edges = scope["edges"]
+    ink = {name: pixels.mean() for name, pixels in edges.items()}
+    assert max(ink["left"], ink["right"]) < 0.1 * min(ink["upper"], ink["lower"])
+    assert 0.1 < augmented["wrong labels known"] < 0.9 * at_the_end["wrong labels known"]
+    assert augmented["loss"] < 0.9 * at_the_end["loss"]
+    assert scope["wobble"]["cosine"] < 0.2 * scope["wobble"]["constant"]
+
+    losses, known = scope["losses"], scope["known"]
+    means = {name: values.mean() for name, values in losses.items()}
+    assert means["far too much"] > means["nothing"]
+    for name in set(means) - {"nothing", "far too much"}:
+        assert losses[name].max() < 0.85 * losses["nothing"].min(), name
+        assert known[name] < known["nothing"]
+    others = set(means) - {"several together"}
+    assert all(means["several together"] < 0.95 * means[name] for name in others)
+    assert scope["chosen"] == "several together"
+
+    nothing, better = scope["results"].values()
+    assert all(a < b for a, b in zip(better.val_loss, nothing.val_loss, strict=True))
+    assert scope["gain"] > max(nothing.std["val_accuracy"], better.std["val_accuracy"])
+    assert scope["score"] > 0.91
+    assert scope["confusion"].trace() == round(scope["score"] * 360)
+    accuracy, x_test, y_test = (scope[name] for name in ("accuracy", "x_test", "y_test"))
+    assert scope["score"] > accuracy(scope["plain"], x_test, y_test) + 0.05
+    assert scope["scores"].mean() == pytest.approx(0.1, abs=0.005)
+    assert scope["scores"].max() > 0.13
+    assert scope["again"] < 0.13
