@@ -111,6 +111,38 @@ def test_chain_rule(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert "gradcheck: passed" in text
 
 
+def test_softmax_cross_entropy(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("elftools")  # the trace needs it
+    scope = run("3_softmax_cross_entropy", 5)
+    assert np.isnan(scope["overflown"]).all()
+    np.testing.assert_allclose(scope["of_softmax"], scope["of_sigmoid"], rtol=0, atol=1e-15)
+    np.testing.assert_allclose(scope["each"], [0.127833, 0.693147], rtol=0, atol=5e-7)
+    assert scope["ignorant"] == pytest.approx(np.log(10), rel=1e-12)
+
+    gaps, one_step, two_steps = scope["gaps"], scope["one_step"], scope["two_steps"]
+    np.testing.assert_array_equal(one_step[50:], gaps[50:])
+    assert 90 < scope["last"] < 110
+    assert np.isinf(two_steps[scope["last"] + 1 :]).all()
+    assert abs(two_steps[scope["last"]] - gaps[scope["last"]]) > 0.1  # wrong before it is infinite
+    np.testing.assert_allclose(scope["by_hand"], scope["by_differences"], rtol=0, atol=1e-9)
+    assert bool(scope["checked"])
+    assert np.isnan(scope["two_step_gradient"]).all()
+    np.testing.assert_array_equal(scope["one_step_gradient"], [[1, -1]])
+
+    assert scope["s"] == pytest.approx(scope["two_passes"], rel=1e-12)
+    traffic = {name: sum(moved) for name, moved in scope["traffic"].items()}
+    rungs = {"three_pass": 16, "online_warp": 12, "block_row": 12, "one_pass": 8}
+    assert list(traffic) == ["separate functions", *rungs]
+    for name, of_logits in {"separate functions": 32, **rungs}.items():
+        assert of_logits <= traffic[name] < of_logits + 0.5, name
+    assert scope["ratio"] > 1
+
+    text = capsys.readouterr().out
+    assert "-ln 0.88 = 0.127833" in text
+    assert "exp(89) in float32 inf" in text
+    assert "gradcheck: passed" in text
+
+
 def test_training_that_generalises(run: Run) -> None:
     scope = run("4_training_that_generalises", 7)
     assert scope["by_heart"] == 1
