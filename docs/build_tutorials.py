@@ -31,7 +31,8 @@ def notebook(source: Path) -> nbformat.NotebookNode:
     made = jupytext.reads(text, fmt="py:percent")
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     made.metadata = nbformat.from_dict({"kernelspec": kernel})
-    nbclient.NotebookClient(made, kernel_name="python3", record_timing=False).execute()
+    options = {"record_timing": False, "coalesce_streams": True}  # what a cell prints is one text
+    nbclient.NotebookClient(made, kernel_name="python3", **options).execute()
     made.metadata.pop("language_info", None)  # it names the version of Python
     for number, cell in enumerate(made.cells):
         cell.id = f"cell-{number}"  # jupytext draws one at random

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import runpy
@@ -70,6 +71,9 @@ def test_notebook_is_made_of_its_script(source: Path) -> None:
     kinds = {output["output_type"] for output in outputs}
     assert kinds == {"stream", "display_data"}  # neither errors nor results that nobody printed
     assert {output.get("name", "stdout") for output in outputs} == {"stdout"}
+    for cell in cells:  # printed at several moments, it is one text all the same
+        types = [output["output_type"] for output in cell.get("outputs", ())]
+        assert ("stream", "stream") not in itertools.pairwise(types)
     linked = re.findall(r"\]\(([\w.]+\.ipynb)\)", "".join(text for _, text in found))
     assert all((TUTORIALS / name).exists() for name in linked)
 
@@ -107,6 +111,102 @@ def test_chain_rule(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "slope for e: 2, for o: 2, for w: 4" in text
     assert "gradcheck: passed" in text
+
+
+def test_softmax_cross_entropy(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("elftools")  # the trace needs it
+    scope = run("3_softmax_cross_entropy", 5)
+    assert np.isnan(scope["overflown"]).all()
+    np.testing.assert_allclose(scope["of_softmax"], scope["of_sigmoid"], rtol=0, atol=1e-15)
+    np.testing.assert_allclose(scope["each"], [0.127833, 0.693147], rtol=0, atol=5e-7)
+    assert scope["ignorant"] == pytest.approx(np.log(10), rel=1e-12)
+
+    gaps, one_step, two_steps = scope["gaps"], scope["one_step"], scope["two_steps"]
+    np.testing.assert_array_equal(one_step[50:], gaps[50:])
+    assert 90 < scope["last"] < 110
+    assert np.isinf(two_steps[scope["last"] + 1 :]).all()
+    assert abs(two_steps[scope["last"]] - gaps[scope["last"]]) > 0.1  # wrong before it is infinite
+    np.testing.assert_allclose(scope["by_hand"], scope["by_differences"], rtol=0, atol=1e-9)
+    assert bool(scope["checked"])
+    assert np.isnan(scope["two_step_gradient"]).all()
+    np.testing.assert_array_equal(scope["one_step_gradient"], [[1, -1]])
+
+    assert scope["s"] == pytest.approx(scope["two_passes"], rel=1e-12)
+    traffic = {name: sum(moved) for name, moved in scope["traffic"].items()}
+    rungs = {"three_pass": 16, "online_warp": 12, "block_row": 12, "one_pass": 8}
+    assert list(traffic) == ["separate functions", *rungs]
+    for name, of_logits in {"separate functions": 32, **rungs}.items():
+        assert of_logits <= traffic[name] < of_logits + 0.5, name
+    assert scope["ratio"] > 1
+
+    text = capsys.readouterr().out
+    assert "-ln 0.88 = 0.127833" in text
+    assert "exp(89) in float32 inf" in text
+    assert "gradcheck: passed" in text
+
+
+def test_training_that_generalises(run: Run) -> None:
+    scope = run("4_training_that_generalises", 7)
+    assert scope["by_heart"] == 1
+    assert scope["elsewhere"] < 0.15
+    assert set(np.bincount(scope["true_labels"])) <= {29, 30, 31}
+    wrong, history, best = scope["wrong"], scope["history"], scope["best"]
+    assert 0.1 < np.mean(wrong) < 0.15
+
+    train, validation = np.array(history.train_loss), np.array(history.val_loss)
+    assert 10 < best < 50
+    assert validation[-1] > 1.3 * validation[best]  # it has turned
+    assert train[-1] < 0.2 * train[best]  # and this one goes on falling
+    names = ("loss", "accuracy", "wrong labels known")
+    at_the_end, stopped, augmented = (
+        dict(zip(names, scope[f"of_{way}"], strict=True))
+        for way in ("plain", "stopped", "augmented")
+    )
+    assert at_the_end["wrong labels known"] > 0.9
+    stopping = scope["stopping"]
+    assert stopping.best_epoch == best + 1
+    assert len(scope["stopped_history"].epochs) == best + 1 + stopping.patience
+    assert best + 1 + stopping.patience < scope["EPOCHS"] / 2
+    assert stopped["loss"] == pytest.approx(validation[best], rel=1e-5)
+    assert stopped["accuracy"] > at_the_end["accuracy"] + 0.03
+    assert stopped["wrong labels known"] < 0.4
+
+    sizes, seen, fresh = np.array(list(scope["by_decay"].values())).T
+    assert (np.diff(sizes) < 0).all()
+    assert (np.diff(seen) > 0).all()
+    assert 0 < fresh.argmin() < len(fresh) - 1
+    assert fresh[-1] > fresh[0]
+    assert scope["many"].mean() == pytest.approx(1, abs=0.005)
+    by_dropout = np.array(list(scope["by_dropout"].values()))
+    assert 0 < by_dropout.argmin() < len(by_dropout) - 1
+    assert by_dropout[-1] > by_dropout[0]
+    edges = scope["edges"]
+    ink = {name: pixels.mean() for name, pixels in edges.items()}
+    assert max(ink["left"], ink["right"]) < 0.1 * min(ink["upper"], ink["lower"])
+    assert 0.1 < augmented["wrong labels known"] < 0.9 * at_the_end["wrong labels known"]
+    assert augmented["loss"] < 0.9 * at_the_end["loss"]
+    assert scope["wobble"]["cosine"] < 0.2 * scope["wobble"]["constant"]
+
+    losses, known = scope["losses"], scope["known"]
+    means = {name: values.mean() for name, values in losses.items()}
+    assert means["far too much"] > means["nothing"]
+    for name in set(means) - {"nothing", "far too much"}:
+        assert losses[name].max() < 0.85 * losses["nothing"].min(), name
+        assert known[name] < known["nothing"]
+    others = set(means) - {"several together"}
+    assert all(means["several together"] < 0.95 * means[name] for name in others)
+    assert scope["chosen"] == "several together"
+
+    nothing, better = scope["results"].values()
+    assert all(a < b for a, b in zip(better.val_loss, nothing.val_loss, strict=True))
+    assert scope["gain"] > max(nothing.std["val_accuracy"], better.std["val_accuracy"])
+    assert scope["score"] > 0.91
+    assert scope["confusion"].trace() == round(scope["score"] * 360)
+    accuracy, x_test, y_test = (scope[name] for name in ("accuracy", "x_test", "y_test"))
+    assert scope["score"] > accuracy(scope["plain"], x_test, y_test) + 0.05
+    assert scope["scores"].mean() == pytest.approx(0.1, abs=0.005)
+    assert scope["scores"].max() > 0.13
+    assert scope["again"] < 0.13
 
 
 def test_formula_to_kernel(run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

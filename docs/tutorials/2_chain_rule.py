@@ -321,3 +321,6 @@ print(f"what the one does in a second takes the other {days:.1f} days")
 # - Backward, every link needs only the slope that comes from behind and what it saw in the forward
 #   pass.
 # - Finite differences are too slow to learn with, and just right to check with.
+#
+# Next: [softmax and cross-entropy](3_softmax_cross_entropy.ipynb), the loss of nearly every
+# classifier.
