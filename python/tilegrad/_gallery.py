@@ -196,15 +196,15 @@ def _rows() -> list[Panel]:
     return [
         _of_a_row("nll_loss", "$-x_t$", _classes, "log-probability of the class", low=-4, high=0,
                   top=4.0),
-        _of_a_row("multi_margin_loss", r"$\sum_{c \neq t} \max(0, 1 - x_t + x_c) / C$", _classes,
+        _of_a_row("multi_margin_loss", r"sum of $\max(0, 1 - x_t + x_c) / C$", _classes,
                   "score of the class, beside 0", top=2.5),
-        _of_a_row("multilabel_margin_loss", r"$\sum \max(0, 1 - x_t + x_c) / C$", labels,
+        _of_a_row("multilabel_margin_loss", r"sum of $\max(0, 1 - x_t + x_c) / C$", labels,
                   "score of the label, beside 0 and 0.5", top=3.0),
         _of_a_row("multilabel_soft_margin_loss", r"mean of $\log(1 + e^{\mp x})$",
                   lambda x: (_beside(x, 0.0), _beside(0 * x + 1, 0.0)),
                   "logit of a label, beside 0", top=2.5),
         _of_a_row("triplet_margin_loss", r"$\max(0, m + |a - p| - |a - n|)$", triplet,
-                  "anchor, positive 0, negative 2", "anchor", -2.0, 4.0, -2.5, 3.5),
+                  "anchor, positive 0, negative 2", "anchor", -2.0, 4.0, -0.5, 3.5),
         _of_a_row("cosine_embedding_loss", r"$\max(0, \cos)$ for $t = -1$", angle,
                   "$x$ of $(x, 1)$, beside $(1, 0)$", "input1", bottom=-0.25, top=1.25),
     ]  # fmt: skip
@@ -227,7 +227,7 @@ def _ctc() -> Panel:
     return Panel(
         "ctc_loss", "$-\\log$ of all ways to write the target",
         lambda x: ops.ctc_loss(*operands(x), reduction="none"), slope,
-        -4, 4, -2.5, 4.0, x="logit of the symbol at both times",
+        -4, 4, -1.25, 4.0, x="logit of the symbol at both times",
     )  # fmt: skip
 
 
