@@ -115,12 +115,56 @@ def classes(check: Checker) -> None:
             check.close(name, got[1], gradient)
 
 
+def sequences(check: Checker) -> None:
+    for times, samples, count, labels in ((5, 2, 7, 2), (70, 3, 1027, 33)):
+        x, wide = check.normal(times, samples, count)
+        targets = np.arange(samples * labels).reshape(samples, labels) % count
+        on_device = tg.asarray(targets, device=check.device)
+        rest = ([times] * samples, [labels] * samples, count - 1)
+        wanted = reference.ctc_loss_value_and_grad(reference.log_softmax(wide, -1), targets, *rest)
+        got = tg.ctc_loss_value_and_grad(tg.log_softmax(x, -1), on_device, *rest)
+        check.close("ctc_loss", got[0], wanted[0])
+        check.close("ctc_loss gradient", got[1], wanted[1], 1e-3)  # of log_softmax's float32
+
+
+def row_losses(check: Checker) -> None:
+    """Run the losses with one value a row: rows of a warp and of a block."""
+    for rows, count in ((1, 3), (33, 64), (5, 2203)):
+        (x, wide), (y, wide_y) = check.normal(rows, count), check.normal(rows, count)
+        target, signs = np.arange(rows) % count, np.where(np.arange(rows) % 2, 1, -1)
+        lists = np.full((rows, count), -1)
+        lists[:, :2] = [count - 1, 0]
+        calls: tuple[tuple[str, tuple[Any, ...], tuple[Any, ...]], ...] = (
+            ("nll_loss", (x, target), (wide, target)),
+            ("multi_margin_loss", (x, target), (wide, target)),
+            ("multilabel_margin_loss", (x, lists), (wide, lists)),
+            ("multilabel_soft_margin_loss", (x, y), (wide, wide_y)),
+            ("triplet_margin_loss", (x, y, x), (wide, wide_y, wide)),
+            ("cosine_embedding_loss", (x, y, signs), (wide, wide_y, signs)),
+        )
+        for name, operands, numbers in calls:
+            there = [
+                tg.asarray(a, device=check.device) if isinstance(a, np.ndarray) else a
+                for a in operands
+            ]
+            loss, found = getattr(tg, f"{name}_value_and_grad")(*there)
+            right, gradients = getattr(reference, f"{name}_value_and_grad")(*numbers)
+            check.close(name, loss, right)
+            if not isinstance(found, tuple):
+                found, gradients = (found,), (gradients,)
+            for got, wanted in zip(found, gradients, strict=True):
+                check.close(f"{name} gradient", got, wanted, 1e-4)
+
+
 def training(check: Checker) -> None:
-    """Train a network as one recorded step; two kinds of optimiser."""
+    """Train a network as one recorded step; every kind of optimiser."""
     values = np.random.default_rng(1).standard_normal((33, 20)).astype(np.float32)
     x = tg.asarray(values, device=check.device)
     target = tg.asarray(np.arange(33) % 10, device=check.device)
-    for kind, rate in ((tg.optim.SGD, 0.1), (tg.optim.AdamW, 1e-2)):
+    kinds = {
+        tg.optim.SGD: 0.1, tg.optim.AdamW: 1e-2, tg.optim.RMSprop: 1e-3, tg.optim.Adagrad: 1e-2,
+    }  # fmt: skip
+    for kind, rate in kinds.items():
         tg.manual_seed(0)
         first = tg.nn.Linear(20, 17, activation="relu")
         model = tg.nn.Sequential(first, tg.nn.Linear(17, 10)).to(check.device)
@@ -136,6 +180,8 @@ FAMILIES: dict[str, Callable[[Checker], None]] = {
     "linear": linear,
     "elementwise": elementwise,
     "classes": classes,
+    "sequences": sequences,
+    "row_losses": row_losses,
     "training": training,
 }
 

@@ -41,7 +41,12 @@ endfunction()
 add_kernels(_sim)
 add_module(_sim $<TARGET_OBJECTS:tilegrad_sim_common> $<TARGET_OBJECTS:_sim_kernels>)
 target_link_libraries(_sim PRIVATE tilegrad_sim_flags)
-target_link_options(_sim PRIVATE -gz)
+# Both modules export the same names, for kernels in libraries of their own; each uses its own.
+target_link_options(_sim PRIVATE -gz -Wl,-Bsymbolic)
+# What `tilegrad.sim.compile` compiles a kernel with.
+install(FILES csrc/sim/collective.hpp csrc/sim/kernel_library.hpp csrc/sim/registers.hpp
+  csrc/sim/trace_hooks.hpp DESTINATION tilegrad/_sources/csrc/sim)
+install(DIRECTORY csrc/sim/include DESTINATION tilegrad/_sources/csrc/sim)
 
 # Each memory access of a kernel calls one of trace_callbacks.cpp's functions, as the source has it:
 # not merged, not vectorised. The sanitizer's own runtime is not linked.
@@ -63,7 +68,7 @@ add_module(_sim_trace ${trace_sources}
   $<TARGET_OBJECTS:tilegrad_sim_common> $<TARGET_OBJECTS:_sim_trace_kernels>)
 target_compile_definitions(_sim_trace PRIVATE TILEGRAD_TRACE=1)
 target_link_libraries(_sim_trace PRIVATE tilegrad_sim_flags)
-target_link_options(_sim_trace PRIVATE -gz)
+target_link_options(_sim_trace PRIVATE -gz -Wl,-Bsymbolic)
 # The sources that the line tables name, for `tilegrad trace`.
 install(DIRECTORY csrc/cuda DESTINATION tilegrad/_sources/csrc
   FILES_MATCHING PATTERN "*.cu" PATTERN "*.cuh" PATTERN "*.hpp")

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Marks code that nvcc compiles for both sides; nothing to a C++ compiler.
+// Marks code that nvcc compiles for both sides (nothing to a C++ compiler), and code that must be
+// part of its caller.
 #pragma once
 
 #ifdef __CUDACC__
@@ -7,3 +8,5 @@
 #else
 #define TILEGRAD_HOST_DEVICE
 #endif
+
+#define TILEGRAD_INLINE inline __attribute__((always_inline))

@@ -10,7 +10,7 @@
 //   float32 or wider and are rounded to T once, when they are stored. (AMX takes subnormal numbers
 //   of a bfloat16 product for 0.)
 // - On cuda and sim every pointer, that of a StepState too, is device memory, except the arrays of
-//   OptimTensor and bad_row; a call only puts work on context.stream.
+//   OptimTensor, bad_row and what says so; a call only puts work on context.stream.
 // - Same inputs, same bits: a result depends on shape, dtype, ISA and device model only.
 // - NaN propagates. Outputs must not overlap inputs unless an op says that they may be equal.
 // - `dx` is dL/dx. Argument order: outputs, inputs, sizes, options.
@@ -186,49 +186,12 @@ template <class T>
 void cross_entropy(Context&, T* loss, T* dlogits, const T* grad_output,
                    const CrossEntropy<T>& problem, int64_t* bad_row, std::string_view variant = {});
 
-// ---- losses of one element at a time -----------------------------------------------------------
-
-enum class LossKind {
-  mse,
-  l1,
-  smooth_l1,  // number is beta, > 0
-  huber,      // number is delta
-  binary_cross_entropy,
-  binary_cross_entropy_with_logits,  // c is pos_weight; null is one
-  poisson_nll,                       // number is eps, logarithm is log_input
-  gaussian_nll,                      // c is var, number is eps
-  kl_div,                            // logarithm is log_target
-  margin_ranking,                    // a and b are the scores, c the target; number is the margin
-  hinge_embedding,                   // number is the margin
-  soft_margin,
-};
-
-struct LossFunction {
-  LossKind kind;
-  double number = 0;
-  bool logarithm = false, full = false;
-};
-
+// Of probabilities: dtarget = -(1-e) w_c logp_c, like logits, times grad_output as above.
 template <class T>
-struct ElementwiseLoss {
-  LossFunction function;
-  const T *a, *b, *c = nullptr;  // (n): input, target and what else there is
-  const T* weight = nullptr;     // (n) or null
-  int64_t n;
-  Reduction reduction;
-  double divisor = 1;             // of a mean, or
-  bool divide_by_weight = false;  // the sum of weight
-};
+void cross_entropy_target_backward(Context&, T* dtarget, const T* grad_output,
+                                   const CrossEntropy<T>& problem);
 
-// w_i f(a_i, b_i, c_i), formulas in losses.hpp; reduced: their sum over the divisor.
-// loss: n elements for none, else one; null if not wanted. gradients: by a, b and c, n elements or
-// null. grad_output: like loss, null means one. A gradient may be the operand that it belongs to.
-// *bad becomes the first i at which an operand is outside its range, and then nothing else is
-// computed; else -1. (binary_cross_entropy: a and b in [0, 1], NaN is not; gaussian_nll: c >= 0.)
-// Only where a loss is wanted. A GPU does not look: *bad stays -1 and the loss there is NaN.
-template <class T>
-void elementwise_loss(Context&, T* loss, T* const (&gradients)[3], const T* grad_output,
-                      const ElementwiseLoss<T>& problem, int64_t* bad);
+// The other losses: ops_losses.hpp.
 
 // ---- copies ------------------------------------------------------------------------------------
 
@@ -290,38 +253,57 @@ template <class T>
 struct OptimTensor {
   T* data;
   const T* grad;
-  T* first;   // SGD: momentum buffer; Adam: mean of gradients
-  T* second;  // Adam: mean of squared gradients
-  T* third;   // Adam with amsgrad: running maximum of `second`
+  T* first;   // SGD: momentum; Adam: mean of gradients; RMSprop: of squares; Adagrad: their sum
+  T* second;  // Adam: mean of squared gradients; RMSprop with momentum: that
+  T* third;   // Adam with amsgrad: largest `second`; centered RMSprop: mean of gradients
   int64_t size;
   bfloat16* rounded = nullptr;  // receives data, to the nearest, ties to even
 };
 
-struct SgdOptions {
-  double momentum = 0, dampening = 0, weight_decay = 0;
-  bool nesterov = false, maximize = false;
+// What every optimiser does to a gradient first:
+//   g = state.grad_scale * grad, negative to maximise;  g += l1_decay sign(w) with sign(0) = 0;
+//   g += weight_decay w
+struct GradientOptions {
+  double weight_decay = 0, l1_decay = 0;
+  bool maximize = false;
 };
 
-// torch.optim.SGD's arithmetic, with g = state.grad_scale * grad:
-//   g = -g if maximize;  g += weight_decay * w;
+// torch.optim.SGD's arithmetic:
 //   v = g at step 1, else momentum v + (1 - dampening) g;  g = g + momentum v if nesterov, else v;
 //   w -= lr g
-template <class T>
-void sgd_step(Context&, const OptimTensor<T>* tensors, int64_t count, const SgdOptions& options,
-              const StepState* state);
-
-struct AdamOptions {
-  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
-  bool decoupled = false;  // AdamW: w *= 1 - lr weight_decay, instead of g += weight_decay w
-  bool amsgrad = false, maximize = false;
+struct SgdOptions : GradientOptions {
+  double momentum = 0, dampening = 0;
+  bool nesterov = false;
 };
 
-// torch.optim.Adam's arithmetic, with g = state.grad_scale * grad and t = state.step:
+// torch.optim.Adam's, with t = state.step:
 //   m += (g - m)(1 - beta1);  v = beta2 v + (1 - beta2) g g;
 //   w -= lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
-template <class T>
-void adam_step(Context&, const OptimTensor<T>* tensors, int64_t count, const AdamOptions& options,
-               const StepState* state);
+struct AdamOptions : GradientOptions {
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
+  bool decoupled = false;  // AdamW: w *= 1 - lr weight_decay, instead of g += weight_decay w
+  bool amsgrad = false;
+};
+
+// torch.optim.RMSprop's:
+//   s = alpha s + (1 - alpha) g g;  d = sqrt(s) + eps
+//   centered:  a += (g - a)(1 - alpha);  d = sqrt(s - a a) + eps
+//   w -= lr g / d;  or with momentum  v = momentum v + g / d;  w -= lr v
+struct RmspropOptions : GradientOptions {
+  double alpha = 0.99, eps = 1e-8, momentum = 0;
+  bool centered = false;
+};
+
+// torch.optim.Adagrad's, with t = state.step:
+//   s += g g;  w -= lr / (1 + (t - 1) lr_decay) * g / (sqrt(s) + eps)
+struct AdagradOptions : GradientOptions {
+  double lr_decay = 0, eps = 1e-10;
+};
+
+// One update of all tensors by the rule of Options, any of the four.
+template <class T, class Options>
+void optimizer_step(Context&, const OptimTensor<T>* tensors, int64_t count, const Options& options,
+                    const StepState* state);
 
 enum class NormKind { one, two, infinity };
 
@@ -336,3 +318,5 @@ template <class T>
 void scale(Context&, T* x, int64_t n, const StepState* state);
 
 }  // namespace tilegrad::TILEGRAD_BACKEND
+
+#include "ops_losses.hpp"  // IWYU pragma: export

@@ -21,7 +21,18 @@ ELEMENTWISE_LOSSES = (
     "soft_margin_loss",
 )  # fmt: skip
 # What the beginnings of names have in common that take no floats of 16 bits.
-NOT_16_BIT = (*ELEMENTWISE_LOSSES, "gaussian_nll_loss", "margin_ranking_loss", "dropout")
+NOT_16_BIT = (
+    *ELEMENTWISE_LOSSES,
+    "gaussian_nll_loss",
+    "margin_ranking_loss",
+    "ctc_loss",
+    "dropout",
+    "nll_loss",
+    "multi_margin_loss",
+    "multilabel_",
+    "triplet_margin_loss",
+    "cosine_embedding_loss",
+)
 
 
 def ramp(*shape: int, start: float = -1.0) -> Any:
@@ -33,6 +44,8 @@ def legal_calls(
     fill: Callable[..., Any] = ramp, rows: int = 4, inner: int = 3, columns: int = 6
 ) -> dict[str, Call]:
     """Return a legal call of every public op; each result has the form of one (rows, columns).
+
+    But for ctc_loss, which has `inner` samples of `rows` times and `columns` classes.
 
     `fill` makes an operand of a shape; `start=0.5` asks it for positive ones.
     """
@@ -86,4 +99,43 @@ def legal_calls(
     calls["cross_entropy_backward"] = {
         "grad_output": fill(rows, columns), **classes, "reduction": "none",
     }  # fmt: skip
+    counts = tuple(1 + n % max(1, rows // 2) for n in range(inner))  # labels of each sample
+    labels = 1 + np.arange(sum(counts)) % max(columns - 1, 1)
+    sequences = {
+        "log_probs": fill(rows, inner, columns),
+        "targets": np.asarray(labels % columns),
+        "input_lengths": (rows,) * inner,
+        "target_lengths": counts,
+    }
+    calls["ctc_loss"] = {**sequences, "reduction": "none"}
+    calls["ctc_loss_value_and_grad"] = dict(sequences)
+    calls["ctc_loss_backward"] = {"grad_output": fill(inner), **calls["ctc_loss"]}
+    calls |= row_loss_calls(fill, rows, inner, columns)
+    return calls
+
+
+def row_loss_calls(
+    fill: Callable[..., Any], rows: int, inner: int, columns: int
+) -> dict[str, Call]:
+    """Return the calls of the losses with one value a row: of most the loss is (rows,)."""
+    calls: dict[str, Call] = {}
+
+    def loss(name: str, result: tuple[int, ...] = (rows,), **operands: Any) -> None:
+        calls[name] = {**operands, "reduction": "none"}
+        calls[f"{name}_value_and_grad"] = dict(operands)
+        calls[f"{name}_backward"] = {"grad_output": fill(*result), **calls[name]}
+
+    x, weight = fill(rows, columns), fill(columns, start=0.5)
+    classes = np.arange(rows, dtype=np.int32) % columns
+    images = {"input": fill(rows, inner, columns), "target": np.zeros((rows, columns), np.int64)}
+    loss("nll_loss", (rows, columns), **images, weight=fill(inner, start=0.5))
+    loss("multi_margin_loss", input=x, target=classes, weight=weight)
+    lists = np.tile(np.where(np.arange(columns) < 2, np.arange(columns), -1), (rows, 1))
+    loss("multilabel_margin_loss", input=x, target=lists)
+    loss("multilabel_soft_margin_loss", input=x, target=x, weight=weight)
+    loss("triplet_margin_loss", anchor=x, positive=fill(rows, columns, start=0.5), negative=-x)
+    signs = np.where(np.arange(rows) % 2 == 0, 1, -1)
+    loss("cosine_embedding_loss", input1=x, input2=fill(rows, columns, start=0.5), target=signs)
+    for name in ("triplet_margin_loss_backward", "cosine_embedding_loss_backward"):
+        calls[name]["wrt"] = "anchor" if name.startswith("triplet") else "input1"
     return calls

@@ -38,6 +38,10 @@ OPTIMISERS: dict[str, Callable[[nn.Module], Any]] = {
     "sgd": lambda m: tg.optim.SGD(m.parameters(), 0.1, momentum=0.9, nesterov=True),
     "plain": lambda m: tg.optim.SGD(m.parameters(), 0.1),
     "adam": lambda m: tg.optim.Adam(m.parameters(), 0.05, amsgrad=True),
+    "rmsprop": lambda m: tg.optim.RMSprop(
+        m.parameters(), 0.01, 0.9, 1e-2, momentum=0.5, centered=True, l1_decay=0.01
+    ),
+    "adagrad": lambda m: tg.optim.Adagrad(m.parameters(), 0.05, 0.1, 0.01, 0.1),
     "adamw": lambda m: tg.optim.AdamW(
         [{"params": [p]} for p in m.parameters()], 0.05, weight_decay=0.1
     ),

@@ -11,7 +11,14 @@ import numpy as np
 from tilegrad import _random, manual_seed, nn, optim
 from tilegrad._callbacks import EarlyStopping, History
 from tilegrad._fit import fit
-from tilegrad.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
+from tilegrad.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LinearLR,
+    LRScheduler,
+    ReduceLROnPlateau,
+    SequentialLR,
+    StepLR,
+)
 
 _rng = np.random.default_rng(7)
 Y = _rng.integers(0, 3, 120)
@@ -40,6 +47,13 @@ class Run:
             self.optimizer = optim.SGD(parameters, lr=0.1, momentum=0.9)
             self.scheduler = CosineAnnealingLR(self.optimizer, 5)
             self.options["max_norm"] = 0.5
+        elif name == "plateau":
+            self.optimizer = optim.RMSprop(parameters, lr=0.003, momentum=0.5, centered=True)
+            self.scheduler = ReduceLROnPlateau(self.optimizer, "min", 0.5, 0, 0.5)
+        elif name == "warm-up":
+            self.optimizer = optim.Adagrad(parameters, lr=0.2, lr_decay=0.01, l1_decay=1e-3)
+            parts = [LinearLR(self.optimizer, total_iters=2), StepLR(self.optimizer, 1, 0.7)]
+            self.scheduler = SequentialLR(self.optimizer, parts, [2])
         else:
             self.optimizer = optim.AdamW(parameters, lr=0.01, amsgrad=True)
         self.stopping = EarlyStopping("val_loss", patience=2)

@@ -248,7 +248,7 @@ def frozen(x: Array) -> Array:
 def bad_outs(
     shape: tuple[int, ...], dtype: DTypeLike
 ) -> dict[str, tuple[Any, type[Exception], str]]:
-    """Return what `out` must not be for a result of a shape with at least two rows and columns.
+    """Return what `out` must not be for a result of a shape with at least two rows (and columns).
 
     Each value is the array, the type of the error and a part of its text.
     """
@@ -256,8 +256,8 @@ def bad_outs(
     wrong = (*shape[:-1], shape[-1] + 1)
     read_only = np.empty(shape, dtype)
     read_only.setflags(write=False)
-    return {
-        "shape": (np.empty(wrong, dtype), ValueError, f"({', '.join(map(str, wrong))})"),
+    bad = {
+        "shape": (np.empty(wrong, dtype), ValueError, str(wrong)),
         "axes": (np.empty((1, *shape), dtype), ValueError, "shape"),
         "dtype": (np.empty(shape, other), TypeError, np.dtype(other).name),
         "byte order": (np.empty(shape, np.dtype(dtype).newbyteorder()), TypeError, "byte order"),
@@ -266,3 +266,6 @@ def bad_outs(
         "fortran": (np.empty(shape[::-1], dtype).T, TypeError, "contiguous"),
         "list": ([[0.0] * shape[-1]] * shape[0], TypeError, "list"),
     }
+    if len(shape) == 1:
+        del bad["fortran"]
+    return bad

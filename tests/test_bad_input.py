@@ -57,6 +57,13 @@ def there(device: Device, call: Call) -> Call:
     return {k: device.put(v) if isinstance(v, np.ndarray) else v for k, v in call.items()}
 
 
+def flat(result: Any) -> list[Any]:
+    """Return the arrays of a result, of a tuple, or of a loss and a tuple."""
+    if not isinstance(result, tuple):
+        return [result]
+    return [array for part in result for array in flat(part)]
+
+
 def refused(op: str, call: Call, kind: Any, *parts: object, device: Device = CPU) -> None:
     """Make the call; require the error, and every array in it as it was."""
     call = there(device, call)
@@ -117,7 +124,7 @@ def test_integers_and_mixed_floats_are_refused(device: Device, op: str, operand:
 def test_shapes_that_do_not_fit_are_refused(device: Device, op: str, operand: str) -> None:
     call = TABLE[op]
     x = call[operand]
-    axis = 0 if operand == "b" else -1
+    axis = {"b": 0, "log_probs": 1}.get(operand, -1)
     wrong = np.concatenate([x, x.take([0], axis)], axis)
     part = str(wrong.shape).rstrip(")").rstrip(",")
     refused(op, {**call, operand: wrong}, ValueError, part, device=device)
@@ -240,6 +247,27 @@ OPTIONS: list[tuple[str, Call, type[Exception], tuple[str, ...]]] = [
     ("gelu_backward", {"approximate": "erf"}, ValueError, ("approximate", "'erf'")),
     ("relu", {"inplace": True, "out": ramp(4, 6)}, ValueError, ("inplace", "out")),
     ("softmax", {"dtype": np.int32}, TypeError, ("dtype", "int32")),
+    *[
+        (op, change, ValueError, (next(iter(change)), *parts))
+        for op in ("ctc_loss", "ctc_loss_backward", "ctc_loss_value_and_grad")
+        for change, parts in (
+            ({"blank": -1}, ("[0, 6)", "-1")),
+            ({"blank": 6}, ("[0, 6)", "6")),
+            ({"log_probs": ramp(4)}, ("(T, N, C)", "(4,)")),
+            ({"log_probs": ramp(4, 3, 6, 1)}, ("(T, N, C)", "(4, 3, 6, 1)")),
+            ({"targets": np.ones(5, np.int64)}, ("sum of target_lengths, 4", "(5,)")),
+            ({"targets": np.ones((4, 2), np.int64)}, ("(3, S)", "(4, 2)")),
+            ({"targets": np.array(1)}, ("(3, S)", "()")),
+            ({"input_lengths": (4, 5, 4)}, ("[0, 4]", "got 5")),
+            ({"input_lengths": (4, -1, 4)}, ("[0, 4]", "got -1")),
+            ({"input_lengths": (4, 4)}, ("3 entries", "(4, 3, 6)", "got 2")),
+            ({"input_lengths": np.full((3, 1), 4)}, ("one axis",)),
+            ({"input_lengths": (4, 4, 2**64)}, ("64 bits", str(2**64))),
+            ({"target_lengths": (1, 2, 2)}, ("sum",)),
+            ({"target_lengths": (1, 2, -1)}, ("[0, 4]", "got -1")),
+            ({"target_lengths": (1, 2, 1, 0)}, ("3 entries", "got 4")),
+        )
+    ],
     ("cross_entropy", {"input": np.float64(1)}, ValueError, ("input", "()")),
     ("cross_entropy", {"input": np.zeros((4, 0, 6))}, ValueError, ("(4, 0, 6)",)),
 ]  # fmt: skip
@@ -265,5 +293,5 @@ def test_a_call_still_works_after_a_refused_one(device: Device, op: str) -> None
     with pytest.raises(TypeError):
         getattr(tg, op)(**{**call, first: [1.0]})
     again = getattr(tg, op)(**call)
-    pairs = zip(want, again, strict=True) if isinstance(want, tuple) else [(want, again)]
+    pairs = zip(flat(want), flat(again), strict=True)
     assert all(np.array_equal(host(a), host(b)) for a, b in pairs)

@@ -195,6 +195,7 @@ SMALL = ("matmul/64 TN", "linear/1x784->512 relu backward", "linear/128x512->10 
          "activation/silu 10000 backward", "activation/gelu tanh 10000 forward",
          "softmax/softmax 128x10@1 backward", "softmax/log_softmax 128x10@1 forward",
          "cross_entropy/128x10 value and grad", "optim/SGD 669706", "optim/AdamW 669706",
+         "optim/RMSprop centered momentum 669706", "optim/Adagrad 669706",
          "train_step/Adam batch 32", "tiny/linear 1x8->8",
          "tiny/8-8-2 SGD step batch 1")  # fmt: skip
 

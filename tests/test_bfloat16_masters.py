@@ -15,7 +15,7 @@ import pytest
 import tilegrad as tg
 from bfloat16_numpy import BF16, nearest, same_bits
 from helpers import Device, assert_same_bits, error, host
-from optim_cases import CASES
+from optim_cases import OWN_CASES
 from tilegrad import _random, backends, nn
 from tilegrad import reference as ref
 
@@ -57,7 +57,7 @@ class Twins:
 # ---- the update ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "options"), CASES)
+@pytest.mark.parametrize(("name", "options"), OWN_CASES)
 def test_the_master_is_what_a_float32_parameter_would_be(
     name: str, options: dict[str, Any], device: Device, isa: str
 ) -> None:
@@ -128,7 +128,7 @@ def update(device: Device, w: Any, r: Any, g: Any) -> None:
     module = backends.of(w)
     state = module.StepState()
     state.learning_rate = 0.1
-    module.sgd_step([w], [g], None, 0, 0, 0, False, False, state, [r])
+    module.sgd_step([w], [g], None, 0, 0, False, 0, 0, False, state, [r])
 
 
 @pytest.mark.parametrize("offset", [1, 3, 4])
@@ -182,7 +182,7 @@ def test_the_native_call_refuses_what_is_no_bfloat16_parameter(device: Device) -
 # ---- values written from outside ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "options"), CASES)
+@pytest.mark.parametrize(("name", "options"), OWN_CASES)
 def test_values_that_are_written_replace_those_of_the_master(
     name: str, options: dict[str, Any], device: Device
 ) -> None:
@@ -283,7 +283,7 @@ def test_without_ml_dtypes_the_error_names_the_extra(monkeypatch: pytest.MonkeyP
 # ---- state --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "options"), CASES)
+@pytest.mark.parametrize(("name", "options"), OWN_CASES)
 @pytest.mark.parametrize("done", [0, 1, 5])
 def test_loaded_state_continues_bit_for_bit(
     name: str, options: dict[str, Any], done: int, device: Device

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""clip_grad_norm_ beside torch's."""
+"""clip_grad_norm_ and clip_grad_value_ beside torch's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import tilegrad as tg
 from helpers import Device, host
 from tilegrad import reference as ref
-from tilegrad.nn.utils import clip_grad_norm_
+from tilegrad.nn.utils import clip_grad_norm_, clip_grad_value_
 
 Array = NDArray[Any]
 INF, NAN = math.inf, math.nan
@@ -168,3 +168,59 @@ def test_norm_and_bits_do_not_depend_on_the_number_of_threads(dtype: str, norm_t
         tg.set_num_threads(before)
     for other in results[1:]:
         assert all(np.array_equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+# ---- clip_grad_value_ ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("clip_value", [0, 0.0, 1e-3, 0.7, 1e30, INF])
+def test_clipping_by_value_has_the_bits_of_torch(
+    dtype: str, clip_value: float, device: Device
+) -> None:
+    rng = np.random.default_rng(1)
+    gradients: list[Array | None] = [
+        rng.standard_normal(shape) * 10.0**i
+        for i, shape in enumerate([(3, 5), (), (1,), (1031,), (0, 4)])
+    ]
+    odd = np.array([NAN, INF, -INF, 0.0, -0.0, 0.7, -0.7, 1e-3, 1e-40])
+    gradients += [None, odd]
+    ours, theirs = parameters(gradients, dtype, device), torch_parameters(gradients, dtype)
+    buffers = [p.grad for p in ours]
+    assert clip_grad_value_(ours, clip_value) is None
+    torch.nn.utils.clip_grad_value_(theirs, clip_value)
+    for p, q, buffer in zip(ours, theirs, buffers, strict=True):
+        assert p.grad is buffer
+        if q.grad is not None:
+            np.testing.assert_array_equal(host(p.grad), q.grad.numpy())
+    (want,) = ref.clip_grad_value([odd.astype(dtype)], float(np.dtype(dtype).type(clip_value)))
+    np.testing.assert_array_equal(host(ours[-1].grad), want)
+
+
+def test_values_of_one_parameter_a_generator_and_none_are_clipped(device: Device) -> None:
+    for make in (lambda p: p, lambda p: (q for q in [p]), lambda p: [p]):
+        p = tg.nn.Parameter(device.put(np.zeros(2)))
+        p.grad = np.array([3.0, -4.0])
+        clip_grad_value_(make(p), 3.5)
+        assert host(p.grad).tolist() == [3.0, -3.5]
+    clip_grad_value_([], 1.0)
+    clip_grad_value_(tg.nn.Parameter(device.put(np.zeros(3))), 1.0)
+
+
+def test_gradients_of_bfloat16_parameters_are_clipped_in_float32(device: Device) -> None:
+    p = tg.nn.Parameter(tg.zeros(3, "bfloat16", device=device.name))
+    p.grad = np.array([1.001, -1.001, 0.3], np.float32)
+    clip_grad_value_(p, 1.0005)
+    want = np.array([1.0005, -1.0005, 0.3], np.float32)
+    np.testing.assert_array_equal(host(p.grad), want)
+
+
+@pytest.mark.parametrize("clip_value", [-1.0, -INF, NAN])
+def test_illegal_clip_values_are_refused_and_change_nothing(
+    clip_value: float, device: Device
+) -> None:
+    p = tg.nn.Parameter(device.put(np.zeros(2)))
+    p.grad = np.array([3.0, 4.0])
+    with pytest.raises(ValueError, match=f"clip_grad_value_: clip_value must .* got {clip_value}"):
+        clip_grad_value_([p], clip_value)
+    assert host(p.grad).tolist() == [3.0, 4.0]

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+import tilegrad as tg
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -23,3 +25,15 @@ def test_code_runs_as_printed(
     exec(compile("\n".join(blocks), name, "exec"), scope)
     assert scope.get("loss", 0) < 3
     assert capsys.readouterr().out.strip()
+
+
+def test_every_name_of_the_page_for_learners_exists() -> None:
+    text = (ROOT / "docs/from-a-tutorial.md").read_text()
+    names = sorted(set(re.findall(r"`tg\.([\w.]+)", text)))
+    assert len(names) > 50
+    for name in names:
+        found: Any = tg
+        for part in name.split("."):
+            found = getattr(found, part)
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (ROOT / "docs" / link).exists(), link

@@ -23,7 +23,7 @@ from tilegrad._save import load
 from tilegrad.optim.lr_scheduler import StepLR
 
 
-@pytest.mark.parametrize("name", ["adam", "momentum", "adamw"])
+@pytest.mark.parametrize("name", ["adam", "momentum", "adamw", "plateau", "warm-up"])
 @pytest.mark.parametrize("done", [1, 3])
 def test_resuming_continues_bit_for_bit(tmp_path: Path, name: str, done: int) -> None:
     straight = Run(name, 1)

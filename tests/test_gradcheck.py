@@ -12,133 +12,29 @@ import pytest
 from numpy.typing import NDArray
 
 import tilegrad as tg
+from gradcheck_cases import REDUCTIONS, cases, default_wrt, normal
 from tilegrad import _random, nn, ops, reference
+from tilegrad._cli_gradcheck import COMPOSED
 from tilegrad._gradcheck import gradcheck
 from tilegrad._gradcheck_result import GradcheckError, GradcheckResult
 
 Array = NDArray[Any]
-REDUCTIONS = ("none", "mean", "sum")
-DTYPES = (np.int8, np.uint8, np.int64)
-
-
-def normal(*shape: int, seed: int = 0) -> Array:
-    """Draw values away from 0, where relu and its relatives have a kink."""
-    values = np.random.default_rng([seed, *shape]).normal(size=shape)
-    return np.asarray(values + np.copysign(0.05, values))
-
-
-def cases() -> Iterator[Any]:
-    def case(name: str, *inputs: Any, label: str = "", **options: Any) -> Any:
-        shown = ",".join(f"{k}={v}" for k, v in options.items() if not isinstance(v, np.ndarray))
-        return pytest.param(name, inputs, options, id="-".join(filter(None, [name, label, shown])))
-
-    x = normal(3, 4)
-    for name in (
-        "identity", "sigmoid", "tanh", "relu", "selu", "silu", "softplus", "mish", "hardtanh",
-        "relu6", "hardsigmoid", "hardswish",
-    ):  # fmt: skip
-        yield case(name, x)
-        yield case(name, normal(2, 3, 2).T, label="strided")
-    for slope in (0.01, 0.5, -0.5):
-        yield case("leaky_relu", x, negative_slope=slope)
-    for alpha in (1.0, 0.3, -0.3):
-        yield case("elu", x, alpha=alpha)
-    yield case("softplus", x, beta=2.0, threshold=1.0)
-    yield case("hardtanh", x, min_val=-0.5, max_val=0.25)
-    for slopes in (np.array([0.25]), np.array([0.25, -0.5, 1.5, 0.0])):
-        yield case("prelu", x, slopes, label=f"{slopes.size}")
-    yield case("prelu", normal(2, 3, 2), np.array([0.25, -0.5, 1.5]), label="channels")
-    for approximate in ("none", "tanh"):
-        yield case("gelu", x, approximate=approximate)
-    for name in ("softmax", "log_softmax"):
-        for dim in (0, 1, -1):
-            yield case(name, normal(2, 3, 4), dim=dim)
-        yield case(name, np.array(0.7), label="0d", dim=0)
-
-    yield case("matmul", x, normal(4, 2))
-    for ta in (False, True):
-        for tb in (False, True):
-            a, b = normal(3, 2) if ta else normal(2, 3), normal(4, 3) if tb else normal(3, 4)
-            yield case("matmul", a, b, transpose_a=ta, transpose_b=tb)
-    yield case("matmul", normal(4), normal(4, seed=1), label="dot")
-    yield case("matmul", x, normal(4), label="vector")
-    yield case("matmul", normal(3), normal(2, 3, 2), label="row")
-    yield case("matmul", normal(2, 1, 2, 3), normal(3, 3, 2), label="batch")
-
-    weight, bias = normal(5, 4), normal(5)
-    for activation in (None, *reference.ACTIVATIONS):
-        yield case("linear", x, weight, bias, activation=activation)
-    yield case("linear", x, weight, label="without bias", activation="gelu")
-    yield case("linear", normal(2, 2, 4), weight, bias, label="batch", activation="tanh")
-    yield case("linear", x, weight, bias, activation="elu", activation_args={"alpha": -0.5})
-
-    index = np.array([1, 3, 0])
-    shares = np.random.default_rng(3).dirichlet(np.ones(4), size=3)
-    class_weight = np.array([0.5, 2.0, 1.0, 0.25])
-    away, positive, sign = normal(3, 4, seed=1), abs(x) + 0.1, np.sign(normal(3, 4, seed=2))
-    share, other_share = 1 / (1 + np.exp(x)), 1 / (1 + np.exp(away))
-    for reduction in REDUCTIONS:
-        for name in ("l1_loss", "smooth_l1_loss", "huber_loss"):
-            yield case(name, x, away, reduction=reduction)
-        yield case("binary_cross_entropy", share, other_share, reduction=reduction, weight=abs(x))
-        for p in (None, np.array([0.5, 2.0, 1.0, 3.0])):
-            options = {"reduction": reduction, "pos_weight": p}
-            yield case("binary_cross_entropy_with_logits", x, share, **options)
-        for full in (False, True):
-            yield case("poisson_nll_loss", x, positive, full=full, reduction=reduction)
-            options = {"log_input": False, "full": full, "reduction": reduction}
-            yield case("poisson_nll_loss", positive, abs(away) + 0.1, **options)
-            yield case("gaussian_nll_loss", x, away, positive, full=full, reduction=reduction)
-        yield case("kl_div", x, positive, reduction=reduction)
-        yield case("kl_div", x, away, log_target=True, reduction=reduction)
-        yield case("margin_ranking_loss", x, away, sign, reduction=reduction)
-        yield case("hinge_embedding_loss", x, sign, reduction=reduction)
-        yield case("soft_margin_loss", x, sign, reduction=reduction)
-        yield case("mse_loss", x, away, reduction=reduction)
-        yield case("mse_loss", x, normal(3, 4, seed=1), reduction=reduction, weight=abs(x))
-        yield case("mse_loss", x, normal(4), label="broadcast", reduction=reduction, wrt="input")
-        for smoothing in (0.0, 0.2):
-            for w in (None, class_weight):
-                options = {"weight": w, "reduction": reduction, "label_smoothing": smoothing}
-                label = "weighted" if w is not None else ""
-                yield case("cross_entropy", x, index, label=label, **options)
-                yield case("cross_entropy", x, shares, label=f"{label} shares", **options)
-        yield case("cross_entropy", x, index, ignore_index=3, reduction=reduction)
-        images = normal(2, 3, 2, 2), np.array([[[0, 2], [1, 1]], [[2, 2], [0, 1]]])
-        yield case("cross_entropy", *images, label="images", reduction=reduction)
-    yield case("cross_entropy", normal(4), np.array(2), label="one row")
-    for dtype in DTYPES:
-        yield case("cross_entropy", x, index.astype(dtype), label=np.dtype(dtype).name)
-
-    for p in (0.0, 0.25, 1.0):
-        yield case("dropout", normal(5, 7), p=p, seed=11, offset=5)
-    yield case("dropout", x, p=0.5, training=False, seed=11, offset=5)
 
 
 CASES = list(cases())
 every_case = pytest.mark.parametrize(("name", "inputs", "options"), CASES)
 
 
-def default_wrt(name: str, inputs: tuple[Any, ...]) -> tuple[str, ...]:
-    if name == "matmul":
-        return ("a", "b")
-    if name == "prelu":
-        return ("input", "weight")
-    if name == "linear":
-        return ("input", "weight", "bias")[: len(inputs)]
-    if name == "margin_ranking_loss":
-        return ("input1", "input2", "target")
-    if name == "gaussian_nll_loss":
-        return ("input", "target", "var")
-    one = name.startswith(("hinge", "soft_margin", "cross_entropy"))
-    loss = name.endswith(("_loss", "entropy", "logits", "kl_div"))
-    return ("input", "target") if loss and not one else ("input",)
+def passes(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return an op and its backward pass, or what the op has to be checked as a part of."""
+    return COMPOSED.get(name, (getattr(tg, name), getattr(tg, f"{name}_backward")))
 
 
 def checked(name: str, inputs: tuple[Any, ...], options: dict[str, Any], **more: Any) -> Any:
-    return gradcheck(
-        getattr(tg, name), inputs, **{"wrt": default_wrt(name, inputs), **options, **more}
-    )
+    function, backward = passes(name)
+    if name in COMPOSED:
+        more["backward"] = backward
+    return gradcheck(function, inputs, **{"wrt": default_wrt(name, inputs), **options, **more})
 
 
 def test_every_op_has_a_case() -> None:
@@ -163,7 +59,7 @@ def test_right_gradients_pass(name: str, inputs: tuple[Any, ...], options: dict[
 def test_one_wrong_element_is_caught_and_named(
     name: str, inputs: tuple[Any, ...], options: dict[str, Any]
 ) -> None:
-    right = getattr(tg, f"{name}_backward")
+    function, right = passes(name)
     place: tuple[int, ...] = ()
 
     def wrong(grad_output: Any, *operands: Any, **more: Any) -> Any:
@@ -175,7 +71,7 @@ def test_one_wrong_element_is_caught_and_named(
         return (first, *found[1:]) if isinstance(found, tuple) else first
 
     options = {k: v for k, v in options.items() if k != "wrt"}
-    result = gradcheck(getattr(tg, name), inputs, backward=wrong, raise_exception=False, **options)
+    result = gradcheck(function, inputs, backward=wrong, raise_exception=False, **options)
     assert not result
     assert result.failures == 1
     worst = max(result.worst, key=lambda element: element.excess)

@@ -371,8 +371,15 @@ def test_ops_without_16_bits_say_which_dtypes_they_take(device: Device) -> None:
         for op, call in {
             "mse_loss": lambda x: tg.mse_loss(x, x),
             "mse_loss_backward": lambda x: tg.mse_loss_backward(1.0, x, x),
+            "ctc_loss": lambda x: tg.ctc_loss(x, x, (3,), (1,)),
+            "ctc_loss_backward": lambda x: tg.ctc_loss_backward(1.0, x, x, (3,), (1,)),
             "dropout": lambda x: tg.dropout(x, 0.5, seed=1),
             "dropout_backward": lambda x: tg.dropout_backward(x, x, 0.5, seed=1, offset=0),
+            "nll_loss": lambda x: tg.nll_loss(x, x),
+            "multi_margin_loss": lambda x: tg.multi_margin_loss(x, x),
+            "multilabel_soft_margin_loss": lambda x: tg.multilabel_soft_margin_loss(x, x),
+            "triplet_margin_loss": lambda x: tg.triplet_margin_loss(x, x, x),
+            "cosine_embedding_loss": lambda x: tg.cosine_embedding_loss(x, x, x),
         }.items():
             with error(TypeError, op, "float32 or float64", half):
                 call(x)

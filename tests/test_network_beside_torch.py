@@ -31,6 +31,8 @@ OPTIMISERS: dict[str, dict[str, Any]] = {
     "SGD": {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-3},
     "Adam": {"lr": 2e-3, "eps": 1e-4},
     "AdamW": {"lr": 2e-3, "eps": 1e-4, "weight_decay": 0.1},
+    "RMSprop": {"lr": 1e-3, "alpha": 0.9, "eps": 1e-2, "momentum": 0.5, "weight_decay": 1e-3},
+    "Adagrad": {"lr": 1e-2, "lr_decay": 0.01, "eps": 1e-3, "initial_accumulator_value": 0.01},
 }
 
 
@@ -91,6 +93,41 @@ def test_network_stays_beside_torch(
         assert error <= BOUND[dtype], f"{name} is off by {error:.3g}"
     for a, p in zip(start, model.parameters(), strict=True):
         assert np.abs(host(a) - host(p.data)).max() > 1e-3  # it did move
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+@pytest.mark.parametrize("recorded", [False, True])
+def test_gradients_accumulate_beside_torch(
+    recorded: bool, optimiser: str, dtype: str, rng: np.random.Generator, device: Device
+) -> None:
+    """Two batches an update, in the long form and as TrainStep(accumulate=2)."""
+    tg.manual_seed(3)
+    model, twin = networks("tanh", dtype, device)
+    mine = getattr(tg.optim, optimiser)(model.parameters(), **OPTIMISERS[optimiser])
+    its = getattr(torch.optim, optimiser)(twin.parameters(), **OPTIMISERS[optimiser])
+    loss_fn, their_loss = nn.CrossEntropyLoss(), torch.nn.CrossEntropyLoss()
+    step = tg.TrainStep(model, loss_fn, mine, accumulate=2)
+    for i in range(12):
+        x = rng.standard_normal((BATCH, SIZES[0])).astype(dtype)
+        t = rng.integers(0, SIZES[-1], BATCH)
+        if recorded:
+            step(x, t)
+        else:
+            loss_fn(model(device.put(x)), device.put(t))
+            model.backward(loss_fn.backward(), input_grad=False)
+        their_loss(twin(torch.tensor(x)), torch.tensor(t)).backward()
+        if i % 2:
+            if not recorded:
+                mine.step()
+                mine.zero_grad()
+            its.step()
+            its.zero_grad()
+    assert {int(state["step"]) for state in mine.state.values()} == {6}
+    for name, p in model.named_parameters():
+        want = twin.get_parameter(_torch_name(name)).detach().numpy()
+        error = np.abs(host(p.data) - want).max() / np.abs(want).max()
+        assert error <= BOUND[dtype], f"{name} is off by {error:.3g}"
 
 
 def _torch_name(name: str) -> str:

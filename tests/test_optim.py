@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""SGD, Adam and AdamW: arithmetic beside torch.optim, groups and gradients that come and go."""
+"""Optimisers: arithmetic beside torch.optim, groups and gradients that come and go."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,46 +13,10 @@ from numpy.typing import NDArray
 
 import tilegrad as tg
 from helpers import Device, assert_same_bits, host
-from optim_cases import CASES
+from optim_cases import CASES, NAMES, SHAPES, TOLERANCE, Pair
 from tilegrad import reference as ref
 
 Array = NDArray[Any]
-
-SHAPES = [(5,), (33, 7), (), (1,), (0, 3), (1031,)]
-# Errors are measured against the largest weight: a weight that crosses zero has no relative error.
-TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
-
-
-class Pair:
-    """The same weights under both libraries, ours on a device, fed the same gradients."""
-
-    def __init__(self, shapes: Sequence[tuple[int, ...]], dtype: str, device: Device):
-        rng = np.random.default_rng(7)
-        values = [np.asarray(rng.standard_normal(shape), dtype) for shape in shapes]
-        self.rng, self.dtype, self.device = rng, dtype, device
-        self.ours = [tg.nn.Parameter(device.put(v)) for v in values]
-        self.theirs = [torch.nn.Parameter(torch.tensor(v)) for v in values]
-
-    def optimisers(self, name: str, **options: Any) -> tuple[Any, Any]:
-        ours = getattr(tg.optim, name)(self.ours, **options)
-        return ours, getattr(torch.optim, name)(self.theirs, **options)
-
-    def gradients(self, present: Sequence[bool] | None = None) -> None:
-        present = [True] * len(self.ours) if present is None else present
-        for here, p, q in zip(present, self.ours, self.theirs, strict=True):
-            if not here:
-                p.grad, q.grad = None, None
-                continue
-            g = np.asarray(self.rng.standard_normal(p.shape) * 10.0 ** self.rng.integers(-3, 2))
-            p.grad = g.astype(self.dtype)
-            q.grad = torch.tensor(g.astype(self.dtype))
-
-    def check(self, what: str = "weights") -> None:
-        for i, (p, q) in enumerate(zip(self.ours, self.theirs, strict=True)):
-            want = q.detach().numpy()
-            scale = np.abs(want).max(initial=1e-3)
-            error = np.abs(host(p.data) - want).max(initial=0) / scale
-            assert error <= TOLERANCE[self.dtype], f"{what}: parameter {i} is off by {error:.3g}"
 
 
 @pytest.fixture(params=["float32", "float64"])
@@ -98,37 +61,6 @@ def test_optimiser_skips_and_resumes_parameters_as_torch(
             assert here or np.array_equal(host(p.data), host(old))
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
-def test_groups_have_options_of_their_own(pair: Pair, name: str) -> None:
-    def groups(params: list[Any]) -> list[dict[str, Any]]:
-        return [
-            {"params": params[:2], "lr": 0.3},
-            {"params": params[2:4], "weight_decay": 0.4},
-            {"params": params[4:], "maximize": True},
-        ]
-
-    ours = getattr(tg.optim, name)(groups(pair.ours), lr=0.02)
-    theirs = getattr(torch.optim, name)(groups(pair.theirs), lr=0.02)
-    for _ in range(10):
-        pair.gradients()
-        ours.step()
-        theirs.step()
-        pair.check()
-
-
-def test_group_may_be_one_parameter_and_may_be_added_later(pair: Pair) -> None:
-    ours = tg.optim.SGD([{"params": pair.ours[0]}], lr=0.1, momentum=0.5)
-    theirs = torch.optim.SGD([{"params": pair.theirs[0]}], lr=0.1, momentum=0.5)
-    for step in range(6):
-        if step == 3:
-            ours.add_param_group({"params": pair.ours[1:], "lr": 0.7})
-            theirs.add_param_group({"params": pair.theirs[1:], "lr": 0.7})
-        pair.gradients()
-        ours.step()
-        theirs.step()
-        pair.check()
-
-
 def test_optimiser_takes_a_generator_of_parameters() -> None:
     model = tg.nn.Sequential(tg.nn.Linear(2, 3), tg.nn.Linear(3, 1))
     optimiser = tg.optim.SGD(model.parameters(), 0.1)
@@ -147,6 +79,9 @@ CHANGES = [
     pytest.param("Adam", {"lr": 0.1}, {"lr": 0.01, "betas": (0.8, 0.9)}, id="betas"),
     pytest.param("Adam", {"lr": 0.1}, {"weight_decay": 0.1, "eps": 0.1}, id="eps"),
     pytest.param("AdamW", {"lr": 0.1}, {"maximize": True}, id="maximize"),
+    pytest.param("RMSprop", {"momentum": 0.9}, {"momentum": 0}, id="rmsprop-momentum-off"),
+    pytest.param("RMSprop", {}, {"alpha": 0.5, "eps": 0.1, "lr": 0.1}, id="rmsprop-alpha"),
+    pytest.param("Adagrad", {"lr": 0.1}, {"lr_decay": 0.5, "weight_decay": 0.1}, id="lr_decay"),
 ]
 
 
@@ -167,7 +102,7 @@ def test_options_changed_midway_count_from_then_on(
         pair.check(f"after step {step}")
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+@pytest.mark.parametrize("name", NAMES)
 def test_step_without_gradients_changes_nothing(pair: Pair, name: str) -> None:
     ours = getattr(tg.optim, name)(pair.ours, lr=0.5, weight_decay=0.5)
     before = [p.data.copy() for p in pair.ours]
@@ -177,7 +112,7 @@ def test_step_without_gradients_changes_nothing(pair: Pair, name: str) -> None:
     assert not ours.state_dict()["state"]
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+@pytest.mark.parametrize("name", NAMES)
 def test_step_leaves_gradients_and_buffers_where_they_are(pair: Pair, name: str) -> None:
     ours, _ = pair.optimisers(name, lr=0.1)
     pair.gradients()
@@ -207,13 +142,23 @@ def test_adam_is_the_reference_formula(dtype: str, device: Device) -> None:
     assert np.abs(host(p.data) - want).max() <= bound * np.abs(want).max()
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adam"])
+def options_for(name: str) -> dict[str, Any]:
+    """Return options with which the optimiser keeps all of its buffers."""
+    return {
+        "SGD": {"momentum": 0.9},
+        "Adam": {"amsgrad": True},
+        "AdamW": {"amsgrad": True},
+        "RMSprop": {"momentum": 0.9, "centered": True, "eps": 1e-2},
+        "Adagrad": {"lr_decay": 0.1},
+    }[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_any_number_of_tensors_of_any_size(name: str, device: Device) -> None:
     """Kernels take their tensors in lists of fixed length; the sizes cross every block's edge."""
     sizes = [*range(40), 127, 128, 129, 255, 257, 1023, 1025, *[5] * 30, 0, 1]
     pair = Pair([(n,) for n in sizes], "float32", device)
-    options = {"momentum": 0.9} if name == "SGD" else {"amsgrad": True}
-    ours, theirs = pair.optimisers(name, lr=0.1, weight_decay=0.1, **options)
+    ours, theirs = pair.optimisers(name, lr=0.1, weight_decay=0.1, **options_for(name))
     for _ in range(3):
         pair.gradients()
         norm = tg.nn.utils.clip_grad_norm_(pair.ours, 1.0)
@@ -224,12 +169,12 @@ def test_any_number_of_tensors_of_any_size(name: str, device: Device) -> None:
         pair.check()
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adam"])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_gradient_that_is_not_finite_spoils_its_own_weight_only(
     name: str, bad: float, device: Device
 ) -> None:
-    options = {"lr": 0.1, "momentum": 0.9} if name == "SGD" else {"lr": 0.1}
+    options = {"lr": 0.1, **options_for(name)}
     p, q = (
         tg.nn.Parameter(device.put(np.ones(70))),
         torch.nn.Parameter(torch.ones(70, dtype=torch.float64)),
@@ -242,12 +187,13 @@ def test_a_gradient_that_is_not_finite_spoils_its_own_weight_only(
     np.testing.assert_allclose(host(p.data), q.detach().numpy(), rtol=1e-12, equal_nan=True)
 
 
-def run_adam_and_sgd(size: int, dtype: str) -> list[Array]:
+def run_all(size: int, dtype: str) -> list[Array]:
     rng = np.random.default_rng(5)
     results = []
-    for name, options in (("SGD", {"momentum": 0.9}), ("Adam", {"amsgrad": True})):
+    for name, more in itertools.product(NAMES, (False, True)):
         params = [tg.nn.Parameter(rng.standard_normal(n).astype(dtype)) for n in (size, 3, 17)]
-        optimiser = getattr(tg.optim, name)(params, lr=0.1, weight_decay=0.01, **options)
+        options = {"weight_decay": 0.01, "l1_decay": 0.02, **options_for(name)} if more else {}
+        optimiser = getattr(tg.optim, name)(params, lr=0.1, **options)
         for _ in range(3):
             for p in params:
                 p.grad = rng.standard_normal(p.size).astype(dtype)
@@ -263,7 +209,7 @@ def test_update_bits_do_not_depend_on_the_number_of_threads(dtype: str) -> None:
         results = []
         for n in (1, 2, 3, 4):
             tg.set_num_threads(n)
-            results.append(run_adam_and_sgd(100_003, dtype))
+            results.append(run_all(100_003, dtype))
     finally:
         tg.set_num_threads(before)
     for one, other in itertools.product(results[:1], results[1:]):
@@ -272,9 +218,9 @@ def test_update_bits_do_not_depend_on_the_number_of_threads(dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_update_agrees_on_every_instruction_set(isa: str, dtype: str) -> None:
-    got = run_adam_and_sgd(1031, dtype)
+    got = run_all(1031, dtype)
     tg._cpu._set_isa("generic")
-    for a, b in zip(got, run_adam_and_sgd(1031, dtype), strict=True):
+    for a, b in zip(got, run_all(1031, dtype), strict=True):
         assert np.abs(a - b).max() <= TOLERANCE[dtype] * np.abs(b).max()
 
 
@@ -308,8 +254,9 @@ def test_adam_divides_by_the_correction_with_one_rounding(
             0.0,
             beta2,
             1e-8,
-            0.0,
             False,
+            0.0,
+            0.0,
             False,
             state,
         )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 import tilegrad as tg
 from helpers import Device, host
+from optim_cases import NAMES
 
 Array = NDArray[Any]
 INF, NAN = math.inf, math.nan
@@ -25,6 +27,11 @@ OPTIMISERS = [
     pytest.param("SGD", {"lr": 0.1, "momentum": 0.9, "dampening": 0.3}, id="momentum"),
     pytest.param("Adam", {"lr": 0.1, "weight_decay": 0.1}, id="adam"),
     pytest.param("AdamW", {"lr": 0.1, "amsgrad": True}, id="amsgrad"),
+    pytest.param("RMSprop", {"lr": 0.1}, id="rmsprop"),
+    pytest.param("RMSprop", {"momentum": 0.9}, id="rmsprop-momentum"),
+    pytest.param("RMSprop", {"centered": True, "eps": 1e-2}, id="centered"),
+    pytest.param("RMSprop", {"momentum": 0.9, "centered": True, "eps": 0.1}, id="rmsprop-all"),
+    pytest.param("Adagrad", {"lr_decay": 0.1, "initial_accumulator_value": 0.2}, id="adagrad"),
 ]
 
 
@@ -91,14 +98,16 @@ def test_loaded_state_is_a_copy(name: str, options: dict[str, Any], device: Devi
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_state_dict_has_the_form_of_torch(dtype: Any) -> None:
+@pytest.mark.parametrize(("name", "options"), OPTIMISERS[1:])  # torch's SGD counts no steps
+def test_state_dict_has_the_form_of_torch(name: str, options: dict[str, Any], dtype: Any) -> None:
     params = make_params(dtype)
     groups = [{"params": params[:1]}, {"params": params[1:], "lr": 0.5}]
-    optimiser = tg.optim.Adam(groups, lr=0.1)
+    optimiser = getattr(tg.optim, name)(groups, **options)
     train(optimiser, params, range(5))
 
     twins = [torch.nn.Parameter(torch.tensor(p.data)) for p in params]
-    theirs = torch.optim.Adam([{"params": twins[:1]}, {"params": twins[1:], "lr": 0.5}], lr=0.1)
+    groups = [{"params": twins[:1]}, {"params": twins[1:], "lr": 0.5}]
+    theirs = getattr(torch.optim, name)(groups, **options)
     for p, q in zip(params, twins, strict=True):
         q.grad = None if p.grad is None else torch.tensor(p.grad)
     theirs.step()
@@ -107,12 +116,39 @@ def test_state_dict_has_the_form_of_torch(dtype: Any) -> None:
     assert ours["state"].keys() == form["state"].keys()
     assert [int(values["step"]) for values in ours["state"].values()] == [5, 3, 1]
     for i, values in form["state"].items():
-        assert ours["state"][i].keys() == values.keys()
-        assert ours["state"][i]["exp_avg"].shape == tuple(values["exp_avg"].shape)
-        assert ours["state"][i]["exp_avg"].dtype == dtype
+        assert ours["state"][i].keys() - {"step"} == values.keys() - {"step"}
+        for key in values.keys() - {"step"}:
+            assert ours["state"][i][key].shape == tuple(values[key].shape)
+            assert ours["state"][i][key].dtype == dtype
     for mine, its in zip(ours["param_groups"], form["param_groups"], strict=True):
-        assert mine.keys() <= its.keys()
-        assert all(mine[key] == its[key] for key in mine)
+        assert mine.keys() - its.keys() == {"l1_decay"}
+        assert all(mine[key] == its[key] for key in mine.keys() & its.keys())
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIMISERS[1:])
+def test_states_with_other_buffers_than_the_optimisers_are_refused(
+    name: str, options: dict[str, Any]
+) -> None:
+    params = make_params()
+    optimiser = getattr(tg.optim, name)(params, **options)
+    train(optimiser, params, range(3))
+    optional = {"max_exp_avg_sq", "momentum_buffer", "grad_avg"} if name != "SGD" else set()
+    before = snapshot(optimiser)
+    for key in before["state"][0].keys() - {"step"}:
+        changed = _drop(copy.deepcopy(before), "state", 0, key)
+        if key in optional:  # made anew, full of zeros, when it is needed
+            optimiser.load_state_dict(changed)
+            optimiser.load_state_dict(before)
+        else:
+            with pytest.raises(ValueError, match=rf"parameter 0: buffers must be \[.*'{key}'"):
+                optimiser.load_state_dict(changed)
+        wrong = _put(copy.deepcopy(before), np.zeros(6, np.float32), "state", 0, key)
+        with pytest.raises(ValueError, match=rf"parameter 0: {key} must be \(5,\)"):
+            optimiser.load_state_dict(wrong)
+        assert same(optimiser.state_dict(), before)
+    extra = _put(copy.deepcopy(before), np.zeros(5, np.float32), "state", 0, "colour")
+    with pytest.raises(ValueError, match="parameter 0: buffers must be"):
+        optimiser.load_state_dict(extra)
 
 
 def _drop(state: Any, *path: Any) -> Any:
@@ -179,14 +215,24 @@ def test_the_state_of_another_optimiser_is_refused() -> None:
 
 
 OUT_OF_RANGE = [
-    *[(n, {"lr": v}) for n in ("SGD", "Adam", "AdamW") for v in (-0.1, NAN, INF)],
-    *[(n, {"weight_decay": v}) for n in ("SGD", "Adam", "AdamW") for v in (-0.1, NAN, INF)],
+    *[
+        (n, {option: v})
+        for n in NAMES
+        for option in ("lr", "weight_decay", "l1_decay")
+        for v in (-0.1, NAN, INF)
+    ],
     *[("SGD", {"momentum": v}) for v in (-0.1, NAN, INF)],
     *[("SGD", {"momentum": 0.9, "dampening": v}) for v in (NAN, INF)],
     ("SGD", {"nesterov": True}),
     ("SGD", {"nesterov": True, "momentum": 0.9, "dampening": 0.1}),
     *[("Adam", {"eps": v}) for v in (-1e-8, NAN, INF)],
     *[("Adam", {"betas": b}) for b in ((1.0, 0.9), (0.9, 1.0), (-0.1, 0.9), (0.9, NAN), (2, 0))],
+    *[("RMSprop", {o: v}) for o in ("alpha", "eps", "momentum") for v in (-0.1, NAN, INF)],
+    *[
+        ("Adagrad", {option: v})
+        for option in ("lr_decay", "initial_accumulator_value", "eps")
+        for v in (-0.1, NAN, INF)
+    ],
     ("AdamW", {"betas": (0.9, 0.9, 0.9)}),
     ("AdamW", {"betas": (0.9,)}),
 ]
@@ -209,7 +255,7 @@ def test_illegal_options_are_refused_by_name_and_value(name: str, options: dict[
         getattr(tg.optim, name)([{"params": params, **options}], lr=0.1)
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+@pytest.mark.parametrize("name", NAMES)
 def test_what_is_no_list_of_distinct_parameters_is_refused(name: str) -> None:
     make, (p, q, r) = getattr(tg.optim, name), make_params()
     cases: list[tuple[Any, type[Exception], str]] = [
@@ -239,6 +285,28 @@ def test_what_is_no_list_of_distinct_parameters_is_refused(name: str) -> None:
 
 def test_repr_shows_the_options() -> None:
     assert repr(tg.optim.SGD(make_params(), 0.25, momentum=0.5)) == (
-        "SGD(lr=0.25, momentum=0.5, dampening=0, weight_decay=0, nesterov=False, maximize=False)"
+        "SGD(lr=0.25, momentum=0.5, dampening=0, weight_decay=0, nesterov=False, maximize=False, "
+        "l1_decay=0)"
+    )
+    assert repr(tg.optim.RMSprop(make_params())) == (
+        "RMSprop(lr=0.01, alpha=0.99, eps=1e-08, weight_decay=0, momentum=0, centered=False, "
+        "maximize=False, l1_decay=0)"
+    )
+    assert repr(tg.optim.Adagrad(make_params())) == (
+        "Adagrad(lr=0.01, lr_decay=0, weight_decay=0, initial_accumulator_value=0, eps=1e-10, "
+        "maximize=False, l1_decay=0)"
     )
     assert repr(tg.optim.AdamW(make_params(), 0.25)).startswith("AdamW(lr=0.25, betas=(0.9, 0.999)")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_arguments_have_torchs_order_and_defaults(name: str) -> None:
+    ours = inspect.signature(getattr(tg.optim, name)).parameters
+    theirs = inspect.signature(getattr(torch.optim, name)).parameters
+    by_position = [n for n, p in ours.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    left_out = {"foreach", "capturable", "differentiable", "fused", "maximize"}
+    left_out.add("decoupled_weight_decay")  # that is AdamW
+    assert by_position == [n for n in theirs if n not in left_out]
+    assert ours.keys() - theirs.keys() == {"l1_decay"}
+    for option in ours.keys() - {"params", "l1_decay"}:
+        assert ours[option].default == theirs[option].default, option

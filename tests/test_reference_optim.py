@@ -77,6 +77,85 @@ def test_adam_matches_torch(name: str, seed: int, options: Case) -> None:
     assert (top is None) == (not options.get("amsgrad", False))
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"lr": 0.1, "alpha": 0.3, "eps": 1e-3},
+        {"weight_decay": 0.2},
+        {"momentum": 0.9},
+        {"centered": True},
+        {"maximize": True},
+        {"alpha": 0.8, "momentum": 0.5, "centered": True, "weight_decay": 0.1, "maximize": True},
+    ],
+)
+def test_rmsprop_matches_torch(seed: int, options: Case) -> None:
+    w, grads = _parameter_and_gradients(seed)
+    expected = _torch_steps(lambda p: torch.optim.RMSprop(p, **options), w, grads)
+    state: list[Array] = [np.zeros_like(w)] * 3
+    for grad, want in zip(grads, expected, strict=True):
+        w, *state = ref.rmsprop(w, grad, *state, **options)
+        assert_close(w, want)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("start", [0.0, 0.3])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"lr": 0.2, "lr_decay": 0.3},
+        {"weight_decay": 0.2, "eps": 1e-3},
+        {"maximize": True},
+        {"lr": 0.05, "lr_decay": 0.1, "weight_decay": 0.1, "maximize": True},
+    ],
+)
+def test_adagrad_matches_torch(seed: int, start: float, options: Case) -> None:
+    w, grads = _parameter_and_gradients(seed)
+    expected = _torch_steps(
+        lambda p: torch.optim.Adagrad(p, initial_accumulator_value=start, **options), w, grads
+    )
+    total = np.full_like(w, start)
+    for step, (grad, want) in enumerate(zip(grads, expected, strict=True), start=1):
+        w, total = ref.adagrad(w, grad, total, step, **options)
+        assert_close(w, want)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "adagrad"])
+@pytest.mark.parametrize("maximize", [False, True])
+def test_l1_decay_is_the_slope_of_the_absolute_values(name: str, maximize: bool) -> None:
+    """By differences: of f = l1 sum |w|, which is what a gradient of zero leaves of the loss."""
+    rng = rng_for(name, maximize)
+    w, g = rng.normal(size=(2, 7))
+    w[0] = 0.0  # by symmetric differences the slope there is 0
+    l1, h = 0.3, 1e-6
+    slope = l1 * (np.abs(w + h) - np.abs(w - h)) / (2 * h)
+    rest: dict[str, Any] = {
+        "sgd": (),
+        "adam": (np.zeros(7), np.zeros(7), 1),
+        "adamw": (np.zeros(7), np.zeros(7), 1),
+        "rmsprop": (np.zeros(7),),
+        "adagrad": (np.zeros(7), 1),
+    }
+    rule, options = getattr(ref, name), {"weight_decay": 0.1, "maximize": maximize}
+    got = rule(w, g, *rest[name], l1_decay=l1, **options)[0]
+    want = rule(w, g + (-slope if maximize else slope), *rest[name], **options)[0]
+    np.testing.assert_allclose(got, want, rtol=1e-9)
+
+
+@pytest.mark.parametrize("clip_value", [0.0, 0.5, INF])
+def test_clip_grad_value_matches_torch(clip_value: float) -> None:
+    grads = [np.array([-2.0, -0.5, 0.0, 0.3, INF, -INF, np.nan]), np.asarray(3.0), np.zeros(0)]
+    parameters = [torch.nn.Parameter(torch.zeros(g.shape, dtype=torch.float64)) for g in grads]
+    for parameter, grad in zip(parameters, grads, strict=True):
+        parameter.grad = torch.tensor(grad)
+    torch.nn.utils.clip_grad_value_(parameters, clip_value)
+    for got, parameter in zip(ref.clip_grad_value(grads, clip_value), parameters, strict=True):
+        assert parameter.grad is not None
+        np.testing.assert_array_equal(got, parameter.grad.numpy())
+
+
 @pytest.mark.parametrize("norm_type", [1.0, 2.0, INF])
 @pytest.mark.parametrize("max_norm", [0.0, 0.5, 1e3])
 @pytest.mark.parametrize("kind", ["normal", "zero", "inf", "nan"])

@@ -45,6 +45,9 @@ OPTIMIZERS: list[tuple[type[optim.Optimizer], dict[str, Any]]] = [
     (optim.Adam, {}),
     (optim.Adam, {"amsgrad": True, "betas": (0.8, 0.95)}),
     (optim.AdamW, {"weight_decay": 0.1}),
+    (optim.RMSprop, {"l1_decay": 0.01}),
+    (optim.RMSprop, {"momentum": 0.9, "centered": True, "eps": 0.1}),
+    (optim.Adagrad, {"lr_decay": 0.1, "initial_accumulator_value": 0.3}),
 ]
 
 

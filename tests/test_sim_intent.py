@@ -149,6 +149,39 @@ def rows() -> Iterator[Case]:
         )
 
 
+def row_losses() -> Iterator[Case]:
+    """Yield the losses with one value a row, with rows of a warp and of a block."""
+    for dtype in FLOATS[:2]:
+        for size in (64, 4096):
+            x, y = (on_sim(8, size, dtype=dtype) for _ in range(2))
+            one, rows = targets(8, size), f"{size}-{dtype}"
+            sectors = 32 / x.dtype.itemsize  # of 8 rows, for 8 neighbours
+            gathers = (
+                Excuse(f"a.{what}[at]", sectors, "nll_loss.cu", "a gather, one sector a row")
+                for what in ("input", "dinput")
+            )
+            nll = partial(tg.nll_loss_value_and_grad, x, one)
+            yield Case(f"nll_loss-{rows}", nll, "nll_loss", tuple(gathers))
+            lists = np.full((8, size), -1)
+            lists[:, :3] = [size // 2, 1, 5]
+            calls = {
+                "multi_margin": partial(tg.multi_margin_loss_value_and_grad, x, one),
+                "multilabel_margin": partial(
+                    tg.multilabel_margin_loss_value_and_grad, x, tg.asarray(lists, device="sim")
+                ),
+                "multilabel_soft_margin": partial(
+                    tg.multilabel_soft_margin_loss_value_and_grad, x, y, wrt=("input", "target")
+                ),
+                "cosine_embedding": partial(tg.cosine_embedding_loss_value_and_grad, x, y, one),
+            }
+            for p in (2.0, np.inf, 3.0):
+                calls[f"triplet_margin-{p}"] = partial(
+                    tg.triplet_margin_loss_value_and_grad, x, y, x, p=p, swap=True
+                )
+            for name, call in calls.items():
+                yield Case(f"{name}-{rows}", call, name.partition("-")[0])
+
+
 def targets(size: int | tuple[int, ...], classes: int) -> tg.Array:
     """Return the same class for all rows: their logits lie a row apart, so one sector each."""
     return tg.asarray(np.full(size, classes // 2, np.int64), device="sim")
@@ -231,9 +264,13 @@ def updates() -> Iterator[Case]:
         "momentum": lambda p: optim.SGD(p, 0.1, momentum=0.9),
         "Adam": optim.Adam,
         "AdamW": optim.AdamW,
+        "RMSprop": optim.RMSprop,
+        "RMSprop-all": lambda p: optim.RMSprop(p, momentum=0.9, centered=True, eps=0.1),
+        "Adagrad": optim.Adagrad,
     }
+    kernels = {"Adam": "adam", "AdamW": "adam", "Adagrad": "adagrad"}
     for name, make in makers.items():
-        kernel = "adam_step" if name.startswith("Adam") else "sgd_step"
+        kernel = kernels.get(name, "rmsprop" if "RMS" in name else "sgd") + "_step"
         for dtype in ("float32", "bfloat16"):
             yield Case(f"optim-{name}-{dtype}", partial(update, make, dtype), kernel)
     yield Case("clip_grad_norm", partial(update, None), "norm_chunks")
@@ -250,7 +287,27 @@ def update(make: Callable[[Any], Any] | None, dtype: str = "float32") -> None:
         make(model.parameters()).step()
 
 
-CASES = [*elementwise(), *rows(), *products(), *updates()]
+def sequences() -> Iterator[Case]:
+    """Yield ctc_loss with pairs of states for two warps; all labels gather one class."""
+    turned = partial(
+        Excuse, file="ctc_loss_walk.cuh", comment="turned round may cost a warp one sector more"
+    )
+    for dtype in FLOATS[:2]:
+        arguments = (targets((2, 64), 64), (5, 4), (63, 63))
+        yield Case(
+            f"ctc_loss-{dtype}",
+            lambda d=dtype, a=arguments: tg.ctc_loss(on_sim(5, 2, 64, dtype=d), *a),
+            "ctc_loss_walk",
+        )
+        yield Case(
+            f"ctc_loss_value_and_grad-{dtype}",
+            lambda d=dtype, a=arguments: tg.ctc_loss_value_and_grad(on_sim(5, 2, 64, dtype=d), *a),
+            "ctc_loss_gradient",
+            (turned("(data)[i]", 33 / 32), turned("count - 1 - i] = label", 17 / 16)),
+        )
+
+
+CASES = [*elementwise(), *rows(), *row_losses(), *products(), *updates(), *sequences()]
 
 
 # ---- the tests ----------------------------------------------------------------------------------
@@ -324,6 +381,14 @@ def test_odd_shapes_neither_race_nor_leave_their_buffers(dtype: str, schedule: s
         tg.softmax(x, -1)
         tg.log_softmax_backward(x, x, 0)
         tg.cross_entropy_value_and_grad(x, targets(7, 131))
+        if dtype != "float16":
+            tg.ctc_loss_value_and_grad(x, targets(3, 131), (7,), (3,))
+            tg.nll_loss_value_and_grad(x, targets(7, 131))
+            tg.multi_margin_loss_value_and_grad(x, targets(7, 131))
+            tg.multilabel_margin_loss_value_and_grad(x, targets((7, 131), 131))
+            tg.multilabel_soft_margin_loss_value_and_grad(x, x, wrt=("input", "target"))
+            tg.triplet_margin_loss_value_and_grad(x, x, x, p=1.5, swap=True)
+            tg.cosine_embedding_loss_value_and_grad(x, x, targets(7, 2))
         tg.matmul(x, x, transpose_b=True)
         tg.linear_backward(on_sim(7, 5, dtype=dtype), x, on_sim(5, 131, dtype=dtype))
         for variant in ("naive", "coalesced", "shared", *TILED):

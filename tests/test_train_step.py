@@ -271,6 +271,14 @@ OPTIMISERS: dict[str, Callable[[nn.Module], Any]] = {
     "adam": lambda m: tg.optim.Adam(m.parameters(), 0.01, weight_decay=0.01),
     "amsgrad": lambda m: tg.optim.Adam(m.parameters(), 0.01, amsgrad=True, maximize=True),
     "adamw": lambda m: tg.optim.AdamW(m.parameters(), 0.01),
+    "rmsprop": lambda m: tg.optim.RMSprop(m.parameters(), 1e-3, l1_decay=0.01, maximize=True),
+    "rmsprop-all": lambda m: tg.optim.RMSprop(
+        m.parameters(), 1e-3, 0.9, 1e-2, weight_decay=0.01, momentum=0.9, centered=True
+    ),
+    "adagrad": lambda m: tg.optim.Adagrad(
+        m.parameters(), 0.05, lr_decay=0.1, weight_decay=0.01, initial_accumulator_value=0.1
+    ),
+    "l1": lambda m: tg.optim.SGD(m.parameters(), 0.1, momentum=0.5, l1_decay=0.01),
     "groups": lambda m: tg.optim.Adam(
         [{"params": m[0].parameters()}, {"params": [m[1].bias, m[2].weight], "lr": 0.1},
          {"params": [m[1].weight, m[2].bias], "betas": (0.5, 0.9)}], 0.01

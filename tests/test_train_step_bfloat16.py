@@ -20,6 +20,8 @@ OPTIMISERS: dict[str, Any] = {
     "sgd": lambda p: tg.optim.SGD(p, 0.05),
     "momentum": lambda p: tg.optim.SGD(p, 0.05, momentum=0.9, weight_decay=0.01),
     "adam": lambda p: tg.optim.Adam(p, 0.01, amsgrad=True),
+    "rmsprop": lambda p: tg.optim.RMSprop(p, 0.01, momentum=0.9, centered=True, eps=0.1),
+    "adagrad": lambda p: tg.optim.Adagrad(p, 0.05, initial_accumulator_value=0.1, l1_decay=0.01),
 }
 
 

@@ -27,6 +27,7 @@ from test_train_step import (
     sgd,
 )
 from tilegrad import nn
+from tilegrad.optim import lr_scheduler
 
 
 def adam(model: nn.Module) -> Any:
@@ -77,13 +78,22 @@ def test_options_changed_between_steps_count(
     assert_same_run(*runs)
 
 
-@pytest.mark.parametrize("schedule", ["StepLR", "CosineAnnealingLR"])
+SCHEDULES: dict[str, Callable[[Any], Any]] = {
+    "StepLR": lambda o: lr_scheduler.StepLR(o, 4),
+    "CosineAnnealingLR": lambda o: lr_scheduler.CosineAnnealingLR(o, 4),
+    "warm-up": lambda o: lr_scheduler.SequentialLR(
+        o, [lr_scheduler.LinearLR(o, 0.1, total_iters=3), lr_scheduler.ExponentialLR(o, 0.9)], [3]
+    ),
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_scheduler_sets_the_rate_of_the_next_step(schedule: str) -> None:
     runs = []
     for kind in (tg.TrainStep, LongForm):
         model = build(NETWORKS["tanh"])
         optimizer = sgd(model)
-        scheduler = getattr(tg.optim.lr_scheduler, schedule)(optimizer, 4)
+        scheduler = SCHEDULES[schedule](optimizer)
 
         def between(i: int, _: Any, scheduler: Any = scheduler) -> None:
             if i % 3 == 2:

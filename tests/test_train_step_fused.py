@@ -29,6 +29,12 @@ RULES: dict[str, Callable[[Any], tg.optim.Optimizer]] = {
     "nesterov": lambda p: tg.optim.SGD(p, 0.05, momentum=0.9, weight_decay=0.1, nesterov=True),
     "adam": lambda p: tg.optim.Adam(p, 0.01),
     "adam-decay": lambda p: tg.optim.Adam(p, 0.01, weight_decay=0.1, maximize=True),
+    "l1": lambda p: tg.optim.SGD(p, 0.05, l1_decay=0.1),
+    "rmsprop": lambda p: tg.optim.RMSprop(p, 0.01),
+    "rmsprop-momentum": lambda p: tg.optim.RMSprop(p, 0.01, momentum=0.9, l1_decay=0.01),
+    "rmsprop-centered": lambda p: tg.optim.RMSprop(p, 0.01, 0.9, 1e-2, 0.1, centered=True),
+    "adagrad": lambda p: tg.optim.Adagrad(p, 0.01, 0.1, 0.1, 0.1, maximize=True),
+    "adam-l1": lambda p: tg.optim.Adam(p, 0.01, l1_decay=0.01),
     "adamw-amsgrad": lambda p: tg.optim.AdamW(p, 0.01, amsgrad=True),
 }
 
@@ -217,7 +223,8 @@ tg.set_num_threads(1)
 model = nn.Sequential(nn.Linear(130, 200, activation="relu"), nn.Dropout(0.1),
                       nn.Linear(200, 300, activation="gelu"), nn.Linear(300, 10))
 x, t = np.ones((64, 130), "f4"), np.arange(64) % 10
-for make in (tg.optim.Adam, lambda p: tg.optim.SGD(p, 0.1, momentum=0.9)):
+for make in (tg.optim.Adam, lambda p: tg.optim.SGD(p, 0.1, momentum=0.9), tg.optim.RMSprop,
+             tg.optim.Adagrad):
     for options in ({}, {"max_norm": 1.0}, {"accumulate": 2}):
         step = tg.TrainStep(model, nn.CrossEntropyLoss(), make(model.parameters()), **options)
         for _ in range(4):
@@ -246,5 +253,5 @@ def test_nothing_is_allocated_after_the_first_step(tmp_path: Path) -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     *steps, predict = run.stdout.split()
-    assert steps == ["0"] * 6
+    assert steps == ["0"] * 12
     assert 0 < float(predict) <= 6  # the result and its description

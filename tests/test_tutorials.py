@@ -7,6 +7,8 @@ import itertools
 import json
 import re
 import runpy
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -205,3 +207,40 @@ def test_training_that_generalises(run: Run) -> None:
     assert scope["scores"].mean() == pytest.approx(0.1, abs=0.005)
     assert scope["scores"].max() > 0.13
     assert scope["again"] < 0.13
+
+
+def test_formula_to_kernel(run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    scope = run("5_formula_to_kernel", 3)
+    # A load and a store of 1000 floats: 125 threads, each in a sector of its own, 8 times; or side
+    # by side.
+    assert scope["copies"] == {"a piece each": (2000, 256), "side by side": (250, 250)}
+    # Of each of 4 blocks: 8 warps store, one thread loads at the end, and in between 4, 2 and six
+    # times 1 warp load twice and store once, queues of 2, 4, 8, 8, 8, 4, 2 and 1 where it is pairs.
+    least = 4 * (8 + 1 + 3 * (4 + 2 + 6))
+    queued = 4 * (8 + 1 + 3 * (4 * 2 + 2 * 4 + 8 + 8 + 8 + 4 + 2 + 1))
+    assert scope["totals"] == {"pairs": (queued, least), "halves": (least, least)}
+    assert scope["checked"]
+    assert scope["network_checked"]
+    truth = pytest.approx(scope["truth"], rel=1e-6)
+    hasty = scope["hasty_results"]
+    assert np.isnan([hasty["forward"], hasty["random:7"]]).all()
+    assert hasty["reverse"] == truth
+    assert scope["seen_hasty"].races
+    assert all(value == truth for value in scope["pairs_results"].values())
+    assert not scope["seen_pairs"].races
+    assert scope["halves_result"] == truth
+    assert not scope["seen_halves"].races
+    assert [each.count for each in scope["seen_careless"].out_of_bounds] == [24, 24]
+    text = capsys.readouterr().out
+    assert "thread (232,0,0) of block (3,0,0), careless.cu:4" in text
+    assert scope["losses"][0] > 0.5 > 0.05 > scope["losses"][-1]
+    np.testing.assert_array_equal(scope["answers"], scope["xor"])
+    if shutil.which("nvcc") is None:
+        return
+    for number, source in enumerate((scope["SOURCE"], scope["sum_source"](scope["HALVES"]))):
+        (tmp_path / f"{number}.cu").write_text(source)
+        command = ["nvcc", "-arch=sm_80", "-ptx", f"{number}.cu"]
+        subprocess.run(command, cwd=tmp_path, check=True)
+        code = (tmp_path / f"{number}.ptx").read_text()
+        assert "ld.global.f32" in code
+        assert "st.global.f32" in code

@@ -12,10 +12,13 @@ struct Arguments {
   py::handle label_smoothing;
 };
 
-// Loss, gradient or both. grad_output may be null for one.
-std::pair<Tensor, Tensor> compute(const char* op, const Arguments& args, bool want_loss,
-                                  bool want_grad, py::handle grad_output, py::handle out,
-                                  py::handle variant = py::none()) {
+struct Computed {
+  Tensor loss, dlogits, dtarget;
+};
+
+// The loss, the wanted gradients, or both. grad_output may be null for one.
+Computed compute(const char* op, const Arguments& args, bool want_loss, const Wanted* wanted,
+                 py::handle grad_output, py::handle out, py::handle variant = py::none()) {
   CallContext context;
   const std::string rung = parse_variant(variant, op);
   const CrossEntropyProblem p(op, args.input, args.target, args.weight, args.ignore_index,
@@ -23,23 +26,39 @@ std::pair<Tensor, Tensor> compute(const char* op, const Arguments& args, bool wa
   Tensor grad;
   if (grad_output.ptr() != nullptr)
     grad = read_grad_output(*context, p.logits, grad_output, p.result, op);
-  const py::handle none = py::none();
-  const Tensor loss = want_loss ? make_result(want_grad ? none : out, p.result, p.logits.dtype, op,
-                                              {&p.logits, &p.target, &p.weight})
-                                : Tensor();
-  const Tensor dlogits = want_grad
-                             ? make_result(want_loss ? none : out, p.logits.shape, p.logits.dtype,
-                                           op, {&p.logits, &p.target, &p.weight, &grad})
-                             : Tensor();
+  Computed result;
+  const py::object none = py::none();
+  if (want_loss) {
+    result.loss = make_result(wanted != nullptr ? py::handle(none) : out, p.result, p.logits.dtype,
+                              op, {&p.logits, &p.target, &p.weight});
+  }
+  if (wanted != nullptr) {
+    check(!(*wanted)[1] || !p.by_index,
+          "{}: wrt names target, but class indices have no gradient; got {}", op,
+          dtype_name(p.target.dtype));
+    Tensor* const gradients[2] = {&result.dlogits, &result.dtarget};
+    for (int i = 0; i < 2; ++i) {
+      if (!(*wanted)[i]) continue;
+      *gradients[i] =
+          make_result(want_loss ? none : wanted->out(out, i, op), p.logits.shape, p.logits.dtype,
+                      op, {&p.logits, &p.target, &p.weight, &grad, &result.dlogits});
+    }
+  }
   with_any_float(p.logits.dtype, [&](auto t) {
     using T = decltype(t);
     run(elementwise_nanoseconds(p.logits), [&] {
       const T* upstream = grad.data == nullptr ? nullptr : contiguous<T>(*context, grad);
       const CrossEntropy<T> problem = p.native<T>(*context);
-      compute_cross_entropy(op, *context, loss.as<T>(), dlogits.as<T>(), upstream, problem, rung);
+      if (result.loss.data != nullptr || result.dlogits.data != nullptr) {
+        compute_cross_entropy(op, *context, result.loss.as<T>(), result.dlogits.as<T>(), upstream,
+                              problem, rung);
+      }
+      if (result.dtarget.data != nullptr) {
+        cross_entropy_target_backward(*context, result.dtarget.as<T>(), upstream, problem);
+      }
     });
   });
-  return {loss, dlogits};
+  return result;
 }
 
 }  // namespace
@@ -51,9 +70,9 @@ void bind_cross_entropy(py::module_& m) {
          py::handle reduction, py::handle label_smoothing, py::handle out) {
         const Tensor loss =
             compute("cross_entropy",
-                    {input, target, weight, ignore_index, reduction, label_smoothing}, true, false,
-                    {}, out)
-                .first;
+                    {input, target, weight, ignore_index, reduction, label_smoothing}, true,
+                    nullptr, {}, out)
+                .loss;
         return out.is_none() ? scalar_or_array(loss) : loss.owner;
       },
       py::arg("input"), py::arg("target"), py::arg("weight"), py::arg("ignore_index"),
@@ -64,12 +83,11 @@ void bind_cross_entropy(py::module_& m) {
          py::handle ignore_index, py::handle reduction, py::handle label_smoothing, py::handle wrt,
          py::handle out) {
         constexpr const char* kOp = "cross_entropy_backward";
-        const Wanted wanted(wrt, {"input"}, 1, kOp);
-        const Tensor grad =
+        const Wanted wanted(wrt, {"input", "target"}, 1, kOp);
+        const Computed result =
             compute(kOp, {input, target, weight, ignore_index, reduction, label_smoothing}, false,
-                    true, grad_output, wanted.out(out, 0, kOp))
-                .second;
-        return wanted.gather({grad.owner});
+                    &wanted, grad_output, out);
+        return wanted.gather({result.dlogits.owner, result.dtarget.owner});
       },
       py::arg("grad_output"), py::arg("input"), py::arg("target"), py::arg("weight"),
       py::arg("ignore_index"), py::arg("reduction"), py::arg("label_smoothing"), py::arg("wrt"),
@@ -79,11 +97,12 @@ void bind_cross_entropy(py::module_& m) {
       [](py::handle input, py::handle target, py::handle weight, py::handle ignore_index,
          py::handle reduction, py::handle label_smoothing, py::handle wrt, py::handle variant) {
         constexpr const char* kOp = "cross_entropy_value_and_grad";
-        const Wanted wanted(wrt, {"input"}, 1, kOp);
-        const auto [loss, grad] =
+        const Wanted wanted(wrt, {"input", "target"}, 1, kOp);
+        const Computed result =
             compute(kOp, {input, target, weight, ignore_index, reduction, label_smoothing}, true,
-                    true, {}, py::none(), variant);
-        return py::make_tuple(scalar_or_array(loss), wanted.gather({grad.owner}));
+                    &wanted, {}, py::none(), variant);
+        return py::make_tuple(scalar_or_array(result.loss),
+                              wanted.gather({result.dlogits.owner, result.dtarget.owner}));
       },
       py::arg("input"), py::arg("target"), py::arg("weight"), py::arg("ignore_index"),
       py::arg("reduction"), py::arg("label_smoothing"), py::arg("wrt"), py::arg("variant"));

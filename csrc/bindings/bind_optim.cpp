@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "families.hpp"
-#include "optim_tensors.hpp"
+#include "optim_steps.hpp"
 #include "step_buffer.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
@@ -42,45 +42,17 @@ void bind_optim(py::module_& m) {
   field(state, "seed", &StepState::seed);
   field(state, "offset", &StepState::offset);
 
-  m.def(
-      "sgd_step",
-      [](py::handle params, py::handle grads, py::handle momentum_buffers, double momentum,
-         double dampening, double weight_decay, bool nesterov, bool maximize, StepBuffer& state,
-         py::handle rounded) {
+  bind_steps<StepBuffer&>(
+      m, [](const char* op, const StepLists& lists, const auto& options, StepBuffer& state) {
         CallContext context;
-        OptimTensors tensors("sgd_step", params, grads, momentum_buffers, py::none(), py::none(),
-                             rounded);
+        OptimTensors tensors(op, lists);
         const StepState* where = current(*context, state);
-        const SgdOptions options{momentum, dampening, weight_decay, nesterov, maximize};
         with_float(tensors.dtype(), [&](auto t) {
           const auto& list = tensors.list<decltype(t)>();
           run(tensors.elements() * kNanosecondsAnElement,
-              [&] { sgd_step(*context, list.data(), std::ssize(list), options, where); });
+              [&] { optimizer_step(*context, list.data(), std::ssize(list), options, where); });
         });
-      },
-      py::arg("params"), py::arg("grads"), py::arg("momentum_buffers"), py::arg("momentum"),
-      py::arg("dampening"), py::arg("weight_decay"), py::arg("nesterov"), py::arg("maximize"),
-      py::arg("state"), py::arg("rounded") = py::none());
-  m.def(
-      "adam_step",
-      [](py::handle params, py::handle grads, py::handle means, py::handle squares,
-         py::handle max_squares, double beta1, double beta2, double eps, double weight_decay,
-         bool decoupled, bool maximize, StepBuffer& state, py::handle rounded) {
-        CallContext context;
-        OptimTensors tensors("adam_step", params, grads, means, squares, max_squares, rounded);
-        const StepState* where = current(*context, state);
-        const AdamOptions options{
-            beta1, beta2, eps, weight_decay, decoupled, !max_squares.is_none(), maximize};
-        with_float(tensors.dtype(), [&](auto t) {
-          const auto& list = tensors.list<decltype(t)>();
-          run(tensors.elements() * kNanosecondsAnElement,
-              [&] { adam_step(*context, list.data(), std::ssize(list), options, where); });
-        });
-      },
-      py::arg("params"), py::arg("grads"), py::arg("means"), py::arg("squares"),
-      py::arg("max_squares"), py::arg("beta1"), py::arg("beta2"), py::arg("eps"),
-      py::arg("weight_decay"), py::arg("decoupled"), py::arg("maximize"), py::arg("state"),
-      py::arg("rounded") = py::none());
+      });
   m.def(
       "clip_scale",
       [](py::handle grads, double max_norm, double norm_type, StepBuffer& state) {
@@ -88,7 +60,7 @@ void bind_optim(py::module_& m) {
         check(max_norm >= 0, "{}: max_norm must be at least 0; got {}", kOp, max_norm);
         const NormKind kind = parse_norm(norm_type, kOp);
         CallContext context;
-        OptimTensors tensors(kOp, py::none(), grads);
+        OptimTensors tensors(kOp, {.grads = grads});
         const Tensor norm = empty({}, tensors.dtype(), kOp);
         StepState* where = current(*context, state);
         with_float(tensors.dtype(), [&](auto t) {
@@ -106,7 +78,7 @@ void bind_optim(py::module_& m) {
       "scale",
       [](py::handle grads, StepBuffer& state) {
         CallContext context;
-        OptimTensors tensors("clip_grad_norm_", grads, grads);  // writable
+        OptimTensors tensors("clip_grad_norm_", {.params = grads, .grads = grads});  // writable
         const StepState* where = current(*context, state);
         with_float(tensors.dtype(), [&](auto t) {
           for (const auto& tensor : tensors.list<decltype(t)>()) {

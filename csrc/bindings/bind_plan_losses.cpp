@@ -34,6 +34,29 @@ void record_cross_entropy(Plan& plan, py::handle loss, py::handle dlogits, py::h
   });
 }
 
+void record_nll_loss(Plan& plan, py::handle loss, py::handle dinput, py::handle input,
+                     py::handle target, py::handle weight, py::handle ignore_index,
+                     py::handle reduction) {
+  constexpr const char* kOp = "nll_loss";
+  const CrossEntropyProblem p(kOp, input, target, weight, ignore_index, reduction, py::float_(0.0),
+                              ClassTargets::indices);
+  plan.take(loss, "loss");
+  plan.take(weight, "weight");
+  CallContext context;
+  context.at(p.logits.place);
+  plan.record<Floats::wide>(
+      p.logits.dtype, elementwise_nanoseconds(p.logits), [&](auto t) -> Plan::Call {
+        using T = decltype(t);
+        return [problem = p.native<T>(*context), loss = plan.at<T>(loss),
+                dinput = plan.at<T>(dinput), input = plan.at<const T>(input),
+                target = plan.at<const void>(target)](Context& context) mutable {
+          problem.logits = input();
+          problem.indices.data = target();
+          compute_nll_loss(kOp, context, loss(), dinput(), static_cast<const T*>(nullptr), problem);
+        };
+      });
+}
+
 // Operands of one shape. c and weight never change.
 void record_elementwise_loss(Plan& plan, const std::string& name, py::handle loss,
                              py::handle dinput, py::handle input, py::handle target, py::handle c,
@@ -70,6 +93,8 @@ void bind_plan_losses(PlanClass& plan) {
   plan.def("cross_entropy", &record_cross_entropy, py::arg("loss"), py::arg("dlogits"),
            py::arg("logits"), py::arg("target"), py::arg("weight"), py::arg("ignore_index"),
            py::arg("reduction"), py::arg("label_smoothing"))
+      .def("nll_loss", &record_nll_loss, py::arg("loss"), py::arg("dinput"), py::arg("input"),
+           py::arg("target"), py::arg("weight"), py::arg("ignore_index"), py::arg("reduction"))
       .def("elementwise_loss", &record_elementwise_loss, py::arg("name"), py::arg("loss"),
            py::arg("dinput"), py::arg("input"), py::arg("target"), py::arg("c"), py::arg("weight"),
            py::arg("number"), py::arg("logarithm"), py::arg("full"), py::arg("reduction"));

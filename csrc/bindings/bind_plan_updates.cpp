@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What a plan records of clipping and optimisers.
+#include "optim_steps.hpp"
 #include "plan.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
@@ -9,7 +10,7 @@ double nanoseconds(const OptimTensors& tensors) { return static_cast<double>(ten
 
 // Writes the coefficient into every state of the update, so that clipping costs no pass.
 void record_clip_scale(Plan& plan, py::handle grads, double max_norm, py::handle states) {
-  auto tensors = plan.take_tensors("clip_grad_norm_", py::none(), grads);
+  auto tensors = plan.take_tensors("clip_grad_norm_", {.grads = grads});
   std::vector<StepState*> targets;
   for (py::handle state : states) {
     targets.push_back(plan.take_state(py::reinterpret_borrow<py::object>(state)));
@@ -32,36 +33,16 @@ void record_clip_scale(Plan& plan, py::handle grads, double max_norm, py::handle
   });
 }
 
-void record_sgd_step(Plan& plan, py::handle params, py::handle grads, py::handle buffers,
-                     double momentum, double dampening, double weight_decay, bool nesterov,
-                     bool maximize, py::object state, py::handle rounded) {
-  auto tensors =
-      plan.take_tensors("sgd_step", params, grads, buffers, py::none(), py::none(), rounded);
-  const SgdOptions options{momentum, dampening, weight_decay, nesterov, maximize};
+template <class Options>
+void record_step(Plan& plan, const char* op, const StepLists& lists, const Options& options,
+                 const py::object& state) {
+  auto tensors = plan.take_tensors(op, lists);
   const StepState* step = plan.take_state(state);
   plan.record<Floats::wide>(tensors->dtype(), nanoseconds(*tensors), [&](auto t) -> Plan::Call {
     plan.updates().claim(tensors->list<decltype(t)>(), options, step);
     return [=](Context& context) {
       const auto& list = tensors->list<decltype(t)>();
-      tilegrad::TILEGRAD_BACKEND::sgd_step(context, list.data(), std::ssize(list), options, step);
-    };
-  });
-}
-
-void record_adam_step(Plan& plan, py::handle params, py::handle grads, py::handle means,
-                      py::handle squares, py::handle max_squares, double beta1, double beta2,
-                      double eps, double weight_decay, bool decoupled, bool maximize,
-                      py::object state, py::handle rounded) {
-  auto tensors =
-      plan.take_tensors("adam_step", params, grads, means, squares, max_squares, rounded);
-  const AdamOptions options{beta1,   beta2, eps, weight_decay, decoupled, !max_squares.is_none(),
-                            maximize};
-  const StepState* step = plan.take_state(state);
-  plan.record<Floats::wide>(tensors->dtype(), nanoseconds(*tensors), [&](auto t) -> Plan::Call {
-    plan.updates().claim(tensors->list<decltype(t)>(), options, step);
-    return [=](Context& context) {
-      const auto& list = tensors->list<decltype(t)>();
-      tilegrad::TILEGRAD_BACKEND::adam_step(context, list.data(), std::ssize(list), options, step);
+      optimizer_step(context, list.data(), std::ssize(list), options, step);
     };
   });
 }
@@ -70,15 +51,9 @@ void record_adam_step(Plan& plan, py::handle params, py::handle grads, py::handl
 
 void bind_plan_updates(PlanClass& plan) {
   plan.def("clip_scale", &record_clip_scale, py::arg("grads"), py::arg("max_norm"),
-           py::arg("states"))
-      .def("sgd_step", &record_sgd_step, py::arg("params"), py::arg("grads"),
-           py::arg("momentum_buffers"), py::arg("momentum"), py::arg("dampening"),
-           py::arg("weight_decay"), py::arg("nesterov"), py::arg("maximize"), py::arg("state"),
-           py::arg("rounded") = py::none())
-      .def("adam_step", &record_adam_step, py::arg("params"), py::arg("grads"), py::arg("means"),
-           py::arg("squares"), py::arg("max_squares"), py::arg("beta1"), py::arg("beta2"),
-           py::arg("eps"), py::arg("weight_decay"), py::arg("decoupled"), py::arg("maximize"),
-           py::arg("state"), py::arg("rounded") = py::none());
+           py::arg("states"));
+  bind_steps<const py::object&, Plan&>(plan,
+                                       [](auto&&... arguments) { record_step(arguments...); });
 }
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The operands of cross_entropy, read and checked: shared by the function and the training plan.
+// The operands of cross_entropy and nll_loss, read and checked: shared by the functions and the
+// training plan.
 #pragma once
 
 #include <cstring>
@@ -8,6 +9,9 @@
 #include "arrays.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
+
+// What cross_entropy takes; nll_loss has no probabilities and no 16-bit floats.
+enum class ClassTargets : bool { any, indices };
 
 struct CrossEntropyProblem {
   Tensor logits, target, weight;
@@ -20,8 +24,9 @@ struct CrossEntropyProblem {
 
   CrossEntropyProblem(const char* op, py::handle input, py::handle target_object,
                       py::handle weight_object, py::handle ignored, py::handle reduction_name,
-                      py::handle smoothing)
-      : logits(read_float(input, op, "input", Floats::all)),
+                      py::handle smoothing, ClassTargets targets = ClassTargets::any)
+      : logits(read_float(input, op, "input",
+                          targets == ClassTargets::any ? Floats::all : Floats::wide)),
         target(read(target_object, op, "target")),
         has_weight(!weight_object.is_none()),
         by_index(is_integer(target.dtype)),
@@ -42,6 +47,10 @@ struct CrossEntropyProblem {
       check(target.shape == rows, "{}: class indices must have shape {} for input {}; got {}", op,
             rows, s, target.shape);
     } else {
+      if (targets == ClassTargets::indices) {
+        throw TypeError(format("{}: target must hold class indices of an integer dtype; got {}", op,
+                               dtype_text(target.owner)));
+      }
       if (target.dtype != logits.dtype) {
         throw TypeError(
             format("{}: target must hold class indices of an integer dtype, or "
@@ -90,6 +99,14 @@ inline std::string index_text(const IndexView& view, int64_t row) {
                         : std::to_string(bits);
 }
 
+template <class T>
+void refuse_bad_row(const char* op, const CrossEntropy<T>& problem, int64_t bad_row) {
+  if (bad_row < 0) return;
+  throw std::invalid_argument(format("{}: target must be in [0, {}) or ignore_index ({}); got {}",
+                                     op, problem.shape.classes, problem.ignore_index,
+                                     index_text(problem.indices, bad_row)));
+}
+
 // Runs the op; a class index out of range becomes a ValueError and nothing is written.
 template <class T>
 void compute_cross_entropy(const char* op, Context& context, T* loss, T* dlogits,
@@ -97,10 +114,15 @@ void compute_cross_entropy(const char* op, Context& context, T* loss, T* dlogits
                            std::string_view variant = {}) {
   int64_t bad_row = -1;
   cross_entropy(context, loss, dlogits, grad_output, problem, &bad_row, variant);
-  if (bad_row < 0) return;
-  throw std::invalid_argument(format("{}: target must be in [0, {}) or ignore_index ({}); got {}",
-                                     op, problem.shape.classes, problem.ignore_index,
-                                     index_text(problem.indices, bad_row)));
+  refuse_bad_row(op, problem, bad_row);
+}
+
+template <class T>
+void compute_nll_loss(const char* op, Context& context, T* loss, T* dinput, const T* grad_output,
+                      const CrossEntropy<T>& problem) {
+  int64_t bad_row = -1;
+  nll_loss(context, loss, dinput, grad_output, problem, &bad_row);
+  refuse_bad_row(op, problem, bad_row);
 }
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

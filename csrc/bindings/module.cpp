@@ -23,7 +23,11 @@ PYBIND11_MODULE(TILEGRAD_MODULE, m) {
   bind_prelu(m);
   bind_softmax(m);
   bind_cross_entropy(m);
+  bind_ctc_loss(m);
   bind_losses(m);
+  bind_nll_loss(m);
+  bind_margin_losses(m);
+  bind_distance_losses(m);
   bind_dropout(m);
   bind_optim(m);
   bind_plan(m);

@@ -8,13 +8,18 @@
 
 namespace tilegrad::TILEGRAD_BACKEND {
 
-// Each argument is a list of arrays of one length, or None for buffers that an op does not use.
+// Lists of arrays of one length, or None for what an op or its options do not use.
+struct StepLists {
+  py::handle params = py::none(), grads = py::none();
+  py::handle first = py::none(), second = py::none(), third = py::none();
+  // The bfloat16 parameters that `params` are the masters of, None for each other one.
+  py::handle rounded = py::none();
+};
+
 class OptimTensors {
  public:
-  // rounded: the bfloat16 parameters that `params` are the masters of, None for each other one.
-  OptimTensors(const char* op, py::handle params, py::handle grads, py::handle first = py::none(),
-               py::handle second = py::none(), py::handle third = py::none(),
-               py::handle rounded = py::none()) {
+  OptimTensors(const char* op, const StepLists& lists) {
+    const auto& [params, grads, first, second, third, rounded] = lists;
     const py::list gradients = py::cast<py::list>(grads);
     const size_t count = gradients.size();
     for (py::handle list : {params, first, second, third, rounded}) {

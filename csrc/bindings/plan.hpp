@@ -71,9 +71,8 @@ class Plan {
   // These read an operand of a call and keep it alive as long as the plan.
   Tensor take(py::handle object, const char* name);
   StepState* take_state(const py::object& state);
-  template <class... Lists>
-  std::shared_ptr<OptimTensors> take_tensors(const char* op, Lists... lists) {
-    auto tensors = std::make_shared<OptimTensors>(op, lists...);
+  std::shared_ptr<OptimTensors> take_tensors(const char* op, const StepLists& lists) {
+    auto tensors = std::make_shared<OptimTensors>(op, lists);
     place_ = tensors->place();
     owners_.insert(owners_.end(), tensors->owners().begin(), tensors->owners().end());
     return tensors;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <optional>
 
 #include "../ops.hpp"
 #include "parallel.hpp"
@@ -48,7 +49,7 @@ int64_t to_class(Index index) {
 }
 
 // Of targets: the sum of their weights (their number without weights), and the row of the first
-// that is no class, or -1.
+// that is no class, or -1. Nothing is ignored without an ignore_index.
 struct TargetSum {
   double weight = 0;
   int64_t bad_row = -1;
@@ -56,7 +57,7 @@ struct TargetSum {
 
 template <class T>
 TargetSum check_targets(Context& context, const IndexView& view, int64_t rows, int64_t classes,
-                        int64_t ignore_index, const T* weight) {
+                        std::optional<int64_t> ignore_index, const T* weight) {
   constexpr int64_t kBlock = 8192;  // targets checked by a task
   const int64_t count = (rows + kBlock - 1) / kBlock;
   WorkspaceScope scope(context);
@@ -64,19 +65,28 @@ TargetSum check_targets(Context& context, const IndexView& view, int64_t rows, i
   visit(view, [&](const auto* indices) {
     parallel_for(context, count, static_cast<double>(rows), [&](int64_t block, int) {
       TargetSum sum;
-      int64_t counted = 0;
-      const int64_t end = std::min(rows, (block + 1) * kBlock);
-      for (int64_t row = block * kBlock; row < end; ++row) {
+      const int64_t begin = block * kBlock, end = std::min(rows, begin + kBlock);
+      const auto is_bad = [&](int64_t target) {
+        return target != ignore_index &&
+               static_cast<uint64_t>(target) >= static_cast<uint64_t>(classes);
+      };
+      int64_t counted = 0, bad = 0;  // without a branch a row
+      for (int64_t row = begin; row < end; ++row) {
         const int64_t target = to_class(indices[row]);
-        if (target == ignore_index) continue;
-        if (target < 0 || target >= classes) {
-          sum.bad_row = row;
-          break;
-        }
-        ++counted;
-        if (weight != nullptr) sum.weight += weight[target];
+        counted += target != ignore_index;
+        bad += is_bad(target);
       }
-      if (weight == nullptr) sum.weight = static_cast<double>(counted);
+      sum.weight = static_cast<double>(counted);
+      if (bad > 0) {
+        sum.bad_row = begin;
+        while (!is_bad(to_class(indices[sum.bad_row]))) ++sum.bad_row;
+      } else if (weight != nullptr) {
+        sum.weight = 0;
+        for (int64_t row = begin; row < end; ++row) {
+          const int64_t target = to_class(indices[row]);
+          if (target != ignore_index) sum.weight += weight[target];
+        }
+      }
       blocks[block] = sum;
     });
   });

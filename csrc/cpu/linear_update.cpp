@@ -52,23 +52,22 @@ void update_by_tiles(Context& context, const OptimTensor<T>& weight, const T* dz
                });
   const double nanoseconds = matmul_nanoseconds(out, in, rows, sizeof(T)) +
                              static_cast<double>(weight.size) * rule.nanoseconds;
-  parallel_for(context, panels, nanoseconds, [&](int64_t panel, int) {
-    const int64_t i = panel * height;
-    for (int64_t j = 0; j < in; j += width) {
-      const auto at = [&](T* p) { return p == nullptr ? nullptr : p + i * in + j; };
-      const UpdateTile<T> tile = {packed_dz + i * rows,
-                                  packed_x + j * rows,
-                                  rows,
-                                  at(weight.data),
-                                  at(weight.first),
-                                  at(weight.second),
-                                  at(weight.third),
-                                  in,
-                                  static_cast<int>(std::min(height, out - i)),
-                                  static_cast<int>(std::min(width, in - j))};
-      rule.is_adam ? kernel.adam(tile, rule.adam) : kernel.sgd(tile, rule.sgd);
-    }
-  });
+  std::visit(
+      [&](const auto& c) {
+        const auto update = kernel_for(kernel, c);
+        parallel_for(context, panels, nanoseconds, [&](int64_t panel, int) {
+          const int64_t i = panel * height;
+          for (int64_t j = 0; j < in; j += width) {
+            const auto at = [&](T* p) { return p == nullptr ? nullptr : p + i * in + j; };
+            update({packed_dz + i * rows, packed_x + j * rows, rows, at(weight.data),
+                    at(weight.first), at(weight.second), at(weight.third), in,
+                    static_cast<int>(std::min(height, out - i)),
+                    static_cast<int>(std::min(width, in - j))},
+                   c);
+          }
+        });
+      },
+      rule.constants);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "../optim_constants.hpp"
 #include "parallel.hpp"
 
 namespace tilegrad::cpu {
@@ -53,84 +54,30 @@ class Flat {
   int64_t size_ = 0;
 };
 
-double gradient_factor(const StepState& state, bool maximize) {
-  return maximize ? -state.grad_scale : state.grad_scale;
+double nanoseconds(const SgdOptions&) { return 0.3; }
+double nanoseconds(const AdamOptions&) { return 0.8; }
+double nanoseconds(const RmspropOptions&) { return 0.7; }
+double nanoseconds(const AdagradOptions&) { return 0.6; }
+
+}  // namespace
+
+template <class T, class Options>
+UpdateRule<T> update_rule(const Options& options, const StepState& state) {
+  return {nanoseconds(options), constants_of<T>(options, state)};
 }
 
-template <class T>
-AdamConstants<T> adam_constants(const AdamOptions& options, const StepState& state) {
-  const double lr = state.learning_rate;
-  const auto step = static_cast<double>(state.step);
-  const double correction1 = 1 - std::pow(options.beta1, step);
-  const double correction2 = 1 - std::pow(options.beta2, step);
-  const bool decay = options.weight_decay != 0;
-  return {
-      .gradient_factor = static_cast<T>(gradient_factor(state, options.maximize)),
-      .data_factor =
-          static_cast<T>(decay && options.decoupled ? 1 - lr * options.weight_decay : 1.0),
-      .weight_decay = static_cast<T>(options.weight_decay),
-      .one_minus_beta1 = static_cast<T>(1 - options.beta1),
-      .beta2 = static_cast<T>(options.beta2),
-      .one_minus_beta2 = static_cast<T>(1 - options.beta2),
-      // Python's x ** 0.5 is pow, which may differ from sqrt in the last bit.
-      .sqrt_correction2 = static_cast<T>(std::pow(correction2, 0.5)),
-      .eps = static_cast<T>(options.eps),
-      .minus_step_size = static_cast<T>(-(lr / correction1)),
-      .has_weight_decay = decay && !options.decoupled,
-      .amsgrad = options.amsgrad,
-  };
-}
-
-template <class T>
-void step_all(Context& context, const OptimTensor<T>* tensors, int64_t count,
-              const UpdateRule<T>& rule) {
+template <class T, class Options>
+void optimizer_step(Context& context, const OptimTensor<T>* tensors, int64_t count,
+                    const Options& options, const StepState* state) {
+  const UpdateRule<T> rule = update_rule<T>(options, *state);
   WorkspaceScope scope(context);
   const Flat<T> flat(context, tensors, count);
-  const double nanoseconds = static_cast<double>(flat.size()) * rule.nanoseconds;
-  parallel_for(context, flat.tasks(), nanoseconds, [&](int64_t task, int) {
+  const double time = static_cast<double>(flat.size()) * rule.nanoseconds;
+  parallel_for(context, flat.tasks(), time, [&](int64_t task, int) {
     flat.for_pieces(task, [&](const OptimTensor<T>& tensor, int64_t begin, int64_t n) {
       rule(tensor, begin, n, tensor.grad + begin);
     });
   });
-}
-
-}  // namespace
-
-template <class T>
-UpdateRule<T> update_rule(const SgdOptions& options, const StepState& state) {
-  UpdateRule<T> rule(0.3);
-  rule.sgd = {
-      .gradient_factor = static_cast<T>(gradient_factor(state, options.maximize)),
-      .weight_decay = static_cast<T>(options.weight_decay),
-      .momentum = static_cast<T>(options.momentum),
-      .one_minus_dampening = static_cast<T>(1 - options.dampening),
-      .minus_learning_rate = static_cast<T>(-state.learning_rate),
-      .has_weight_decay = options.weight_decay != 0,
-      .has_momentum = options.momentum != 0,
-      .first_step = state.step == 1,
-      .nesterov = options.nesterov,
-  };
-  return rule;
-}
-
-template <class T>
-UpdateRule<T> update_rule(const AdamOptions& options, const StepState& state) {
-  UpdateRule<T> rule(0.8);
-  rule.is_adam = true;
-  rule.adam = adam_constants<T>(options, state);
-  return rule;
-}
-
-template <class T>
-void sgd_step(Context& context, const OptimTensor<T>* tensors, int64_t count,
-              const SgdOptions& options, const StepState* state) {
-  step_all(context, tensors, count, update_rule<T>(options, *state));
-}
-
-template <class T>
-void adam_step(Context& context, const OptimTensor<T>* tensors, int64_t count,
-               const AdamOptions& options, const StepState* state) {
-  step_all(context, tensors, count, update_rule<T>(options, *state));
 }
 
 template <class T>
@@ -176,18 +123,21 @@ void scale(Context& context, T* x, int64_t n, const StepState* state) {
       [&](int64_t begin, int64_t end, int) { kernel.scale(x + begin, end - begin, factor); });
 }
 
+#define TILEGRAD_INSTANTIATE_STEP(T, Options)                                            \
+  template UpdateRule<T> update_rule(const Options&, const StepState&);                  \
+  template void optimizer_step(Context&, const OptimTensor<T>*, int64_t, const Options&, \
+                               const StepState*);
 #define TILEGRAD_INSTANTIATE(T)                                                                \
-  template UpdateRule<T> update_rule(const SgdOptions&, const StepState&);                     \
-  template UpdateRule<T> update_rule(const AdamOptions&, const StepState&);                    \
-  template void sgd_step(Context&, const OptimTensor<T>*, int64_t, const SgdOptions&,          \
-                         const StepState*);                                                    \
-  template void adam_step(Context&, const OptimTensor<T>*, int64_t, const AdamOptions&,        \
-                          const StepState*);                                                   \
+  TILEGRAD_INSTANTIATE_STEP(T, SgdOptions)                                                     \
+  TILEGRAD_INSTANTIATE_STEP(T, AdamOptions)                                                    \
+  TILEGRAD_INSTANTIATE_STEP(T, RmspropOptions)                                                 \
+  TILEGRAD_INSTANTIATE_STEP(T, AdagradOptions)                                                 \
   template void clip_scale(Context&, StepState*, T*, const OptimTensor<T>*, int64_t, NormKind, \
                            double);                                                            \
   template void scale(Context&, T*, int64_t, const StepState*);
 TILEGRAD_INSTANTIATE(float)
 TILEGRAD_INSTANTIATE(double)
 #undef TILEGRAD_INSTANTIATE
+#undef TILEGRAD_INSTANTIATE_STEP
 
 }  // namespace tilegrad::cpu

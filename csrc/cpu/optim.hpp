@@ -3,6 +3,8 @@
 // their gradients are known, wherever these come from.
 #pragma once
 
+#include <variant>
+
 #include "../ops.hpp"
 #include "isa.hpp"
 #include "simd/optim.hpp"
@@ -10,40 +12,35 @@
 namespace tilegrad::cpu {
 
 template <class T>
-struct UpdateRule {
-  explicit UpdateRule(double nanoseconds) : nanoseconds(nanoseconds) {}
+using StepConstants =
+    std::variant<SgdConstants<T>, AdamConstants<T>, RmspropConstants<T>, AdagradConstants<T>>;
 
+template <class T>
+struct UpdateRule {
   double nanoseconds;  // estimated serial time of an element
-  bool is_adam = false;
-  SgdConstants<T> sgd = {};
-  AdamConstants<T> adam = {};
-  const OptimKernels<T>& kernel = kernels<OptimKernels<T>>();
+  StepConstants<T> constants;
 
   // Updates elements [begin, begin + n) of a tensor by the n gradients at `grad`.
   void operator()(const OptimTensor<T>& tensor, int64_t begin, int64_t n, const T* grad) const {
     const auto at = [begin](T* p) { return p == nullptr ? nullptr : p + begin; };
-    if constexpr (sizeof(T) == sizeof(float)) {
-      if (tensor.rounded != nullptr) {
-        const auto& masters = kernels<MasterKernels>();
-        if (is_adam) {
-          return masters.adam(at(tensor.data), tensor.rounded + begin, grad, at(tensor.first),
-                              at(tensor.second), at(tensor.third), n, adam);
-        }
-        return masters.sgd(at(tensor.data), tensor.rounded + begin, grad, at(tensor.first), n, sgd);
-      }
-    }
-    if (is_adam) {
-      kernel.adam(at(tensor.data), grad, at(tensor.first), at(tensor.second), at(tensor.third), n,
-                  adam);
-    } else {
-      kernel.sgd(at(tensor.data), grad, at(tensor.first), n, sgd);
-    }
+    T* const w = at(tensor.data);
+    T *const first = at(tensor.first), *const second = at(tensor.second);
+    T* const third = at(tensor.third);
+    std::visit(
+        [&](const auto& c) {
+          if constexpr (sizeof(T) == sizeof(float)) {
+            if (tensor.rounded != nullptr) {
+              const auto step = kernel_for(kernels<MasterKernels>(), c);
+              return step(w, tensor.rounded + begin, grad, first, second, third, n, c);
+            }
+          }
+          kernel_for(kernels<OptimKernels<T>>(), c)(w, grad, first, second, third, n, c);
+        },
+        constants);
   }
 };
 
-template <class T>
-UpdateRule<T> update_rule(const SgdOptions& options, const StepState& state);
-template <class T>
-UpdateRule<T> update_rule(const AdamOptions& options, const StepState& state);
+template <class T, class Options>
+UpdateRule<T> update_rule(const Options& options, const StepState& state);
 
 }  // namespace tilegrad::cpu

@@ -4,12 +4,12 @@
 //
 // Math:        ops.hpp; of a row: cross_entropy/row.cuh.
 // Shapes:      targets and losses (rows), rows = outer * inner.
-// Parallelism: a sum is that of a fixed number of threads, which depends on the number of rows
-//              only: one block, or for many rows up to 1024 blocks and then one over their sums.
+// Parallelism: that of a sum in row_sums.cuh.
 // Memory:      a target is read once more for the mean; a row's loss is written and read once.
 #include "../check.hpp"
 #include "cross_entropy/row.cuh"
 #include "cross_entropy_choice.hpp"
+#include "row_sums.cuh"
 
 namespace tilegrad::TILEGRAD_BACKEND {
 namespace {
@@ -23,28 +23,6 @@ static_assert(longest_held_row(4, 227 << 10) == 57344 && longest_held_row(2, 64 
 static_assert(choose_cross_entropy(57344, 1, 4, 227 << 10) == CrossEntropyRung::one_pass);
 static_assert(choose_cross_entropy(57345, 1, 4, 227 << 10) == CrossEntropyRung::block_row);
 static_assert(choose_cross_entropy(10, 3, 4, 227 << 10) == CrossEntropyRung::columns);
-
-constexpr int kThreads = 512;
-constexpr int64_t kRowsPerBlock = 16 * kThreads;
-constexpr int64_t kMostBlocks = 1024;
-
-template <class T>
-struct TargetWeight {
-  CrossEntropyArguments<T> a;
-
-  __device__ double operator()(int64_t row) const {
-    const int64_t target = class_of(a, row);
-    if (target < 0) return 0;
-    return a.weight == nullptr ? 1.0 : static_cast<double>(widen(a.weight[target]));
-  }
-};
-
-template <class V>
-struct Element {
-  const V* values;
-
-  __device__ double operator()(int64_t i) const { return static_cast<double>(values[i]); }
-};
 
 // What a mean divides by, and with it the factor of all gradients.
 template <class T>
@@ -61,45 +39,6 @@ struct StoreScale {
     *scale = static_cast<Accumulate<T>>(gradient / sum);
   }
 };
-
-template <class T>
-struct StoreLoss {
-  T* loss;
-  const double* denominator;
-
-  __device__ void operator()(double sum) const {
-    if (denominator != nullptr) sum /= *denominator;
-    *loss = narrow<T>(static_cast<Accumulate<T>>(sum));
-  }
-};
-
-// store(sum of term(i)) where there is one block, else that of the block in partial[block].
-template <class Term, class Store>
-__global__ void __launch_bounds__(kThreads, 1)
-    cross_entropy_sum_kernel(Term term, Store store, double* partial, int64_t n) {
-  double sum = 0;
-  for (int64_t i = grid_thread(); i < n; i += grid_threads()) sum += term(i);
-  sum = block_sum<kThreads>(sum);
-  if (threadIdx.x != 0) return;
-  if (gridDim.x == 1) {
-    store(sum);
-  } else {
-    partial[blockIdx.x] = sum;
-  }
-}
-
-template <class Term, class Store>
-void sum_rows(Context& context, const Term& term, const Store& store, int64_t n) {
-  const int64_t blocks =
-      std::clamp<int64_t>((n + kRowsPerBlock - 1) / kRowsPerBlock, 1, kMostBlocks);
-  WorkspaceScope scope(context);
-  double* partial = blocks == 1 ? nullptr : context.workspace->take<double>(blocks);
-  launch(cross_entropy_sum_kernel<Term, Store>, static_cast<unsigned>(blocks), kThreads, 0,
-         stream_of(context), term, store, partial, n);
-  if (blocks == 1) return;
-  launch(cross_entropy_sum_kernel<Element<double>, Store>, 1, kThreads, 0, stream_of(context),
-         Element<double>{partial}, store, nullptr, blocks);
-}
 
 template <class T>
 struct Rung {
@@ -184,7 +123,8 @@ void cross_entropy(Context& context, T* loss, T* dlogits, const T* grad_output,
     a.scale = scale;
     // Each row of probabilities counts one; without classes a mean is over nothing.
     const double known = by_index || shape.classes == 0 ? 0 : static_cast<double>(a.rows);
-    sum_rows(context, TargetWeight<T>{a}, StoreScale<T>{denominator, scale, grad_output, known},
+    const ClassWeight<T> weight{a.indices, a.weight, shape.classes, a.ignore_index};
+    sum_rows(context, weight, StoreScale<T>{denominator, scale, grad_output, known},
              by_index ? a.rows : 0);
   }
   if (a.loss != nullptr || a.row_loss != nullptr || dlogits != nullptr) {

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: MIT
-// Math:        in ops.hpp; each line below is one operation of torch's single-tensor path, fused
-//              multiply-adds included.
+// Math:        of the steps in optim_rules.hpp, shared by all backends; norms below.
 // Shapes:      a list of tensors, each cut into chunks of kChunk elements.
 // Parallelism: one launch for up to kListSize tensors, whose addresses are its arguments. A block
 //              takes chunks, grid-stride, and a thread a packet of 16 bytes at a time. A norm takes
 //              two passes: a double sum for each chunk, then one block over the chunks in order.
-// Memory:      coalesced (an unaligned sector: up to 4 requests). Elements read + written: Adam
-//              4 + 3, SGD 2 + 1 or with momentum 3 + 2, norms 1 + 0; a parameter of 16 bits beside
-//              its master 1 + 1 half ones. Scalars come from StepState on the device.
-// Source:      torch.optim.SGD, Adam, AdamW (foreach=False); Kingma and Ba, arXiv:1412.6980;
-//              Loshchilov and Hutter, arXiv:1711.05101; Reddi et al., arXiv:1904.09237.
+// Memory:      coalesced (an unaligned sector: up to 4 requests). Elements read + written: SGD 2 +
+// 1
+//              or with momentum 3 + 2, Adam 4 + 3, RMSprop and Adagrad 3 + 2 (each of momentum and
+//              centering 1 + 1 more), norms 1 + 0; a parameter of 16 bits beside its master 1 + 1
+//              half ones. Scalars come from StepState on the device.
+// Source:      torch.optim; see optim_rules.hpp.
 #include "../ops.hpp"
+#include "numeric.cuh"
+//
+#include "../optim_constants.hpp"
 #include "reduce.cuh"
 #include "tensor_list.cuh"
 
@@ -18,117 +21,80 @@ namespace tilegrad::TILEGRAD_BACKEND {
 namespace {
 
 constexpr int kThreads = kListThreads;
+// Blocks that registers must allow at a time: `n` of floats, fewer of doubles, without a spill.
+template <class T, int n>
+constexpr int kFloatBlocks = sizeof(T) == sizeof(float) ? n : n - 1;
 
-// Scalars are computed in double and rounded to T once, as torch does.
-__device__ inline double gradient_factor(const StepState& state, bool maximize) {
-  return maximize ? -state.grad_scale : state.grad_scale;
-}
-
-template <bool kMasters, class T>
-__global__ void __launch_bounds__(kThreads)
-    sgd_step_kernel(const __grid_constant__ TensorList<T> list, SgdOptions options,
-                    const StepState* state) {
-  const auto factor = static_cast<T>(gradient_factor(*state, options.maximize));
-  const auto weight_decay = static_cast<T>(options.weight_decay);
-  const auto momentum = static_cast<T>(options.momentum);
-  const auto undamped = static_cast<T>(1 - options.dampening);
-  const auto minus_rate = static_cast<T>(-state->learning_rate);
-  const bool has_decay = options.weight_decay != 0, has_momentum = options.momentum != 0;
-  const bool first_step = state->step == 1;
-  const int64_t chunks = list.first_chunk[list.count];
-  for (int64_t c = blockIdx.x; c < chunks; c += gridDim.x) {
-    const OptimTensor<T> chunk = chunk_of(list, c);
-    for_chunk_slots(chunk, [&](Slot<T> slot) {
-      Packet<T> w = load_values<kMasters>(slot, chunk);
-      Packet<T> g = slot.load(chunk.grad);
-      Packet<T> v = {};
-      if (has_momentum && !first_step) v = slot.load(chunk.first);
-#pragma unroll
-      for (int j = 0; j < kPacket<T>; ++j) {
-        T step = g.at[j] * factor;
-        if (has_decay) step = fma(w.at[j], weight_decay, step);
-        if (has_momentum) {
-          v.at[j] = first_step ? step : fma(step, undamped, v.at[j] * momentum);
-          step = options.nesterov ? fma(v.at[j], momentum, step) : v.at[j];
-        }
-        w.at[j] = fma(step, minus_rate, w.at[j]);
-      }
-      if (has_momentum) slot.store(chunk.first, v);
-      store_values<kMasters>(slot, chunk, w);
-    });
-  }
-}
-
-template <class T>
-struct AdamConstants {
-  T gradient_factor, data_factor, weight_decay, beta2, one_minus_beta2;
-  T one_minus_beta1, sqrt_correction2, eps, minus_step_size;
-};
-
-template <class T>
-__device__ inline AdamConstants<T> adam_constants(const AdamOptions& options,
-                                                  const StepState& state) {
-  const double rate = state.learning_rate;
-  const auto step = static_cast<double>(state.step);
-  const double correction1 = 1 - ::pow(options.beta1, step);
-  const double correction2 = 1 - ::pow(options.beta2, step);
-  const bool decoupled = options.weight_decay != 0 && options.decoupled;
-  return {static_cast<T>(gradient_factor(state, options.maximize)),
-          static_cast<T>(decoupled ? 1 - rate * options.weight_decay : 1.0),
-          static_cast<T>(options.weight_decay),
-          static_cast<T>(options.beta2),
-          static_cast<T>(1 - options.beta2),
-          static_cast<T>(1 - options.beta1),
-          static_cast<T>(::pow(correction2, 0.5)),
-          static_cast<T>(options.eps),
-          static_cast<T>(-(rate / correction1))};
-}
-
-template <bool kMasters, class T>
-__global__ void __launch_bounds__(kThreads, 2)
-    adam_step_kernel(const __grid_constant__ TensorList<T> list, AdamOptions options,
-                     const StepState* state) {
-  __shared__ AdamConstants<T> constants;
-  if (threadIdx.x == 0) constants = adam_constants<T>(options, *state);
+// Updates the list by a rule, with the constants that its options give in this step.
+template <bool kMasters, class Constants, class Options, class T>
+__device__ inline void step_list(const TensorList<T>& list, const Options& options,
+                                 const StepState* state) {
+  __shared__ Constants constants;
+  if (threadIdx.x == 0) constants = constants_of<T>(options, *state);
   // The constants are written: a power in double is for one thread of a block only.
   __syncthreads();
-  const AdamConstants<T> c = constants;
-  const bool has_decay = options.weight_decay != 0 && !options.decoupled;
-  // torch.lerp starts from the nearer end, so that both ends are exact.
-  const bool from_m = c.one_minus_beta1 < T(0.5);
-  const T lerp_weight = from_m ? c.one_minus_beta1 : c.one_minus_beta1 - T(1);
+  const Constants c = constants;
+  const Kept kept = kept_by<T>(c);
   const int64_t chunks = list.first_chunk[list.count];
   for (int64_t i = blockIdx.x; i < chunks; i += gridDim.x) {
     const OptimTensor<T> chunk = chunk_of(list, i);
     for_chunk_slots(chunk, [&](Slot<T> slot) {
       Packet<T> w = load_values<kMasters>(slot, chunk);
-      Packet<T> g = slot.load(chunk.grad);
-      Packet<T> m = slot.load(chunk.first);
-      Packet<T> v = slot.load(chunk.second);
+      const Packet<T> g = slot.load(chunk.grad);
+      Buffers<Packet<T>> buffers = {};
+      if (kept.first) buffers.first = slot.load(chunk.first);
+      if (kept.second) buffers.second = slot.load(chunk.second);
+      if (kept.third) buffers.third = slot.load(chunk.third);
 #pragma unroll
       for (int j = 0; j < kPacket<T>; ++j) {
-        w.at[j] *= c.data_factor;
-        g.at[j] *= c.gradient_factor;
-        if (has_decay) g.at[j] = fma(w.at[j], c.weight_decay, g.at[j]);
-        m.at[j] = fma(lerp_weight, g.at[j] - m.at[j], from_m ? m.at[j] : g.at[j]);
-        v.at[j] = fma(g.at[j] * c.one_minus_beta2, g.at[j], v.at[j] * c.beta2);
+        Buffers<T> at = {buffers.first.at[j], buffers.second.at[j], buffers.third.at[j]};
+        w.at[j] = updated(c, w.at[j], g.at[j], at);
+        buffers.first.at[j] = at.first;
+        buffers.second.at[j] = at.second;
+        buffers.third.at[j] = at.third;
       }
-      slot.store(chunk.first, m);
-      slot.store(chunk.second, v);
-      if (options.amsgrad) {
-        const Packet<T> largest = slot.load(chunk.third);
-#pragma unroll
-        for (int j = 0; j < kPacket<T>; ++j) v.at[j] = max(largest.at[j], v.at[j]);
-        slot.store(chunk.third, v);
-      }
-#pragma unroll
-      for (int j = 0; j < kPacket<T>; ++j) {
-        const T denominator = sqrt(v.at[j]) / c.sqrt_correction2 + c.eps;
-        w.at[j] += c.minus_step_size * m.at[j] / denominator;
-      }
+      if (kept.first) slot.store(chunk.first, buffers.first);
+      if (kept.second) slot.store(chunk.second, buffers.second);
+      if (kept.third) slot.store(chunk.third, buffers.third);
       store_values<kMasters>(slot, chunk, w);
     });
   }
+}
+
+template <bool kMasters, class T>
+__global__ void __launch_bounds__(kThreads, kFloatBlocks<T, 4>)
+    sgd_step_kernel(const __grid_constant__ TensorList<T> list, SgdOptions options,
+                    const StepState* state) {
+  step_list<kMasters, SgdConstants<T>>(list, options, state);
+}
+
+template <bool kMasters, class T>
+__global__ void __launch_bounds__(kThreads, kFloatBlocks<T, 3>)
+    adam_step_kernel(const __grid_constant__ TensorList<T> list, AdamOptions options,
+                     const StepState* state) {
+  step_list<kMasters, AdamConstants<T>>(list, options, state);
+}
+
+template <bool kMasters, class T>
+__global__ void __launch_bounds__(kThreads, kFloatBlocks<T, 3>)
+    rmsprop_step_kernel(const __grid_constant__ TensorList<T> list, RmspropOptions options,
+                        const StepState* state) {
+  step_list<kMasters, RmspropConstants<T>>(list, options, state);
+}
+
+template <bool kMasters, class T>
+__global__ void __launch_bounds__(kThreads, kFloatBlocks<T, 4>)
+    adagrad_step_kernel(const __grid_constant__ TensorList<T> list, AdagradOptions options,
+                        const StepState* state) {
+  step_list<kMasters, AdagradConstants<T>>(list, options, state);
+}
+
+template <bool kMasters, class T, class Options>
+auto kernel_of() {
+  if constexpr (std::is_same_v<Options, SgdOptions>) return sgd_step_kernel<kMasters, T>;
+  if constexpr (std::is_same_v<Options, AdamOptions>) return adam_step_kernel<kMasters, T>;
+  if constexpr (std::is_same_v<Options, RmspropOptions>) return rmsprop_step_kernel<kMasters, T>;
+  if constexpr (std::is_same_v<Options, AdagradOptions>) return adagrad_step_kernel<kMasters, T>;
 }
 
 __device__ inline double combine(double a, double b, NormKind kind) {
@@ -188,23 +154,12 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-template <class T>
-void sgd_step(Context& context, const OptimTensor<T>* tensors, int64_t count,
-              const SgdOptions& options, const StepState* state) {
+template <class T, class Options>
+void optimizer_step(Context& context, const OptimTensor<T>* tensors, int64_t count,
+                    const Options& options, const StepState* state) {
   for_lists(tensors, count, [&](const TensorList<T>& list, int64_t chunks) {
     visit_masters(list, [&](auto masters) {
-      launch(sgd_step_kernel<masters.value, T>, blocks_for(chunks, 1), kThreads, 0,
-             stream_of(context), list, options, state);
-    });
-  });
-}
-
-template <class T>
-void adam_step(Context& context, const OptimTensor<T>* tensors, int64_t count,
-               const AdamOptions& options, const StepState* state) {
-  for_lists(tensors, count, [&](const TensorList<T>& list, int64_t chunks) {
-    visit_masters(list, [&](auto masters) {
-      launch(adam_step_kernel<masters.value, T>, blocks_for(chunks, 1), kThreads, 0,
+      launch(kernel_of<masters.value, T, Options>(), blocks_for(chunks, 1), kThreads, 0,
              stream_of(context), list, options, state);
     });
   });
@@ -233,16 +188,20 @@ void scale(Context& context, T* x, int64_t n, const StepState* state) {
          n, packet_aligned(x), state);
 }
 
+#define TILEGRAD_INSTANTIATE_STEP(T, Options)                                            \
+  template void optimizer_step(Context&, const OptimTensor<T>*, int64_t, const Options&, \
+                               const StepState*);
 #define TILEGRAD_INSTANTIATE(T)                                                                \
-  template void sgd_step(Context&, const OptimTensor<T>*, int64_t, const SgdOptions&,          \
-                         const StepState*);                                                    \
-  template void adam_step(Context&, const OptimTensor<T>*, int64_t, const AdamOptions&,        \
-                          const StepState*);                                                   \
+  TILEGRAD_INSTANTIATE_STEP(T, SgdOptions)                                                     \
+  TILEGRAD_INSTANTIATE_STEP(T, AdamOptions)                                                    \
+  TILEGRAD_INSTANTIATE_STEP(T, RmspropOptions)                                                 \
+  TILEGRAD_INSTANTIATE_STEP(T, AdagradOptions)                                                 \
   template void clip_scale(Context&, StepState*, T*, const OptimTensor<T>*, int64_t, NormKind, \
                            double);                                                            \
   template void scale(Context&, T*, int64_t, const StepState*);
 TILEGRAD_INSTANTIATE(float)
 TILEGRAD_INSTANTIATE(double)
 #undef TILEGRAD_INSTANTIATE
+#undef TILEGRAD_INSTANTIATE_STEP
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

@@ -42,8 +42,9 @@ inline unsigned current_warp() { return current_thread() / 32; }
 // records[i]: what lane i passed, nullptr for a lane outside the mask. `active` is the mask without
 // lanes that the block does not have (its size need not be a multiple of 32).
 using CollectiveFunction = void (*)(void* const* records, unsigned active);
-void warp_collective_erased(unsigned mask, void* record, CollectiveFunction function,
-                            const char* what, Site site);
+TILEGRAD_FOR_KERNELS void warp_collective_erased(unsigned mask, void* record,
+                                                 CollectiveFunction function, const char* what,
+                                                 Site site);
 
 // function is a lambda without captures: void(Record* const* records, unsigned active).
 template <class Record, class Function>
@@ -76,7 +77,7 @@ void group_collective(unsigned first_thread, unsigned count, Record& record, Fun
 }
 
 // Barrier of all threads of the block. What the threads pass is combined: how many are not 0.
-unsigned block_barrier(bool vote, const char* what, Site site);
+TILEGRAD_FOR_KERNELS unsigned block_barrier(bool vote, const char* what, Site site);
 
 // bar.sync id, count and bar.arrive id, count: id is 0..15, count a multiple of 32. Barrier 0 with
 // all threads is __syncthreads's.

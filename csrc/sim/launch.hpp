@@ -45,7 +45,7 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t dynamic
 }
 
 // The running block's dynamic shared memory, aligned to 1024 bytes.
-void* dynamic_shared_memory();
+TILEGRAD_FOR_KERNELS void* dynamic_shared_memory();
 size_t dynamic_shared_bytes();
 
 // Is the address in the running block's shared memory (dynamic or static)?

@@ -7,6 +7,9 @@
 
 #include "include/sim_vectors.h"
 
+// What a kernel calls of the runtime, also from a library of its own (kernel_library.hpp).
+#define TILEGRAD_FOR_KERNELS [[gnu::visibility("default")]]
+
 namespace tilegrad::simulator {
 
 struct Worker;
@@ -25,6 +28,10 @@ struct Registers {
   unsigned trace_muted;    // > 0: accesses are not the kernel's
 };
 
-inline constinit thread_local Registers registers{};
+#ifdef TILEGRAD_KERNEL_LIBRARY
+extern constinit thread_local Registers registers;  // those of the module that it is linked to
+#else
+TILEGRAD_FOR_KERNELS inline constinit thread_local Registers registers{};
+#endif
 
 }  // namespace tilegrad::simulator

@@ -327,6 +327,7 @@ void Tracer::note_race(const Region& region, size_t offset, Epoch before, uint32
   race.bytes = region.bytes;
   race.offset = offset;
   race.count = 1;
+  race.kernel = reinterpret_cast<uintptr_t>(worker_->call->kernel);
   races_.push_back(race);
 }
 

@@ -69,6 +69,7 @@ struct Race {
   Space space = Space::kGlobal;
   bool in_statics = false;
   uint64_t buffer = 0, bytes = 0, offset = 0, count = 0;
+  uintptr_t kernel = 0;  // in whose module static arrays lie
 };
 struct OutOfBounds {
   Access access;

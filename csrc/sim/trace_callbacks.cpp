@@ -39,6 +39,8 @@ void note_range(const void* p, size_t bytes, Op op, const void* from) {
 
 #define CALLER __builtin_return_address(0)
 
+// Kernels in libraries of their own call them too.
+#pragma GCC visibility push(default)
 extern "C" {
 
 void __tsan_init() {}
@@ -154,3 +156,4 @@ void __tsan_atomic_thread_fence(int) {}
 void __tsan_atomic_signal_fence(int) {}
 
 }  // extern "C"
+#pragma GCC visibility pop

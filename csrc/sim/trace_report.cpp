@@ -2,7 +2,10 @@
 // What a session has found, as JSON for tilegrad/sim.py, which turns addresses into lines.
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "trace.hpp"
 
@@ -71,12 +74,30 @@ const char* name_of(Op op) {
 }
 const char* name_of(Space space) { return space == Space::kGlobal ? "global" : "shared"; }
 
-// Where this module lies in memory; addresses are reported from there.
-Dl_info this_module() {
-  Dl_info info{};
-  dladdr(reinterpret_cast<const void*>(&this_module), &info);
-  return info;
-}
+// The modules that kernels lie in; an address is reported by module and from its start.
+class Modules {
+ public:
+  void put(Json& json, const char* name, uintptr_t address) {
+    Dl_info info{};
+    if (address == 0 || dladdr(reinterpret_cast<const void*>(address), &info) == 0) {
+      json.number("module", 0).number(name, 0);
+      return;
+    }
+    const std::string file = info.dli_fname;
+    const auto found = std::find(files_.begin(), files_.end(), file);
+    json.number("module", found - files_.begin());
+    json.number(name, address - reinterpret_cast<uintptr_t>(info.dli_fbase));
+    if (found == files_.end()) files_.push_back(file);
+  }
+  void put_files(Json& json) const {
+    json.key("modules").open('[');
+    for (const std::string& file : files_) json.raw(quoted(file.c_str()));
+    json.close(']');
+  }
+
+ private:
+  std::vector<std::string> files_;
+};
 
 void put(Json& json, const char* name, const Access& access) {
   json.key(name).open('{');
@@ -88,19 +109,20 @@ void put(Json& json, const char* name, const Access& access) {
 
 std::string Tracer::report() {
   const std::lock_guard<std::mutex> lock(launches_);
-  const Dl_info module = this_module();
-  const auto base = reinterpret_cast<uintptr_t>(module.dli_fbase);
+  Modules modules;
   Json json;
-  json.open('{').string("module", module.dli_fname).number("flops", flops_);
+  json.open('{').number("flops", flops_);
   json.key("launches").open('[');
   for (const LaunchNote& launch : launches_noted_) {
-    json.open('{').number("kernel", launch.kernel - base);
+    json.open('{');
+    modules.put(json, "kernel", launch.kernel);
     json.index("grid", launch.grid).index("block", launch.block);
     json.number("dynamic_bytes", launch.dynamic_bytes).close('}');
   }
   json.close(']').key("sites").open('[');
   for (const auto& site : sites_) {
-    json.open('{').number("address", site->address == 0 ? 0 : site->address - base);
+    json.open('{');
+    modules.put(json, "address", site->address);
     json.string("instruction", site->what == nullptr ? "" : site->what);
     json.string("file", site->line.file == nullptr ? "" : site->line.file);
     json.number("line", site->line.line).string("op", name_of(site->op));
@@ -117,6 +139,7 @@ std::string Tracer::report() {
   json.close(']').key("races").open('[');
   for (const Race& race : races_) {
     json.open('{').string("space", name_of(race.space)).number("buffer", race.buffer);
+    modules.put(json, "kernel", race.kernel);
     json.number("static", race.in_statics ? 1 : 0);
     json.number("bytes", race.bytes).number("offset", race.offset).number("count", race.count);
     put(json, "first", race.first);
@@ -131,7 +154,9 @@ std::string Tracer::report() {
     put(json, "access", each.access);
     json.close('}');
   }
-  json.close(']').close('}');
+  json.close(']');
+  modules.put_files(json);
+  json.close('}');
   return json.text();
 }
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from tilegrad._monitor import check_monitor, latest
 from tilegrad.nn.module import Module
 from tilegrad.optim.lr_scheduler import LRScheduler
 from tilegrad.optim.optimizer import Optimizer
@@ -239,9 +240,7 @@ class EarlyStopping(Callback):
         mode: str = "min",
         restore_best: bool = True,
     ) -> None:
-        names = ("val_loss", "val_accuracy", "train_loss", "train_accuracy")
-        if monitor not in names:
-            raise ValueError(f"EarlyStopping: monitor must be one of {names}; got {monitor!r}")
+        check_monitor("EarlyStopping", monitor)
         if isinstance(patience, bool) or not hasattr(patience, "__index__") or patience < 1:
             raise ValueError(
                 f"EarlyStopping: patience must be an integer of at least 1; got {patience}"
@@ -288,13 +287,7 @@ class EarlyStopping(Callback):
 
     def on_epoch_end(self, training: Training) -> None:
         """Compare, keep the best weights, stop when patience is over."""
-        series = getattr(training.history, self.monitor)
-        if not series:
-            raise ValueError(
-                f"EarlyStopping: {self.monitor} was not measured; accuracy needs class indices as "
-                "targets"
-            )
-        if self.improved(series[-1]):
+        if self.improved(latest(training.history, self.monitor, "EarlyStopping")):
             self.best_epoch = training.epoch
             if self.restore_best:
                 self._weights = {k: v.copy() for k, v in training.model.state_dict().items()}

@@ -33,6 +33,19 @@ def _share(draw: Draw) -> NDArray[Any]:
     return np.asarray(0.5 + 0.15 * x, dtype=x.dtype)
 
 
+def _ctc_loss(input: Any, *rest: Any) -> Any:
+    return ops.ctc_loss(ops.log_softmax(input, -1), *rest)
+
+
+def _ctc_loss_backward(grad_output: Any, input: Any, *rest: Any) -> Any:
+    gradient = ops.ctc_loss_backward(grad_output, ops.log_softmax(input, -1), *rest)
+    return ops.log_softmax_backward(gradient, input, -1)
+
+
+# Ops whose gradient belongs to them and what stands before them: (function, its backward pass).
+COMPOSED: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "ctc_loss": (_ctc_loss, _ctc_loss_backward),
+}
 # Ops whose operands are not one array: (positional arguments, options).
 _OPERANDS: dict[str, Callable[[Draw], Operands]] = {
     "matmul": lambda draw: ((draw(3, 4), draw(4, 5)), {}),
@@ -55,6 +68,19 @@ _OPERANDS: dict[str, Callable[[Draw], Operands]] = {
             "soft_margin_loss",
         )
     },
+    "ctc_loss": lambda draw: ((draw(5, 2, 4), np.array([1, 1, 3]), (5, 4), (2, 1)), {}),
+    "nll_loss": lambda draw: ((draw(4, 5), np.array([0, 4, 2, 2])), {}),
+    "multi_margin_loss": lambda draw: ((draw(4, 5), np.array([0, 4, 2, 2])), {"margin": 5.0}),
+    "multilabel_margin_loss": lambda draw: ((draw(2, 3), np.array([[1, -1, 0], [2, 0, -1]])), {}),
+    "multilabel_soft_margin_loss": lambda draw: ((draw(4, 5), draw(4, 5)), {}),
+    "triplet_margin_loss": lambda draw: (
+        (draw(4, 5), draw(4, 5), draw(4, 5)),
+        {"margin": 10.0, "swap": True},
+    ),
+    "cosine_embedding_loss": lambda draw: (
+        (draw(4, 5), draw(4, 5), np.array([1, -1, 1, -1])),
+        {"margin": -1.0},
+    ),
     "prelu": lambda draw: ((draw(4, 5), draw(5)), {}),
     "hardtanh": lambda draw: ((draw(4, 5),), {"min_val": -2.5, "max_val": 0.05}),
     "dropout": lambda draw: ((draw(4, 5),), {"seed": 1, "offset": 0}),
@@ -99,9 +125,11 @@ def check(name: str, dtype: str, seed: int) -> GradcheckResult:
 
     arguments, options = _OPERANDS.get(name, _one_array)(draw)
     step = TOLERANCES[dtype]
+    function, backward = COMPOSED.get(name, (getattr(ops, name), None))
     return gradcheck(
-        getattr(ops, name),
+        function,
         arguments,
+        backward=backward,
         eps=step["eps"],
         atol=step["atol"],
         rtol=step["rtol"],

@@ -7,7 +7,7 @@ import argparse
 import inspect
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,31 @@ _SOURCE_WIDTH = 72
 _SEVERAL = {"matmul": "MxKxN", "linear": "BATCHxINxOUT"}
 
 Shape = tuple[int, ...]
+Draw = Callable[[np.random.Generator, Shape], Any]
+
+
+def _classes(generator: np.random.Generator, shape: Shape) -> Any:
+    """Draw a class for each row of (C,), (N, C) or (N, C, d1, ...)."""
+    axis = min(len(shape), 2) - 1
+    return generator.integers(0, max(shape[axis], 1), shape[:axis] + shape[axis + 1 :])
+
+
+def _lists(generator: np.random.Generator, shape: Shape) -> Any:
+    """Draw a list of up to three classes for each row."""
+    lists = generator.integers(0, max(shape[-1], 1), shape)
+    lists[..., 3:] = -1
+    return lists
+
+
+# Losses whose target is of integers; those that have several inputs before it.
+_TARGETS: dict[str, Draw] = {
+    "cross_entropy": _classes,
+    "nll_loss": _classes,
+    "multi_margin_loss": _classes,
+    "multilabel_margin_loss": _lists,
+    "cosine_embedding_loss": lambda generator, shape: generator.choice([-1, 1], shape[:-1]),
+}
+_INPUTS = {"cosine_embedding_loss": 2}
 
 
 def known_ops() -> list[str]:
@@ -145,16 +170,26 @@ def operands(
         forward = (*forward, draw(shapes[1][:1]))
     elif stem in ("softmax", "log_softmax"):
         forward = (*forward, -1)
-    elif stem == "cross_entropy":
-        classes = shapes[0][1] if len(shapes[0]) > 1 else shapes[0][0]
-        rows = (shapes[0][0], *shapes[0][2:]) if len(shapes[0]) > 1 else ()
-        target = generator.integers(0, max(classes, 1), rows)
-        forward = (*forward, asarray(np.asarray(target), device="sim"))
+    elif stem in _TARGETS:
+        for _ in range(_INPUTS.get(stem, 1) - 1):
+            forward = (*forward, draw(shapes[0]))
+        target = np.asarray(_TARGETS[stem](generator, shapes[0]))
+        forward = (*forward, asarray(target, device="sim"))
+        result = ()
+    elif stem == "ctc_loss":  # (T, N, C) or (T, C), and a label for every fourth time
+        times, classes = shapes[0][0], shapes[0][-1]
+        samples = shapes[0][1] if len(shapes[0]) == 3 else 1
+        labels = generator.integers(0, max(classes, 1), (samples, times // 4))
+        lengths = ((times,) * samples, (times // 4,) * samples)
+        forward = (*forward, asarray(np.asarray(labels), device="sim"), *lengths)
         result = ()
     elif stem == "prelu":
         forward = (*forward, draw(shapes[0][1:2] or (1,)))
     elif stem == "dropout":
         options = {"seed": seed, "offset": 0}
+    elif stem == "triplet_margin_loss":
+        forward = (*forward, draw(shapes[0]), draw(shapes[0]))
+        result = ()
     elif "target" in inspect.signature(getattr(ops, stem)).parameters:
         forward = tuple(draw(shapes[0]) for _ in range(_operands_of(stem)))
         result = ()

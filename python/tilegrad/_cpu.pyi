@@ -9,6 +9,7 @@ __all__: list[str] = [
     "Plan",
     "StepState",
     "activation_uses_output",
+    "adagrad_step",
     "adam_step",
     "binary_cross_entropy",
     "binary_cross_entropy_backward",
@@ -17,9 +18,15 @@ __all__: list[str] = [
     "binary_cross_entropy_with_logits_backward",
     "binary_cross_entropy_with_logits_value_and_grad",
     "clip_scale",
+    "cosine_embedding_loss",
+    "cosine_embedding_loss_backward",
+    "cosine_embedding_loss_value_and_grad",
     "cross_entropy",
     "cross_entropy_backward",
     "cross_entropy_value_and_grad",
+    "ctc_loss",
+    "ctc_loss_backward",
+    "ctc_loss_value_and_grad",
     "dropout",
     "dropout_backward",
     "elu",
@@ -68,6 +75,18 @@ __all__: list[str] = [
     "mse_loss",
     "mse_loss_backward",
     "mse_loss_value_and_grad",
+    "multi_margin_loss",
+    "multi_margin_loss_backward",
+    "multi_margin_loss_value_and_grad",
+    "multilabel_margin_loss",
+    "multilabel_margin_loss_backward",
+    "multilabel_margin_loss_value_and_grad",
+    "multilabel_soft_margin_loss",
+    "multilabel_soft_margin_loss_backward",
+    "multilabel_soft_margin_loss_value_and_grad",
+    "nll_loss",
+    "nll_loss_backward",
+    "nll_loss_value_and_grad",
     "num_threads",
     "poisson_nll_loss",
     "poisson_nll_loss_backward",
@@ -81,6 +100,7 @@ __all__: list[str] = [
     "relu6",
     "relu6_backward",
     "relu_backward",
+    "rmsprop_step",
     "scale",
     "selu",
     "selu_backward",
@@ -103,6 +123,9 @@ __all__: list[str] = [
     "supported_isas",
     "tanh",
     "tanh_backward",
+    "triplet_margin_loss",
+    "triplet_margin_loss_backward",
+    "triplet_margin_loss_value_and_grad",
 ]
 
 class StepState:
@@ -142,6 +165,19 @@ class Plan:
         activation: typing.Any,
         activation_args: typing.Any,
     ) -> None: ...
+    def adagrad_step(
+        self,
+        params: typing.Any,
+        grads: typing.Any,
+        sums: typing.Any,
+        lr_decay: typing.SupportsFloat | typing.SupportsIndex,
+        eps: typing.SupportsFloat | typing.SupportsIndex,
+        weight_decay: typing.SupportsFloat | typing.SupportsIndex,
+        l1_decay: typing.SupportsFloat | typing.SupportsIndex,
+        maximize: bool,
+        state: typing.Any,
+        rounded: typing.Any = None,
+    ) -> None: ...
     def adam_step(
         self,
         params: typing.Any,
@@ -152,8 +188,9 @@ class Plan:
         beta1: typing.SupportsFloat | typing.SupportsIndex,
         beta2: typing.SupportsFloat | typing.SupportsIndex,
         eps: typing.SupportsFloat | typing.SupportsIndex,
-        weight_decay: typing.SupportsFloat | typing.SupportsIndex,
         decoupled: bool,
+        weight_decay: typing.SupportsFloat | typing.SupportsIndex,
+        l1_decay: typing.SupportsFloat | typing.SupportsIndex,
         maximize: bool,
         state: typing.Any,
         rounded: typing.Any = None,
@@ -221,10 +258,36 @@ class Plan:
         activation: typing.Any,
         activation_args: typing.Any,
     ) -> None: ...
+    def nll_loss(
+        self,
+        loss: typing.Any,
+        dinput: typing.Any,
+        input: typing.Any,
+        target: typing.Any,
+        weight: typing.Any,
+        ignore_index: typing.Any,
+        reduction: typing.Any,
+    ) -> None: ...
     def output(self, placeholder: typing.Any) -> None: ...
     def prelu(self, y: typing.Any, x: typing.Any, weight: typing.Any) -> None: ...
     def prelu_backward(
         self, dx: typing.Any, dweight: typing.Any, dy: typing.Any, x: typing.Any, weight: typing.Any
+    ) -> None: ...
+    def rmsprop_step(
+        self,
+        params: typing.Any,
+        grads: typing.Any,
+        squares: typing.Any,
+        momentum_buffers: typing.Any,
+        means: typing.Any,
+        alpha: typing.SupportsFloat | typing.SupportsIndex,
+        eps: typing.SupportsFloat | typing.SupportsIndex,
+        momentum: typing.SupportsFloat | typing.SupportsIndex,
+        weight_decay: typing.SupportsFloat | typing.SupportsIndex,
+        l1_decay: typing.SupportsFloat | typing.SupportsIndex,
+        maximize: bool,
+        state: typing.Any,
+        rounded: typing.Any = None,
     ) -> None: ...
     def run(self, batch: typing.Any, accumulate: bool, out: typing.Any = None) -> typing.Any: ...
     def sgd_step(
@@ -234,8 +297,9 @@ class Plan:
         momentum_buffers: typing.Any,
         momentum: typing.SupportsFloat | typing.SupportsIndex,
         dampening: typing.SupportsFloat | typing.SupportsIndex,
-        weight_decay: typing.SupportsFloat | typing.SupportsIndex,
         nesterov: bool,
+        weight_decay: typing.SupportsFloat | typing.SupportsIndex,
+        l1_decay: typing.SupportsFloat | typing.SupportsIndex,
         maximize: bool,
         state: typing.Any,
         rounded: typing.Any = None,
@@ -269,6 +333,18 @@ def _multiply_add(
 ) -> float: ...
 def _set_isa(name: str, emulated: bool = False) -> None: ...
 def activation_uses_output(activation: typing.Any, activation_args: typing.Any) -> bool: ...
+def adagrad_step(
+    params: typing.Any,
+    grads: typing.Any,
+    sums: typing.Any,
+    lr_decay: typing.SupportsFloat | typing.SupportsIndex,
+    eps: typing.SupportsFloat | typing.SupportsIndex,
+    weight_decay: typing.SupportsFloat | typing.SupportsIndex,
+    l1_decay: typing.SupportsFloat | typing.SupportsIndex,
+    maximize: bool,
+    state: StepState,
+    rounded: typing.Any = None,
+) -> None: ...
 def adam_step(
     params: typing.Any,
     grads: typing.Any,
@@ -278,8 +354,9 @@ def adam_step(
     beta1: typing.SupportsFloat | typing.SupportsIndex,
     beta2: typing.SupportsFloat | typing.SupportsIndex,
     eps: typing.SupportsFloat | typing.SupportsIndex,
-    weight_decay: typing.SupportsFloat | typing.SupportsIndex,
     decoupled: bool,
+    weight_decay: typing.SupportsFloat | typing.SupportsIndex,
+    l1_decay: typing.SupportsFloat | typing.SupportsIndex,
     maximize: bool,
     state: StepState,
     rounded: typing.Any = None,
@@ -360,6 +437,32 @@ def clip_scale(
     norm_type: typing.SupportsFloat | typing.SupportsIndex,
     state: StepState,
 ) -> typing.Any: ...
+def cosine_embedding_loss(
+    input1: typing.Any,
+    input2: typing.Any,
+    target: typing.Any,
+    margin: typing.Any,
+    reduction: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def cosine_embedding_loss_backward(
+    grad_output: typing.Any,
+    input1: typing.Any,
+    input2: typing.Any,
+    target: typing.Any,
+    margin: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def cosine_embedding_loss_value_and_grad(
+    input1: typing.Any,
+    input2: typing.Any,
+    target: typing.Any,
+    margin: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+) -> tuple[typing.Any, typing.Any]: ...
 def cross_entropy(
     input: typing.Any,
     target: typing.Any,
@@ -390,6 +493,38 @@ def cross_entropy_value_and_grad(
     wrt: typing.Any,
     variant: typing.Any,
 ) -> tuple[typing.Any, typing.Any]: ...
+def ctc_loss(
+    log_probs: typing.Any,
+    targets: typing.Any,
+    input_lengths: typing.Any,
+    target_lengths: typing.Any,
+    blank: typing.Any,
+    reduction: typing.Any,
+    zero_infinity: bool,
+    out: typing.Any,
+) -> typing.Any: ...
+def ctc_loss_backward(
+    grad_output: typing.Any,
+    log_probs: typing.Any,
+    targets: typing.Any,
+    input_lengths: typing.Any,
+    target_lengths: typing.Any,
+    blank: typing.Any,
+    reduction: typing.Any,
+    zero_infinity: bool,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def ctc_loss_value_and_grad(
+    log_probs: typing.Any,
+    targets: typing.Any,
+    input_lengths: typing.Any,
+    target_lengths: typing.Any,
+    blank: typing.Any,
+    reduction: typing.Any,
+    zero_infinity: bool,
+    wrt: typing.Any,
+) -> typing.Any: ...
 def dropout(
     input: typing.Any,
     p: typing.Any,
@@ -754,6 +889,98 @@ def mse_loss_value_and_grad(
     reduction: typing.Any,
     wrt: typing.Any,
 ) -> tuple[typing.Any, typing.Any]: ...
+def multi_margin_loss(
+    input: typing.Any,
+    target: typing.Any,
+    p: typing.Any,
+    margin: typing.Any,
+    weight: typing.Any,
+    reduction: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def multi_margin_loss_backward(
+    grad_output: typing.Any,
+    input: typing.Any,
+    target: typing.Any,
+    p: typing.Any,
+    margin: typing.Any,
+    weight: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def multi_margin_loss_value_and_grad(
+    input: typing.Any,
+    target: typing.Any,
+    p: typing.Any,
+    margin: typing.Any,
+    weight: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+) -> tuple[typing.Any, typing.Any]: ...
+def multilabel_margin_loss(
+    input: typing.Any, target: typing.Any, reduction: typing.Any, out: typing.Any
+) -> typing.Any: ...
+def multilabel_margin_loss_backward(
+    grad_output: typing.Any,
+    input: typing.Any,
+    target: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def multilabel_margin_loss_value_and_grad(
+    input: typing.Any, target: typing.Any, reduction: typing.Any, wrt: typing.Any
+) -> tuple[typing.Any, typing.Any]: ...
+def multilabel_soft_margin_loss(
+    input: typing.Any,
+    target: typing.Any,
+    weight: typing.Any,
+    reduction: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def multilabel_soft_margin_loss_backward(
+    grad_output: typing.Any,
+    input: typing.Any,
+    target: typing.Any,
+    weight: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def multilabel_soft_margin_loss_value_and_grad(
+    input: typing.Any,
+    target: typing.Any,
+    weight: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+) -> tuple[typing.Any, typing.Any]: ...
+def nll_loss(
+    input: typing.Any,
+    target: typing.Any,
+    weight: typing.Any,
+    ignore_index: typing.Any,
+    reduction: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def nll_loss_backward(
+    grad_output: typing.Any,
+    input: typing.Any,
+    target: typing.Any,
+    weight: typing.Any,
+    ignore_index: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def nll_loss_value_and_grad(
+    input: typing.Any,
+    target: typing.Any,
+    weight: typing.Any,
+    ignore_index: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+) -> tuple[typing.Any, typing.Any]: ...
 def num_threads() -> int: ...
 def poisson_nll_loss(
     a: typing.Any,
@@ -824,6 +1051,21 @@ def relu6_backward(
 def relu_backward(
     grad_output: typing.Any, input: typing.Any, output: typing.Any, wrt: typing.Any, out: typing.Any
 ) -> typing.Any: ...
+def rmsprop_step(
+    params: typing.Any,
+    grads: typing.Any,
+    squares: typing.Any,
+    momentum_buffers: typing.Any,
+    means: typing.Any,
+    alpha: typing.SupportsFloat | typing.SupportsIndex,
+    eps: typing.SupportsFloat | typing.SupportsIndex,
+    momentum: typing.SupportsFloat | typing.SupportsIndex,
+    weight_decay: typing.SupportsFloat | typing.SupportsIndex,
+    l1_decay: typing.SupportsFloat | typing.SupportsIndex,
+    maximize: bool,
+    state: StepState,
+    rounded: typing.Any = None,
+) -> None: ...
 def scale(grads: typing.Any, state: StepState) -> None: ...
 def selu(input: typing.Any, out: typing.Any) -> typing.Any: ...
 def selu_backward(
@@ -836,8 +1078,9 @@ def sgd_step(
     momentum_buffers: typing.Any,
     momentum: typing.SupportsFloat | typing.SupportsIndex,
     dampening: typing.SupportsFloat | typing.SupportsIndex,
-    weight_decay: typing.SupportsFloat | typing.SupportsIndex,
     nesterov: bool,
+    weight_decay: typing.SupportsFloat | typing.SupportsIndex,
+    l1_decay: typing.SupportsFloat | typing.SupportsIndex,
     maximize: bool,
     state: StepState,
     rounded: typing.Any = None,
@@ -946,3 +1189,38 @@ def tanh(input: typing.Any, out: typing.Any) -> typing.Any: ...
 def tanh_backward(
     grad_output: typing.Any, input: typing.Any, output: typing.Any, wrt: typing.Any, out: typing.Any
 ) -> typing.Any: ...
+def triplet_margin_loss(
+    anchor: typing.Any,
+    positive: typing.Any,
+    negative: typing.Any,
+    margin: typing.Any,
+    p: typing.Any,
+    eps: typing.Any,
+    swap: typing.Any,
+    reduction: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def triplet_margin_loss_backward(
+    grad_output: typing.Any,
+    anchor: typing.Any,
+    positive: typing.Any,
+    negative: typing.Any,
+    margin: typing.Any,
+    p: typing.Any,
+    eps: typing.Any,
+    swap: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def triplet_margin_loss_value_and_grad(
+    anchor: typing.Any,
+    positive: typing.Any,
+    negative: typing.Any,
+    margin: typing.Any,
+    p: typing.Any,
+    eps: typing.Any,
+    swap: typing.Any,
+    reduction: typing.Any,
+    wrt: typing.Any,
+) -> tuple[typing.Any, typing.Any]: ...

@@ -19,6 +19,7 @@ from tilegrad._callbacks import Callback, History, Progress, Training, say
 from tilegrad._checkpoint import Path, import_safetensors
 from tilegrad._fit_step import Step, on_device_of
 from tilegrad._makers import asarray
+from tilegrad._monitor import advance, monitored
 from tilegrad._save import load, save
 from tilegrad.data import DataLoader, Transform
 from tilegrad.nn.module import Module
@@ -46,6 +47,7 @@ def fit(
     seed: int = 0,
     accuracy_samples: int = 10_000,
     transform: Transform | None = None,
+    monitor: str | None = None,
 ) -> History:
     """Train a model and return what was measured.
 
@@ -72,7 +74,8 @@ def fit(
         callbacks: What to call; see ``Callback`` and ``EarlyStopping``.
         checkpoint: File to save to after each epoch, and to resume from.
         progress: Show a line an epoch on stderr, and a bar in a terminal if tqdm is installed.
-        scheduler: Learning-rate schedule of this optimiser, stepped once an epoch.
+        scheduler: Learning-rate schedule of this optimiser, stepped once an epoch. A
+            ReduceLROnPlateau is given what ``monitor`` names.
         max_norm: Clip the gradients of each batch to this 2-norm; None does not clip.
         seed: Decides the order of the samples, for data given as arrays.
         accuracy_samples: Where targets are class indices, training accuracy is measured in eval
@@ -81,6 +84,8 @@ def fit(
         transform: Changes the inputs that are trained on, for data given as arrays (a DataLoader
             has its own), such as ``data.RandomShift(2)``. The validation set is never changed:
             what its inputs need too, such as ``data.Normalize``, is applied before.
+        monitor: The list of ``History`` that a ReduceLROnPlateau looks at; None: "val_loss" or,
+            without a validation set, "train_loss".
 
     Returns:
         The History, that of the epochs before a resumption included. A loss of an epoch is the mean
@@ -108,6 +113,7 @@ def fit(
     if validation is not None:
         validation_set = _loader("validation", validation, max(batch_size, 512))
     _check(loss_fn, optimizer, epochs, callbacks, scheduler, max_norm, accuracy_samples)
+    watched = monitored(monitor, scheduler, validation_set is not None)
     rows = _spaced(training_set, accuracy_samples)
     history = History()
     keep = None
@@ -142,7 +148,7 @@ def fit(
                     measured["val_loss"], measured["val_accuracy"] = loss, accuracy
                 history.add(**measured)
                 if scheduler is not None:
-                    scheduler.step()
+                    advance(scheduler, history, watched)
                 for call in calls:
                     call.on_epoch_end(run)
                 if keep is not None:

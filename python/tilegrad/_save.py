@@ -181,7 +181,7 @@ def load(
                 undo.groups(optimizer)
                 optimizer.load_state_dict(_optimizer_state(state["optimizer"], tensors))
             if scheduler is not None:
-                undo.attributes(scheduler)
+                undo.state_of(scheduler)
                 scheduler.load_state_dict(decode(state["scheduler"]["state"], tensors))
             if loader is not None:
                 undo.attributes(loader)
@@ -190,7 +190,7 @@ def load(
                 undo.attributes(history)
                 history.load_state_dict(state["history"])
             for callback, saved in zip(kept, state.get("callbacks", []), strict=False):
-                undo.callback(callback)
+                undo.state_of(callback)
                 callback.load_state_dict(decode(saved["state"], tensors))
             if rng or (rng is None and optimizer is not None):
                 stream = _random.get_state()
@@ -217,10 +217,10 @@ class _Undo:
         for group in optimizer.param_groups:
             self.add(functools.partial(_refill, group, dict(group)))
 
-    def callback(self, callback: Callback) -> None:
-        """Put back the state of a callback, of whose insides nothing is known."""
-        before = copy.deepcopy(callback.state_dict())
-        self.add(functools.partial(callback.load_state_dict, before))
+    def state_of(self, owner: Callback | LRScheduler) -> None:
+        """Put back the state of what may hold objects that change in place."""
+        before = copy.deepcopy(owner.state_dict())
+        self.add(functools.partial(owner.load_state_dict, before))
 
     def __enter__(self) -> _Undo:
         return self

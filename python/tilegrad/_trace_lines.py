@@ -151,7 +151,7 @@ class LineTable:
         return False
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def line_table(path: str) -> LineTable:
     """Return the line table of a module; reading it takes a while."""
     return LineTable(path)
@@ -186,14 +186,16 @@ def _is_runtime(file: str) -> bool:
 
 
 def kernel_name(symbol: str) -> str:
-    """Return the readable name of a mangled kernel symbol.
+    """Return the readable name of a kernel's symbol; a function of C is called by its name.
 
     Example:
         >>> kernel_name("_ZN8tilegrad3sim12_GLOBAL__N_111copy_kernelIfEEvPT_")
         'copy_kernel<float>'
-        >>> kernel_name("main")
-        ''
+        >>> kernel_name("twice"), kernel_name("_ZN8tilegrad3sim4nameEv")
+        ('twice', '')
     """
+    if not symbol.startswith("_"):
+        return symbol
     for found in re.finditer(r"\d+", symbol):
         # A length may follow a digit of the name before it: try each suffix of the digits.
         digits = found.group()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command line: ``tilegrad info | train | bench | gradcheck | trace``.
+"""The command line: ``tilegrad info | train | plot | bench | gradcheck | trace``.
 
 Exit codes: 0 fine, 1 an error (one line on stderr), 2 bad arguments or environment, 130 Ctrl-C,
 141 the reader of the output has gone (`tilegrad ... | head`), as of what a signal ends.
@@ -100,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_gradcheck(commands)
     _add_trace(commands)
+    _add_plot(commands)
     # Never parsed here, see main: only for the list of commands.
     commands.add_parser("bench", help="measure kernels beside NumPy, PyTorch and the hardware")
     return parser
@@ -159,6 +160,18 @@ def _add_trace(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "out of bounds.",
     )
     _cli_trace.add_arguments(parser)
+
+
+def _add_plot(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from . import _cli_plot
+
+    parser = commands.add_parser(
+        "plot",
+        help="draw every activation or loss with its derivative",
+        description="Draw the gallery of all activations, or of all losses: the value and the "
+        "derivative of each, computed by this library's kernels.",
+    )
+    _cli_plot.add_arguments(parser)
 
 
 def _add_gradcheck(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

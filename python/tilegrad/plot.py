@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Draw how a training run went, and how its model errs.
+"""Draw how a training run went, how its model errs, and galleries.
 
 Needs matplotlib: ``pip install "tilegrad[plot]"``.
 """
@@ -12,6 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from ._gallery import plot_activations, plot_losses
+
+__all__ = ["confusion_matrix", "plot_activations", "plot_history", "plot_losses"]
 
 # Okabe and Ito 2008: distinguishable with every common kind of colour blindness, and in grey.
 _TRAIN, _VALIDATION = "#0072B2", "#D55E00"

@@ -3,7 +3,7 @@
 
 `trace()` runs ops on sim through kernels whose every memory access is watched. It tells, by line of
 the CUDA sources, how well the accesses of a warp fall together, and finds races and accesses out of
-bounds. It cannot tell speed, occupancy or caches.
+bounds. It cannot tell speed, occupancy or caches. `compile()` brings kernels of your own.
 """
 
 from __future__ import annotations
@@ -18,16 +18,20 @@ from types import TracebackType
 from typing import Any
 
 from . import backends
+from ._sim_kernels import Kernel, KernelModule, compile
 from ._trace_lines import Line, LineTable, line_table
 from ._trace_records import Access, Index, Launch, OutOfBounds, Race, Site, table, where
 
 __all__ = [
     "Access",
+    "Kernel",
+    "KernelModule",
     "Launch",
     "OutOfBounds",
     "Race",
     "Site",
     "Trace",
+    "compile",
     "schedule",
     "set_schedule",
     "trace",
@@ -103,10 +107,10 @@ class Trace:
 
     def _read(self, text: str) -> None:
         found = json.loads(text)
-        lines = line_table(found["module"])
-        places = [_place(site, lines) for site in found["sites"]]
-        self.launches = [_launch(each, lines) for each in found["launches"]]
-        self.races = [_race(each, found["sites"], places, lines) for each in found["races"]]
+        tables = [line_table(path) for path in found["modules"]]
+        places = [_place(site, tables) for site in found["sites"]]
+        self.launches = [_launch(each, tables) for each in found["launches"]]
+        self.races = [_race(each, found["sites"], places, tables) for each in found["races"]]
         self.tensor_flops = found["flops"]
         self.sites = _merged(found["sites"], places)
         self.out_of_bounds = [
@@ -204,16 +208,17 @@ def set_schedule(text: str) -> None:
     backends.at(backends.SIM)._set_schedule(text)
 
 
-def _place(site: dict[str, Any], lines: LineTable) -> tuple[list[Line], str]:
+def _place(site: dict[str, Any], tables: list[LineTable]) -> tuple[list[Line], str]:
     if not site["address"]:
         return [Line(site["file"] or "?", site["line"])], ""
+    lines = tables[site["module"]]
     frames = lines.frames(site["address"]) or [Line("?", 0)]
     return frames, lines.kernel(site["address"] - 1)
 
 
-def _launch(launch: dict[str, Any], lines: LineTable) -> Launch:
+def _launch(launch: dict[str, Any], tables: list[LineTable]) -> Launch:
     return Launch(
-        lines.kernel(launch["kernel"]),
+        tables[launch["module"]].kernel(launch["kernel"]),
         _index(launch["grid"]),
         _index(launch["block"]),
         launch["dynamic_bytes"],
@@ -245,9 +250,10 @@ def _race(
     race: dict[str, Any],
     sites: list[dict[str, Any]],
     places: list[tuple[list[Line], str]],
-    lines: LineTable,
+    tables: list[LineTable],
 ) -> Race:
     name, start, size = "", 0, race["bytes"]
+    lines = tables[race["module"]]
     variable = lines.shared_variable(race["offset"]) if race["static"] else None
     if variable is not None:
         name, start, size = variable

@@ -43,6 +43,7 @@ class Driver {
   void linear();
   void elementwise();
   void classes();
+  void sequences();
   void optimizers();
 
  private:
@@ -182,6 +183,28 @@ void Driver::classes() {
   }
 }
 
+void Driver::sequences() {
+  constexpr int64_t kTime = 20, kBatch = 2, kClasses = 33, kLabels = 7;
+  constexpr int64_t kSize = kTime * kBatch * kClasses;
+  const float* log_probs = values(kSize);
+  float *gradient = values(kSize), loss = 0;
+  constexpr int64_t kTargets[] = {1, 2, 3, 3, 2, 1, 5, 9, 9, 8, 7, 6, 5, 4};
+  constexpr int64_t kTimes[] = {kTime, kTime}, kCounts[] = {kLabels, kLabels},
+                    kStarts[] = {0, kLabels};
+  cpu::CtcLoss<float> problem{};
+  problem.log_probs = log_probs;
+  problem.targets.data = kTargets;
+  problem.input_lengths = kTimes;
+  problem.target_lengths = kCounts;
+  problem.target_starts = kStarts;
+  problem.time = kTime;
+  problem.batch = kBatch;
+  problem.classes = kClasses;
+  int64_t bad_target = -1;
+  count("ctc_loss",
+        [&] { cpu::ctc_loss<float>(context_, &loss, gradient, nullptr, problem, &bad_target); });
+}
+
 void Driver::optimizers() {
   constexpr int64_t kSize = 10000;
   const cpu::OptimTensor<float> tensor{values(kSize), values(kSize), values(kSize),
@@ -191,9 +214,14 @@ void Driver::optimizers() {
   state.learning_rate = 1e-3;
   cpu::SgdOptions momentum;
   momentum.momentum = 0.9;
-  count("sgd_step", [&] { cpu::sgd_step<float>(context_, &tensor, 1, {}, &state); });
-  count("sgd_step_momentum", [&] { cpu::sgd_step<float>(context_, &tensor, 1, momentum, &state); });
-  count("adam_step", [&] { cpu::adam_step<float>(context_, &tensor, 1, {}, &state); });
+  const auto step = [&](const auto& options) {
+    cpu::optimizer_step(context_, &tensor, 1, options, &state);
+  };
+  count("sgd_step", [&] { step(cpu::SgdOptions()); });
+  count("sgd_step_momentum", [&] { step(momentum); });
+  count("adam_step", [&] { step(cpu::AdamOptions()); });
+  count("rmsprop_step", [&] { step(cpu::RmspropOptions()); });
+  count("adagrad_step", [&] { step(cpu::AdagradOptions()); });
   float norm = 0;
   count("clip_scale", [&] {
     cpu::clip_scale<float>(context_, &state, &norm, &tensor, 1, cpu::NormKind::two, 1.0);
@@ -208,6 +236,7 @@ int main() {
   driver.linear();
   driver.elementwise();
   driver.classes();
+  driver.sequences();
   driver.optimizers();
   return 0;
 }

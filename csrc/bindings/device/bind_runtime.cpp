@@ -126,6 +126,34 @@ py::dict properties(int place) {
   return result;
 }
 
+#ifdef TILEGRAD_SIM
+dim3 dim3_of(const py::tuple& sizes) {
+  return {sizes[0].cast<unsigned>(), sizes[1].cast<unsigned>(), sizes[2].cast<unsigned>()};
+}
+
+// Starts a kernel of another library; the addresses are those of its KernelEntry
+// (csrc/sim/kernel_library.hpp).
+void launch_kernel(uintptr_t kernel, uintptr_t invoke, uintptr_t touch, const std::string& slots,
+                   const py::tuple& grid, const py::tuple& block, size_t dynamic_bytes) {
+  CallContext call;
+  call.at(kFirstPlace);
+  simulator::KernelCall what{};
+  what.invoke = reinterpret_cast<decltype(what.invoke)>(invoke);
+  what.kernel = reinterpret_cast<const void*>(kernel);
+  const auto arguments = std::make_shared<const std::string>(slots);
+  what.arguments = {arguments, arguments->data()};
+  what.grid = dim3_of(grid);
+  what.block = dim3_of(block);
+  what.dynamic_bytes = dynamic_bytes;
+  const auto stream = static_cast<cudaStream_t>((*call).stream);
+  check_launch(dynamic_bytes, what.kernel);
+  py::gil_scoped_release released;
+  reinterpret_cast<void (*)()>(touch)();
+  simulator::launch_call(std::move(what), stream);
+  after_launch(stream);
+}
+#endif
+
 }  // namespace
 
 DType numpy_dtype(const py::array& array) {
@@ -160,6 +188,8 @@ void bind_runtime(py::module_& m) {
     if (PyErr_CheckSignals() != 0) throw py::error_already_set();
   });
   m.def("schedule", &simulator::schedule);
+  m.def("_launch", &launch_kernel, py::arg("kernel"), py::arg("invoke"), py::arg("touch"),
+        py::arg("slots"), py::arg("grid"), py::arg("block"), py::arg("dynamic_bytes"));
   m.def("_memory_table", [] { return reinterpret_cast<uintptr_t>(&simulator::memory()); });
   m.def("_set_schedule", &simulator::set_schedule, py::arg("text"));
   m.def("_set_compute_capability", &simulator::set_compute_capability,

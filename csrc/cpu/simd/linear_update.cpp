@@ -62,33 +62,36 @@ void sum_tile(const UpdateTile<T>& t, T* sums) {
 }
 
 // Through L1: edges, and rules of many steps.
-template <class T, class Rule>
-void update_tile(const UpdateTile<T>& t, const Rule& rule) {
+template <class T, class Constants>
+TILEGRAD_INLINE void update_tile(const UpdateTile<T>& t, const Constants& constants) {
+  prefetch_rows(t, t.w);
+  prefetch_rows(t, t.first);
+  prefetch_rows(t, t.second);
+  prefetch_rows(t, t.third);
   alignas(64) T sums[kRows * kColumns<T>];
   sum_tile(t, sums);
-  for (int r = 0; r < t.rows; ++r) {
-    const T* grad = sums + r * kColumns<T>;
-    T* const w = t.w + r * t.stride;
-    const auto row = [&](T* p) { return p == nullptr ? nullptr : p + r * t.stride; };
-    T *const first = row(t.first), *const second = row(t.second), *const third = row(t.third);
-    for_slots<T>(t.columns, [&](Slot<T> slot) {
-      slot.store(w, rule(slot, slot.load(w), slot.load(grad), first, second, third));
-    });
-  }
+  specialize(constants, [&](Constants c) __attribute__((always_inline)) {
+    for (int r = 0; r < t.rows; ++r) {
+      const T* grad = sums + r * kColumns<T>;
+      T* const w = t.w + r * t.stride;
+      const auto row = [&](T* p) { return p == nullptr ? nullptr : p + r * t.stride; };
+      T *const first = row(t.first), *const second = row(t.second), *const third = row(t.third);
+      for_slots<T>(t.columns, [&](Slot<T> slot) __attribute__((always_inline)) {
+        slot.store(w, update(c, slot, slot.load(w), slot.load(grad), first, second, third));
+      });
+    }
+  });
 }
 
 template <class T>
 void sgd_tile(const UpdateTile<T>& t, const SgdConstants<T>& constants) {
   using V = Vec<T>;
   SgdConstants<T> c = constants;
+  const bool plain = !c.has_momentum && !c.gradient.has_weight_decay && !c.gradient.has_l1_decay;
+  if (!plain || t.rows < kRows || t.columns < kColumns<T>) return update_tile(t, c);
   prefetch_rows(t, t.w);
-  prefetch_rows(t, t.first);
-  const bool plain = !c.has_momentum && !c.has_weight_decay;
-  if (!plain || t.rows < kRows || t.columns < kColumns<T>) {
-    return update_tile(t, SgdRule<T>{c});
-  }
-  c.has_momentum = c.has_weight_decay = false;  // known to the compiler: no buffer is touched
-  const SgdRule<T> rule{c};
+  // Known to the compiler: no buffer is touched.
+  c.has_momentum = c.gradient.has_weight_decay = c.gradient.has_l1_decay = false;
   Sums<T> sum;
   add_up(t, sum);
 #pragma GCC unroll 16
@@ -97,22 +100,29 @@ void sgd_tile(const UpdateTile<T>& t, const SgdConstants<T>& constants) {
     for (int v = 0; v < 2; ++v) {
       const Slot<T> slot{v * V::kSize, V::kSize};
       T* const w = t.w + r * t.stride;
-      slot.store(w, rule(slot, slot.load(w), sum[r][v], nullptr, nullptr, nullptr));
+      slot.store(w, update<T>(c, slot, slot.load(w), sum[r][v], nullptr, nullptr, nullptr));
     }
   }
 }
 
 template <class T>
-void adam_tile(const UpdateTile<T>& t, const AdamConstants<T>& constants) {
-  prefetch_rows(t, t.w);
-  prefetch_rows(t, t.first);
-  prefetch_rows(t, t.second);
-  prefetch_rows(t, t.third);
-  update_tile(t, AdamRule<T>{constants});
+void adam_tile(const UpdateTile<T>& t, const AdamConstants<T>& c) {
+  update_tile(t, c);
 }
 
 template <class T>
-constexpr LinearUpdateKernels<T> kTable = {kRows, kColumns<T>, sgd_tile<T>, adam_tile<T>};
+void rmsprop_tile(const UpdateTile<T>& t, const RmspropConstants<T>& c) {
+  update_tile(t, c);
+}
+
+template <class T>
+void adagrad_tile(const UpdateTile<T>& t, const AdagradConstants<T>& c) {
+  update_tile(t, c);
+}
+
+template <class T>
+constexpr LinearUpdateKernels<T> kTable = {kRows,        kColumns<T>,     sgd_tile<T>,
+                                           adam_tile<T>, rmsprop_tile<T>, adagrad_tile<T>};
 
 }  // namespace
 

@@ -19,11 +19,16 @@ struct UpdateTile {
   int rows, columns;
 };
 
+template <class C>
+using TileKernel = void (*)(const UpdateTile<typename C::Value>& tile, const C&);
+
 template <class T>
 struct LinearUpdateKernels {
   int rows, columns;  // of a tile
-  void (*sgd)(const UpdateTile<T>& tile, const SgdConstants<T>&);
-  void (*adam)(const UpdateTile<T>& tile, const AdamConstants<T>&);
+  TileKernel<SgdConstants<T>> sgd;
+  TileKernel<AdamConstants<T>> adam;
+  TileKernel<RmspropConstants<T>> rmsprop;
+  TileKernel<AdagradConstants<T>> adagrad;
 };
 
 }  // namespace tilegrad::cpu

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: MIT
 // Optimiser steps and gradient norms, one pass over memory each.
 //
-// Math:        in ops.hpp; each line below is one operation of torch's single-tensor path, fused
-//              multiply-adds included: SGD gives torch's bits. So does Adam but for the root,
-//              which is correctly rounded here and in torch now and then 1 ulp off.
-// Parallelism: one vector of elements at a time; Adam is bound by its root and a division.
-// Memory:      elements read + written: Adam 4 + 3, SGD 2 + 1 or with momentum 3 + 2, norms 1 + 0;
-//              a parameter of 16 bits beside its master half an element more, read and written.
-// Source:      torch.optim.SGD, Adam, AdamW (foreach=False); Kingma and Ba, arXiv:1412.6980;
-//              Loshchilov and Hutter, arXiv:1711.05101; Reddi et al., arXiv:1904.09237.
+// Math:        of the steps in optim_rules.hpp, shared by all backends; norms below.
+// Parallelism: one vector of elements at a time; Adam, RMSprop and Adagrad are bound by their root
+//              and division.
+// Memory:      elements read + written: SGD 2 + 1 or with momentum 3 + 2, Adam 4 + 3, RMSprop and
+//              Adagrad 3 + 2 (each of momentum and centering 1 + 1 more), norms 1 + 0; a parameter
+//              of 16 bits beside its master half an element more, read and written.
+// Source:      torch.optim; see optim_rules.hpp.
 #include "optim.hpp"
 
 #include "../isa.hpp"
@@ -51,35 +50,61 @@ struct Master {
   }
 };
 
-template <class T, class Values, class Rule>
+// The constants are copies: stores to T* cannot change them.
+template <class T, class Values, class Constants>
 TILEGRAD_INLINE void pass(Values w, const T* grad, T* first, T* second, T* third, int64_t n,
-                          Rule rule) {
-  for_slots<T>(n, [&](Slot<T> slot) __attribute__((always_inline)) {
-    w.store(slot, rule(slot, w.load(slot), slot.load(grad), first, second, third));
+                          const Constants& constants) {
+  specialize(constants, [=](Constants c) __attribute__((always_inline)) {
+    for_slots<T>(n, [=](Slot<T> slot) __attribute__((always_inline)) {
+      w.store(slot, update(c, slot, w.load(slot), slot.load(grad), first, second, third));
+    });
   });
 }
 
-// A rule is a copy of the constants: stores to T* cannot change it.
 template <class T>
-void sgd_kernel(T* w, const T* grad, T* momentum, int64_t n, const SgdConstants<T>& constants) {
-  pass<T>(Plain<T>{w}, grad, momentum, nullptr, nullptr, n, SgdRule<T>{constants});
+void sgd_kernel(T* w, const T* grad, T* first, T* second, T* third, int64_t n,
+                const SgdConstants<T>& c) {
+  pass<T>(Plain<T>{w}, grad, first, second, third, n, c);
 }
 
 template <class T>
 void adam_kernel(T* w, const T* grad, T* first, T* second, T* third, int64_t n,
-                 const AdamConstants<T>& constants) {
-  pass<T>(Plain<T>{w}, grad, first, second, third, n, AdamRule<T>{constants});
+                 const AdamConstants<T>& c) {
+  pass<T>(Plain<T>{w}, grad, first, second, third, n, c);
 }
 
-void sgd_master_kernel(float* w, bfloat16* parameter, const float* grad, float* momentum, int64_t n,
-                       const SgdConstants<float>& constants) {
-  pass<float>(Master{w, parameter}, grad, momentum, nullptr, nullptr, n, SgdRule<float>{constants});
+template <class T>
+void rmsprop_kernel(T* w, const T* grad, T* first, T* second, T* third, int64_t n,
+                    const RmspropConstants<T>& c) {
+  pass<T>(Plain<T>{w}, grad, first, second, third, n, c);
+}
+
+template <class T>
+void adagrad_kernel(T* w, const T* grad, T* first, T* second, T* third, int64_t n,
+                    const AdagradConstants<T>& c) {
+  pass<T>(Plain<T>{w}, grad, first, second, third, n, c);
+}
+
+void sgd_master_kernel(float* w, bfloat16* parameter, const float* grad, float* first,
+                       float* second, float* third, int64_t n, const SgdConstants<float>& c) {
+  pass<float>(Master{w, parameter}, grad, first, second, third, n, c);
 }
 
 void adam_master_kernel(float* w, bfloat16* parameter, const float* grad, float* first,
-                        float* second, float* third, int64_t n,
-                        const AdamConstants<float>& constants) {
-  pass<float>(Master{w, parameter}, grad, first, second, third, n, AdamRule<float>{constants});
+                        float* second, float* third, int64_t n, const AdamConstants<float>& c) {
+  pass<float>(Master{w, parameter}, grad, first, second, third, n, c);
+}
+
+void rmsprop_master_kernel(float* w, bfloat16* parameter, const float* grad, float* first,
+                           float* second, float* third, int64_t n,
+                           const RmspropConstants<float>& c) {
+  pass<float>(Master{w, parameter}, grad, first, second, third, n, c);
+}
+
+void adagrad_master_kernel(float* w, bfloat16* parameter, const float* grad, float* first,
+                           float* second, float* third, int64_t n,
+                           const AdagradConstants<float>& c) {
+  pass<float>(Master{w, parameter}, grad, first, second, third, n, c);
 }
 
 template <class T>
@@ -135,10 +160,11 @@ double maximum_kernel(const T* x, int64_t n) {
 }
 
 template <class T>
-constexpr OptimKernels<T> kKernels = {sgd_kernel<T>,         adam_kernel<T>,
-                                      scale_kernel<T>,       sum_kernel<Magnitude, T>,
-                                      sum_kernel<Square, T>, maximum_kernel<T>};
-constexpr MasterKernels kMasterKernels = {sgd_master_kernel, adam_master_kernel};
+constexpr OptimKernels<T> kKernels = {
+    sgd_kernel<T>,   adam_kernel<T>,           rmsprop_kernel<T>,     adagrad_kernel<T>,
+    scale_kernel<T>, sum_kernel<Magnitude, T>, sum_kernel<Square, T>, maximum_kernel<T>};
+constexpr MasterKernels kMasterKernels = {sgd_master_kernel, adam_master_kernel,
+                                          rmsprop_master_kernel, adagrad_master_kernel};
 
 }  // namespace
 

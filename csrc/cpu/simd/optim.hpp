@@ -7,31 +7,25 @@
 #include <cstdint>
 
 #include "../../context.hpp"
+#include "../../optim_rules.hpp"
 
 namespace tilegrad::cpu {
 
-// Scalars are computed in double and rounded to T once, as torch does.
-template <class T>
-struct SgdConstants {
-  T gradient_factor;  // the clipping coefficient, negative to maximise
-  T weight_decay, momentum, one_minus_dampening, minus_learning_rate;
-  bool has_weight_decay, has_momentum, first_step, nesterov;
-};
-
-template <class T>
-struct AdamConstants {
-  T gradient_factor;
-  T data_factor;   // decoupled decay: 1 - lr weight_decay, else 1
-  T weight_decay;  // added to the gradient where has_weight_decay
-  T one_minus_beta1, beta2, one_minus_beta2;
-  T sqrt_correction2, eps, minus_step_size;
-  bool has_weight_decay, amsgrad;
-};
+// The update of a run; `first` to `third` are OptimTensor's, null where a rule does not keep them.
+template <class C, class T = typename C::Value>
+using UpdateKernel = void (*)(T* w, const T* grad, T* first, T* second, T* third, int64_t n,
+                              const C&);
+// The same where w is the master of a bfloat16 parameter.
+template <class C>
+using MasterKernel = void (*)(float* w, bfloat16* parameter, const float* grad, float* first,
+                              float* second, float* third, int64_t n, const C&);
 
 template <class T>
 struct OptimKernels {
-  void (*sgd)(T* w, const T* grad, T* momentum, int64_t n, const SgdConstants<T>&);
-  void (*adam)(T* w, const T* grad, T* m, T* v, T* v_max, int64_t n, const AdamConstants<T>&);
+  UpdateKernel<SgdConstants<T>> sgd;
+  UpdateKernel<AdamConstants<T>> adam;
+  UpdateKernel<RmspropConstants<T>> rmsprop;
+  UpdateKernel<AdagradConstants<T>> adagrad;
   void (*scale)(T* x, int64_t n, T factor);
   // Over |x|, in double: NaN where an element is.
   double (*sum)(const T* x, int64_t n);
@@ -39,12 +33,29 @@ struct OptimKernels {
   double (*maximum)(const T* x, int64_t n);
 };
 
-// The same steps where w is the master of a bfloat16 parameter.
 struct MasterKernels {
-  void (*sgd)(float* w, bfloat16* parameter, const float* grad, float* momentum, int64_t n,
-              const SgdConstants<float>&);
-  void (*adam)(float* w, bfloat16* parameter, const float* grad, float* m, float* v, float* v_max,
-               int64_t n, const AdamConstants<float>&);
+  MasterKernel<SgdConstants<float>> sgd;
+  MasterKernel<AdamConstants<float>> adam;
+  MasterKernel<RmspropConstants<float>> rmsprop;
+  MasterKernel<AdagradConstants<float>> adagrad;
 };
+
+// The kernel of a table for the constants of a rule.
+template <class Table, class T>
+auto kernel_for(const Table& table, const SgdConstants<T>&) {
+  return table.sgd;
+}
+template <class Table, class T>
+auto kernel_for(const Table& table, const AdamConstants<T>&) {
+  return table.adam;
+}
+template <class Table, class T>
+auto kernel_for(const Table& table, const RmspropConstants<T>&) {
+  return table.rmsprop;
+}
+template <class Table, class T>
+auto kernel_for(const Table& table, const AdagradConstants<T>&) {
+  return table.adagrad;
+}
 
 }  // namespace tilegrad::cpu

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// The optimisers' formulas for one vector of elements, wherever their gradients come from.
+// The optimisers' formulas over vectors of elements, wherever their gradients come from.
 #pragma once
 
+#include "../../optim_rules.hpp"
 #include "optim.hpp"
 #include "vec.hpp"
 
@@ -33,79 +34,72 @@ TILEGRAD_INLINE void for_slots(int64_t n, F f) {
   if (i < n) f(Slot<T>{i, static_cast<int>(n - i)});
 }
 
-// Each rule returns the new values of a slot and updates the optimiser's buffers there.
-template <class T>
-struct SgdRule {
-  using V = Vec<T>;
-  SgdConstants<T> c;
-
-  TILEGRAD_INLINE V operator()(Slot<T> slot, V data, V grad, T* momentum, T*, T*) const {
-    V g = grad * V(c.gradient_factor);
-    if (c.has_weight_decay) g = fma(data, V(c.weight_decay), g);
-    if (c.has_momentum) {
-      V v = g;
-      if (!c.first_step) {
-        v = fma(g, V(c.one_minus_dampening), slot.load(momentum) * V(c.momentum));
-      }
-      slot.store(momentum, v);
-      g = c.nesterov ? fma(v, V(c.momentum), g) : v;
-    }
-    return fma(g, V(c.minus_learning_rate), data);
-  }
-};
-
-// x / c for x >= 0 by multiplication, to the same bits: with y = 1 / c rounded, the first quotient
-// is off by less than 2 ulp, the second by less than 1, and from such a one the next is correctly
-// rounded (Markstein 1990, theorem of the final step). Where fma rounds twice it is a division.
-template <class T>
-struct Divisor {
-  using V = Vec<T>;
-  T c;
 #if defined(TILEGRAD_ISA_AVX512) || defined(TILEGRAD_ISA_AVX2)
-  T y = T(1) / c;
-  bool is_normal = c >= T(0x1p-20) && c <= T(1);  // else a remainder might underflow
-
-  TILEGRAD_INLINE V divide(V x) const {
-    if (!is_normal) return x / V(c);
-    const V first = x * V(y);
-    const V second = next(x, first);
-    const V third = next(x, second);
-    return select(first < V(T(__builtin_inf())), third, first);  // NaN and infinity as they are
-  }
-  TILEGRAD_INLINE V next(V x, V quotient) const {
-    return fma(fma(-quotient, V(c), x), V(y), quotient);
-  }
-#else
-  TILEGRAD_INLINE V divide(V x) const { return x / V(c); }
-#endif
-};
+// By multiplication, to the bits of a division: with y = 1 / c rounded, the first quotient is off
+// by less than 2 ulp, the second by less than 1, and from such a one the next is correctly rounded
+// (Markstein 1990, theorem of the final step). Where fma rounds twice a division has to do it.
+template <class T>
+TILEGRAD_INLINE Vec<T> next_quotient(Vec<T> x, Vec<T> quotient, const Divisor<T>& by) {
+  return fma(fma(-quotient, Vec<T>(by.value), x), Vec<T>(by.reciprocal), quotient);
+}
 
 template <class T>
-struct AdamRule {
+TILEGRAD_INLINE Vec<T> divided(Vec<T> x, const Divisor<T>& by) {
   using V = Vec<T>;
-  AdamConstants<T> c;
-  Divisor<T> correction = {c.sqrt_correction2};
-  // torch.lerp starts from the nearer end, so that both ends are exact.
-  bool from_m = c.one_minus_beta1 < T(0.5);
-  T lerp_weight = from_m ? c.one_minus_beta1 : c.one_minus_beta1 - T(1);
+  if (!by.in_range) return x / V(by.value);
+  const V first = x * V(by.reciprocal);
+  const V second = next_quotient(x, first, by);
+  const V third = next_quotient(x, second, by);
+  return select(first < V(T(__builtin_inf())), third, first);  // NaN and infinity as they are
+}
+#endif
 
-  TILEGRAD_INLINE V operator()(Slot<T> slot, V values, V grad, T* first, T* second,
-                               T* third) const {
-    const V data = values * V(c.data_factor);
-    V g = grad * V(c.gradient_factor);
-    if (c.has_weight_decay) g = fma(data, V(c.weight_decay), g);
-    V m = slot.load(first);
-    m = fma(V(lerp_weight), g - m, from_m ? m : g);
-    slot.store(first, m);
-    V v = fma(g * V(c.one_minus_beta2), g, slot.load(second) * V(c.beta2));
-    slot.store(second, v);
-    if (c.amsgrad) {
-      v = max(slot.load(third), v);
-      slot.store(third, v);
-    }
-    const V denominator = correction.divide(sqrt(v)) + V(c.eps);
-    return data + V(c.minus_step_size) * m / denominator;
+// f(constants) where those flags that decide about whole operands are known to the compiler: a loop
+// for each choice, and one for the rare ones.
+template <class T, class F>
+TILEGRAD_INLINE void specialize(SgdConstants<T> c, F f) {
+  if (c.gradient.has_l1_decay) return f(c);
+  c.gradient.has_l1_decay = false;
+  if (c.has_momentum) {
+    c.has_momentum = true;
+    return f(c);
   }
-};
+  c.has_momentum = false;
+  f(c);
+}
+template <class T, class F>
+TILEGRAD_INLINE void specialize(AdamConstants<T> c, F f) {
+  if (c.gradient.has_l1_decay || c.amsgrad) return f(c);
+  c.gradient.has_l1_decay = c.amsgrad = false;
+  f(c);
+}
+template <class T, class F>
+TILEGRAD_INLINE void specialize(RmspropConstants<T> c, F f) {
+  if (c.gradient.has_l1_decay || c.has_momentum || c.centered) return f(c);
+  c.gradient.has_l1_decay = c.has_momentum = c.centered = false;
+  f(c);
+}
+template <class T, class F>
+TILEGRAD_INLINE void specialize(AdagradConstants<T> c, F f) {
+  if (c.gradient.has_l1_decay) return f(c);
+  c.gradient.has_l1_decay = false;
+  f(c);
+}
+
+// Returns the new values of a slot and updates the optimiser's buffers there.
+template <class T, class Constants>
+TILEGRAD_INLINE Vec<T> update(const Constants& c, Slot<T> slot, Vec<T> w, Vec<T> grad, T* first,
+                              T* second, T* third) {
+  const Kept kept = kept_by<Vec<T>>(c);
+  Buffers<Vec<T>> at = {};
+  if (kept.first) at.first = slot.load(first);
+  if (kept.second) at.second = slot.load(second);
+  if (kept.third) at.third = slot.load(third);
+  w = updated(c, w, grad, at);
+  if (kept.first) slot.store(first, at.first);
+  if (kept.second) slot.store(second, at.second);
+  if (kept.third) slot.store(third, at.third);
+  return w;
+}
 
 }  // namespace tilegrad::cpu::TILEGRAD_ISA

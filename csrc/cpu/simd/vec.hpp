@@ -14,11 +14,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "../../host_device.hpp"
+
 #if !defined(TILEGRAD_ISA)
 #error "compile simd sources with -DTILEGRAD_ISA=generic, avx2 or avx512"
 #endif
-
-#define TILEGRAD_INLINE inline __attribute__((always_inline))
 
 #if defined(TILEGRAD_ISA_AVX512)
 #include "native_avx512.hpp"

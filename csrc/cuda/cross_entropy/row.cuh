@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "../class_index.cuh"
 #include "../online_softmax.cuh"
 #include "problem.hpp"
 
@@ -19,50 +20,7 @@ namespace tilegrad::TILEGRAD_BACKEND {
 // Kernels name one block a multiprocessor as the least in __launch_bounds__: without it ptxas
 // aims at more of them on sm_90 and spills.
 
-inline constexpr int64_t kNoClass = -1;       // the target is a distribution
-inline constexpr int64_t kIgnoredClass = -2;  // loss and gradient 0
-inline constexpr int64_t kBadClass = -3;      // loss NaN, gradient 0
-
-template <class Index>
-__device__ inline int64_t index_at(const void* data, int64_t i) {
-  return static_cast<int64_t>(static_cast<const Index*>(data)[i]);
-}
-
-// The class of a row, kIgnoredClass or kBadClass.
-template <class T>
-__device__ inline int64_t class_of(const CrossEntropyArguments<T>& a, int64_t row) {
-  const void* data = a.indices.data;
-  int64_t target = 0;
-  switch (a.indices.is_signed ? -a.indices.bytes : a.indices.bytes) {
-    case -1:
-      target = index_at<int8_t>(data, row);
-      break;
-    case -2:
-      target = index_at<int16_t>(data, row);
-      break;
-    case -4:
-      target = index_at<int32_t>(data, row);
-      break;
-    case -8:
-      target = index_at<int64_t>(data, row);
-      break;
-    case 1:
-      target = index_at<uint8_t>(data, row);
-      break;
-    case 2:
-      target = index_at<uint16_t>(data, row);
-      break;
-    case 4:
-      target = index_at<uint32_t>(data, row);
-      break;
-    default:
-      target = index_at<int64_t>(data, row);
-      // Above int64_t it is no class, and must not turn into a negative ignore_index.
-      if (target < 0) target = INT64_MAX;
-  }
-  if (target == a.ignore_index) return kIgnoredClass;
-  return target >= 0 && target < a.shape.classes ? target : kBadClass;
-}
+inline constexpr int64_t kNoClass = -1;  // the target is a distribution
 
 template <class T>
 struct CrossEntropyRow {
@@ -85,7 +43,8 @@ __device__ inline CrossEntropyRow<T> find_row(const CrossEntropyArguments<T>& a,
   r.x = a.logits + offset;
   r.q = a.probabilities == nullptr ? nullptr : a.probabilities + offset;
   r.dx = a.dlogits == nullptr ? nullptr : a.dlogits + offset;
-  r.target = a.indices.data == nullptr ? kNoClass : class_of(a, row);
+  r.target = a.indices.data == nullptr ? kNoClass
+                                       : class_at(a.indices, row, a.shape.classes, a.ignore_index);
   if (r.target >= 0) {
     r.at_target = widen(r.x[r.target * stride]);
     r.hit = a.weight == nullptr ? a.keep : a.keep * widen(a.weight[r.target]);

@@ -25,6 +25,7 @@ from tilegrad.nn.container import Flatten, Sequential
 from tilegrad.nn.dropout import Dropout
 from tilegrad.nn.linear import Linear
 from tilegrad.nn.loss import CrossEntropyLoss, Loss
+from tilegrad.nn.loss_ctc import CTCLoss
 from tilegrad.nn.loss_elementwise import (
     BCELoss,
     BCEWithLogitsLoss,
@@ -37,6 +38,14 @@ from tilegrad.nn.loss_elementwise import (
     SmoothL1Loss,
 )
 from tilegrad.nn.loss_margin import HingeEmbeddingLoss, MarginRankingLoss, SoftMarginLoss
+from tilegrad.nn.loss_rows import (
+    CosineEmbeddingLoss,
+    MultiLabelMarginLoss,
+    MultiLabelSoftMarginLoss,
+    MultiMarginLoss,
+    NLLLoss,
+    TripletMarginLoss,
+)
 from tilegrad.nn.module import Module
 from tilegrad.nn.parameter import Parameter
 from tilegrad.nn.prelu import PReLU
@@ -47,6 +56,8 @@ __all__ = [
     "SELU",
     "BCELoss",
     "BCEWithLogitsLoss",
+    "CTCLoss",
+    "CosineEmbeddingLoss",
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",
@@ -67,6 +78,10 @@ __all__ = [
     "MarginRankingLoss",
     "Mish",
     "Module",
+    "MultiLabelMarginLoss",
+    "MultiLabelSoftMarginLoss",
+    "MultiMarginLoss",
+    "NLLLoss",
     "PReLU",
     "Parameter",
     "PoissonNLLLoss",
@@ -80,6 +95,7 @@ __all__ = [
     "Softmax",
     "Softplus",
     "Tanh",
+    "TripletMarginLoss",
     "init",
     "utils",
 ]

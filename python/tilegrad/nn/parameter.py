@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tilegrad import backends
-from tilegrad._makers import asarray, copied, zeros, zeros_like
+from tilegrad._makers import asarray, copied, full, zeros, zeros_like
 from tilegrad.array import Array as DeviceArray
 
 Array: TypeAlias = NDArray[Any]
@@ -155,11 +156,18 @@ def dtype_of(array: Any) -> str:
 
 def wide_zeros(array: Any) -> Array:
     """Return zeros like an array for what is summed up over steps: float32 where it is bfloat16."""
-    if array.itemsize > 2:
+    return wide_full(array, 0)
+
+
+def wide_full(array: Any, value: float) -> Array:
+    """Return an array of one value for what is summed up over steps; see `wide_zeros`."""
+    if array.itemsize > 2 and value == 0:
         result: Array = zeros_like(array)
         return result
+    dtype = np.float32 if array.itemsize == 2 else array.dtype
     place = backends.place_name(backends.place_of_array(array))
-    result = zeros(array.shape, np.float32, device=place)
+    make = zeros if value == 0 else functools.partial(full, value=value)
+    result = make(array.shape, dtype=dtype, device=place)
     return result
 
 

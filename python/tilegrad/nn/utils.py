@@ -9,6 +9,7 @@ from typing import Any
 
 from tilegrad import backends
 from tilegrad.nn.parameter import Parameter
+from tilegrad.ops.activation_hard import hardtanh
 
 
 def clip_grad_norm_(
@@ -55,3 +56,33 @@ def clip_grad_norm_(
         )
     module.scale(gradients, state)
     return norm
+
+
+def clip_grad_value_(parameters: Parameter | Iterable[Parameter], clip_value: float) -> None:
+    """Clamp each element of the gradients to [-clip_value, clip_value].
+
+    Math: g = min(max(g, -clip_value), clip_value); NaN stays NaN.
+
+    Args:
+        parameters: The parameters whose ``.grad`` is clamped, in place; those without are skipped.
+        clip_value: The largest absolute value to leave, at least 0.
+
+    Raises:
+        ValueError: clip_value is negative, which torch lets pass, or NaN.
+
+    Example:
+        >>> import numpy as np
+        >>> p = Parameter(np.zeros(3))
+        >>> p.grad = np.array([-3.0, 0.5, 4.0])
+        >>> clip_grad_value_(p, 2.0)
+        >>> print(p.grad)
+        [-2.   0.5  2. ]
+
+    Source: torch.nn.utils.clip_grad_value_.
+    """
+    if not clip_value >= 0:
+        raise ValueError(f"clip_grad_value_: clip_value must be at least 0; got {clip_value}")
+    if isinstance(parameters, Parameter):
+        parameters = [parameters]
+    for gradient in [p.grad for p in parameters if p.grad is not None]:
+        hardtanh(gradient, -clip_value, clip_value, out=gradient)

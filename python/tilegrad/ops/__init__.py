@@ -44,6 +44,19 @@ from .cross_entropy import (
     cross_entropy_backward,
     cross_entropy_value_and_grad,
 )
+from .ctc_loss import (
+    ctc_loss,
+    ctc_loss_backward,
+    ctc_loss_value_and_grad,
+)
+from .distance_losses import (
+    cosine_embedding_loss,
+    cosine_embedding_loss_backward,
+    cosine_embedding_loss_value_and_grad,
+    triplet_margin_loss,
+    triplet_margin_loss_backward,
+    triplet_margin_loss_value_and_grad,
+)
 from .dropout import (
     dropout,
     dropout_backward,
@@ -104,6 +117,24 @@ from .matmul import (
     matmul,
     matmul_backward,
 )
+from .multi_margin_loss import (
+    multi_margin_loss,
+    multi_margin_loss_backward,
+    multi_margin_loss_value_and_grad,
+)
+from .multilabel_losses import (
+    multilabel_margin_loss,
+    multilabel_margin_loss_backward,
+    multilabel_margin_loss_value_and_grad,
+    multilabel_soft_margin_loss,
+    multilabel_soft_margin_loss_backward,
+    multilabel_soft_margin_loss_value_and_grad,
+)
+from .nll_loss import (
+    nll_loss,
+    nll_loss_backward,
+    nll_loss_value_and_grad,
+)
 from .prelu import (
     prelu,
     prelu_backward,
@@ -122,9 +153,15 @@ __all__ = [
     "binary_cross_entropy_with_logits",
     "binary_cross_entropy_with_logits_backward",
     "binary_cross_entropy_with_logits_value_and_grad",
+    "cosine_embedding_loss",
+    "cosine_embedding_loss_backward",
+    "cosine_embedding_loss_value_and_grad",
     "cross_entropy",
     "cross_entropy_backward",
     "cross_entropy_value_and_grad",
+    "ctc_loss",
+    "ctc_loss_backward",
+    "ctc_loss_value_and_grad",
     "dropout",
     "dropout_backward",
     "elu",
@@ -170,6 +207,18 @@ __all__ = [
     "mse_loss",
     "mse_loss_backward",
     "mse_loss_value_and_grad",
+    "multi_margin_loss",
+    "multi_margin_loss_backward",
+    "multi_margin_loss_value_and_grad",
+    "multilabel_margin_loss",
+    "multilabel_margin_loss_backward",
+    "multilabel_margin_loss_value_and_grad",
+    "multilabel_soft_margin_loss",
+    "multilabel_soft_margin_loss_backward",
+    "multilabel_soft_margin_loss_value_and_grad",
+    "nll_loss",
+    "nll_loss_backward",
+    "nll_loss_value_and_grad",
     "poisson_nll_loss",
     "poisson_nll_loss_backward",
     "poisson_nll_loss_value_and_grad",
@@ -197,4 +246,7 @@ __all__ = [
     "softplus_backward",
     "tanh",
     "tanh_backward",
+    "triplet_margin_loss",
+    "triplet_margin_loss_backward",
+    "triplet_margin_loss_value_and_grad",
 ]

@@ -68,26 +68,28 @@ def cross_entropy_backward(
     label_smoothing: float = 0.0,
     *,
     wrt: Wrt | None = None,
-    out: Array | None = None,
-) -> Array:
+    out: Any = None,
+) -> Any:
     """Differentiate `cross_entropy`.
 
     Math: dinput_c = g (softmax(input)_c sum_k s_k - s_c), s_c = w_c ((1 - e) q_c + e / C), and g
-        the grad_output of the row, over the divisor of a mean; 0 in a row that is ignored
+        the grad_output of the row, over the divisor of a mean; 0 in a row that is ignored; of
+        probabilities dtarget_c = -g (1 - e) w_c log softmax(input)_c
 
     Args:
         grad_output: Gradient of the loss: a scalar, or for "none" an array of the loss's shape.
         input: As in the forward call. Strided operands are packed into workspace.
-        target: As in the forward call; it has no gradient.
+        target: As in the forward call; class indices have no gradient.
         weight: As in the forward call; it has no gradient.
         ignore_index: As in the forward call.
         reduction: As in the forward call.
         label_smoothing: As in the forward call.
-        wrt: "input", the only choice; a tuple of it returns a tuple.
-        out: C-contiguous array for the gradient.
+        wrt: "input", "target" (where it holds probabilities) or a tuple of them. Default:
+            "input".
+        out: An array for one name, a tuple in input order for several.
 
     Returns:
-        The gradient of input, its shape and dtype.
+        The gradient for one name, a tuple in input order for several.
 
     Raises:
         TypeError: If an operand is no array of a supported dtype, or dtypes differ.
@@ -99,10 +101,9 @@ def cross_entropy_backward(
         >>> tg.cross_entropy_backward(1.0, np.zeros((1, 4)), np.array([1])).tolist()
         [[0.25, -0.75, 0.25, 0.25]]
     """
-    gradient: Array = of(input).cross_entropy_backward(
+    return of(input).cross_entropy_backward(
         grad_output, input, target, weight, ignore_index, reduction, label_smoothing, wrt, out
     )
-    return gradient
 
 
 def cross_entropy_value_and_grad(
@@ -115,7 +116,7 @@ def cross_entropy_value_and_grad(
     *,
     wrt: Wrt | None = None,
     variant: str | None = None,
-) -> tuple[Any, Array]:
+) -> tuple[Any, Any]:
     """Return the loss of `cross_entropy` and its gradient, each row read once for both.
 
     Math: as in `cross_entropy` and `cross_entropy_backward`, with a grad_output of one
@@ -127,12 +128,12 @@ def cross_entropy_value_and_grad(
         ignore_index: As in `cross_entropy`.
         reduction: As in `cross_entropy`; for "none" grad_output is an array of ones.
         label_smoothing: As in `cross_entropy`.
-        wrt: "input", the only choice; a tuple of it returns a tuple.
+        wrt: As in `cross_entropy_backward`; the gradient of target takes a pass of its own.
         variant: On cuda and sim, the rung of the cross-entropy ladder to run, such as
             "online_warp" or "one_pass"; None lets shape, dtype and device choose.
 
     Returns:
-        `(loss, gradient of input)`.
+        `(loss, gradient)`, the gradient in the form of `cross_entropy_backward`.
 
     Raises:
         TypeError: If an operand is no array of a supported dtype, or dtypes differ.
@@ -146,7 +147,7 @@ def cross_entropy_value_and_grad(
         >>> round(float(loss), 6), dx.tolist()
         (1.386294, [[0.25, -0.75, 0.25, 0.25]])
     """
-    pair: tuple[Any, Array] = of(input).cross_entropy_value_and_grad(
+    pair: tuple[Any, Any] = of(input).cross_entropy_value_and_grad(
         input, target, weight, ignore_index, reduction, label_smoothing, wrt, variant
     )
     return pair

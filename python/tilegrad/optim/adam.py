@@ -5,13 +5,21 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from tilegrad.optim.optimizer import Batch, Group, Optimizer, Params, check_option
+from tilegrad.optim.optimizer import (
+    Batch,
+    Group,
+    Optimizer,
+    Params,
+    check_option,
+    check_penalties,
+)
 
 
 class Adam(Optimizer):
     """Adaptive moment estimation, one fused pass over each parameter.
 
-    Math: g += weight_decay w; m += (1 - beta1)(g - m); v = beta2 v + (1 - beta2) g^2;
+    Math: g += weight_decay w + l1_decay sign(w); m += (1 - beta1)(g - m);
+    v = beta2 v + (1 - beta2) g^2;
     w -= lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + eps) at update t = 1, 2, ...
 
     Args:
@@ -22,6 +30,8 @@ class Adam(Optimizer):
         weight_decay: L2 penalty, at least 0.
         amsgrad: Divide by the largest v so far (Reddi et al. 2018).
         maximize: Ascend instead.
+        l1_decay: L1 penalty, at least 0: the gradient of l1_decay times the sum of |w|; added, as
+            weight_decay is, after clipping and with sign(0) = 0. Not in torch.
 
     Raises:
         ValueError: An option out of range, NaN included.
@@ -39,6 +49,7 @@ class Adam(Optimizer):
     """
 
     _buffer_names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+    _optional_buffers = ("max_exp_avg_sq",)
     _decoupled: ClassVar[bool] = False
 
     def __init__(
@@ -51,6 +62,7 @@ class Adam(Optimizer):
         amsgrad: bool = False,
         *,
         maximize: bool = False,
+        l1_decay: float = 0,
     ) -> None:
         options = {
             "lr": lr,
@@ -59,34 +71,35 @@ class Adam(Optimizer):
             "weight_decay": weight_decay,
             "amsgrad": amsgrad,
             "maximize": maximize,
+            "l1_decay": l1_decay,
         }
         super().__init__(params, options)
 
     def _check(self, group: Group) -> None:
         name = type(self).__name__
-        for option in ("lr", "eps", "weight_decay"):
-            check_option(name, option, group[option], 0)
+        check_penalties(name, group)
+        check_option(name, "eps", group["eps"], 0)
         if not isinstance(group["betas"], tuple) or len(group["betas"]) != 2:
             raise ValueError(f"{name}: betas must be a pair; got {group['betas']!r}")
         for i, beta in enumerate(group["betas"]):
             check_option(name, f"betas[{i}]", beta, 0, 1)
 
     def _used_buffers(self, group: Group) -> tuple[str, ...]:
-        return self._buffer_names if group["amsgrad"] else self._buffer_names[:2]
+        return self._buffer_names if group["amsgrad"] else ("exp_avg", "exp_avg_sq")
 
     def _update(self, target: Any, batch: Batch) -> None:
         group = batch.group
         beta1, beta2 = group["betas"]
         target.adam_step(
-            *batch.operands, beta1, beta2, group["eps"], group["weight_decay"], self._decoupled,
-            group["maximize"], batch.state, **batch.rounded,
+            *batch.operands, beta1, beta2, group["eps"], self._decoupled, group["weight_decay"],
+            group["l1_decay"], group["maximize"], batch.state, **batch.rounded,
         )  # fmt: skip
 
 
 class AdamW(Adam):
     """Adam with decoupled weight decay.
 
-    Math: w *= 1 - lr weight_decay, then Adam's update without a penalty in the gradient.
+    Math: w *= 1 - lr weight_decay, then Adam's update, in whose gradient is no weight_decay.
 
     Args:
         params: Parameters, or groups of them with options of their own.
@@ -96,6 +109,7 @@ class AdamW(Adam):
         weight_decay: Decay of the weights themselves, at least 0.
         amsgrad: Divide by the largest v so far.
         maximize: Ascend instead.
+        l1_decay: L1 penalty in the gradient, as Adam has it. Not in torch.
 
     Source: Loshchilov, Hutter 2019, arXiv:1711.05101; torch.optim.AdamW.
     """
@@ -112,5 +126,8 @@ class AdamW(Adam):
         amsgrad: bool = False,
         *,
         maximize: bool = False,
+        l1_decay: float = 0,
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
+        super().__init__(
+            params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, l1_decay=l1_decay
+        )

@@ -16,13 +16,16 @@ from numpy.typing import NDArray
 from tilegrad import backends
 from tilegrad._makers import asarray, copied
 from tilegrad.array import Array
-from tilegrad.nn.parameter import Parameter, wide_zeros
+from tilegrad.nn.parameter import Parameter, wide_full
 
 Group: TypeAlias = dict[str, Any]
-Params: TypeAlias = "Iterable[Parameter] | Iterable[Mapping[str, Any]]"
+Params: TypeAlias = (
+    "Iterable[Parameter] | Iterable[tuple[str, Parameter]] | Iterable[Mapping[str, Any]]"
+)
 Buffers: TypeAlias = "list[NDArray[Any]] | None"
 
 _place = backends.place_of_array
+_NO_OPTIONS = ("params", "param_names", "initial_lr")  # what a group has besides options
 _MASTER = "master"  # the name in the state of a bfloat16 parameter's float32 values
 
 
@@ -48,17 +51,20 @@ class Optimizer:
     in whatever way, replace those of the master, element by element.
 
     Args:
-        params: Parameters, or groups ``{"params": [...], "lr": ...}`` whose options override the
-            defaults.
+        params: Parameters, named ones as ``module.named_parameters()`` gives them, or groups
+            ``{"params": [...], "lr": ...}`` of either whose options override the defaults.
         defaults: Options of every group.
 
     Raises:
-        ValueError: No parameter, one given twice, an unknown or illegal option.
-        TypeError: Something that is no Parameter.
+        ValueError: No parameter, one given twice, an unknown or illegal option, names that are not
+            there for all parameters or not different.
+        TypeError: Something that is no Parameter, or a set: its order changes between runs.
     """
 
-    # Names of the arrays kept for each parameter, as torch calls them.
+    # Names of the arrays kept for each parameter, as torch calls them, and which of them only some
+    # options need.
     _buffer_names: ClassVar[tuple[str, ...]]
+    _optional_buffers: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, params: Params, defaults: Group) -> None:
         self.defaults = defaults
@@ -90,8 +96,7 @@ class Optimizer:
         unknown = group.keys() - self.defaults.keys() - {"params", "initial_lr"}
         if unknown:
             raise ValueError(f"{name}: unknown options {sorted(unknown)} in a parameter group")
-        params = group["params"]
-        members = [params] if isinstance(params, Parameter) else list(params)
+        names, members = self._named(group["params"])
         known = {id(p) for existing in self.param_groups for p in existing["params"]}
         for member in members:
             if not isinstance(member, Parameter):
@@ -100,9 +105,33 @@ class Optimizer:
                 raise ValueError(f"{name}: a parameter was given twice; {member!r}")
             known.add(id(member))
         complete = {**self.defaults, **group, "params": members}
+        if names:
+            complete["param_names"] = names
         self._check(complete)
         self.param_groups.append(complete)
         self._version += 1
+
+    def _named(self, params: Any) -> tuple[list[str], list[Parameter]]:
+        """Return the names, if there are any, and the parameters of a new group."""
+        name = type(self).__name__
+        if isinstance(params, (set, frozenset)):
+            raise TypeError(
+                f"{name}: params must be ordered, or runs differ; got a set (use a list)"
+            )
+        items: list[Any] = [params] if isinstance(params, Parameter) else list(params)
+        names = [item[0] for item in items if isinstance(item, tuple)]
+        if names and len(names) != len(items):
+            raise ValueError(f"{name}: all parameters must have names or none; got {names} alone")
+        before = [n for group in self.param_groups for n in group.get("param_names", ())]
+        if self.param_groups and bool(before) != bool(names):
+            raise ValueError(
+                f"{name}: all groups must have names or none; got one "
+                f"{'with' if names else 'without'} them"
+            )
+        for i, one in enumerate(names):
+            if one in before or one in names[:i]:
+                raise ValueError(f"{name}: a name was given twice; {one!r}")
+        return names, [item[1] for item in items] if names else items
 
     def zero_grad(self) -> None:
         """Set every parameter's gradient to None; the buffers are kept."""
@@ -127,6 +156,10 @@ class Optimizer:
     def _used_buffers(self, group: Group) -> tuple[str, ...]:
         """Return the buffers that these options need."""
         return self._buffer_names
+
+    def _initial(self, group: Group, name: str) -> float:
+        """Return what a buffer is filled with before the first update."""
+        return 0.0
 
     def _update(self, target: Any, batch: Batch) -> None:
         """Make the native call: on a backend module now, or on a plan for later."""
@@ -164,7 +197,8 @@ class Optimizer:
                     # A master of zeros takes over the parameter's values in its first update, as
                     # any master does with values that are not its own rounded.
                     if name not in state:
-                        state[name] = wide_zeros(data)
+                        value = 0.0 if name == _MASTER else self._initial(group, name)
+                        state[name] = wide_full(data, value)
                     elif _place(state[name]) != _place(data):  # the parameter has moved
                         state[name] = asarray(state[name], device=parameter.device)
             values.append(state[_MASTER] if is_rounded else data)
@@ -197,7 +231,7 @@ class Optimizer:
             value
             for group in self.param_groups
             for name, value in group.items()
-            if name not in ("params", "lr", "initial_lr")
+            if name != "lr" and name not in _NO_OPTIONS
         )
         self._seen = (values, (self._version, *options))
         return self._seen[1]
@@ -237,7 +271,12 @@ class Optimizer:
         updates = []
         for group, saved in zip(self.param_groups, groups, strict=True):
             options = {key: copy.copy(value) for key, value in saved.items() if key != "params"}
-            if options.keys() - {"initial_lr"} != self.defaults.keys():
+            names = options.pop("param_names", None)
+            if names is not None and names != group.get("param_names", names):
+                raise ValueError(
+                    f"{name}: the parameters must be {group['param_names']}; got {names}"
+                )
+            if options.keys() - set(_NO_OPTIONS) != self.defaults.keys():
                 raise ValueError(
                     f"{name}: a group must have the options {sorted(self.defaults)}; got "
                     f"{sorted(options)}"
@@ -261,14 +300,14 @@ class Optimizer:
         step = values.get("step")
         if isinstance(step, bool) or not isinstance(step, int) or step < 0:
             raise ValueError(f"{what}: step must be an integer, at least 0; got {step!r}")
-        buffers = values.keys() - {"step"}
-        names, legal = self._buffer_names, [self._buffer_names, self._buffer_names[:2]]
+        buffers, names = values.keys() - {"step"}, self._buffer_names
+        needed = set(names) - set(self._optional_buffers)
         if parameter.data.itemsize == 2:
             names = (_MASTER, *names)
-            legal = [(_MASTER, *some) for some in legal]
-            if step == 0:  # no option has needed a buffer yet
-                legal.append((_MASTER,))
-        if buffers not in [set(some) for some in legal]:
+            if step == 0 and buffers == {_MASTER}:  # no option has needed a buffer yet
+                needed = set()
+            needed.add(_MASTER)
+        if not needed <= buffers <= set(names):
             raise ValueError(f"{what}: buffers must be {list(names)}; got {sorted(buffers)}")
         checked: dict[str, Any] = {"step": step}
         dtype = parameter.grad_buffer().dtype
@@ -286,7 +325,7 @@ class Optimizer:
 
     def __repr__(self) -> str:
         groups = [
-            ", ".join(f"{key}={value!r}" for key, value in group.items() if key != "params")
+            ", ".join(f"{key}={group[key]!r}" for key in group if key not in _NO_OPTIONS[:2])
             for group in self.param_groups
         ]
         return f"{type(self).__name__}({'; '.join(groups)})"
@@ -299,3 +338,9 @@ def check_option(owner: str, name: str, value: float, low: float, below: float =
     if not (low <= value < below):
         rule = f"at least {low}" if below == math.inf else f"in [{low}, {below})"
         raise ValueError(f"{owner}: {name} must be finite and {rule}; got {value}")
+
+
+def check_penalties(owner: str, group: Group) -> None:
+    """Raise ValueError for an illegal option of those that every optimiser has."""
+    for name in ("lr", "weight_decay", "l1_decay"):
+        check_option(owner, name, group[name], 0)

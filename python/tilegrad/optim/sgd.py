@@ -5,14 +5,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from tilegrad.optim.optimizer import Batch, Group, Optimizer, Params, check_option
+from tilegrad.optim.optimizer import (
+    Batch,
+    Group,
+    Optimizer,
+    Params,
+    check_option,
+    check_penalties,
+)
 
 
 class SGD(Optimizer):
     """Gradient descent with optional momentum, one fused pass over each parameter.
 
-    Math: g += weight_decay w; v = momentum v + (1 - dampening) g (v = g the first time);
-    g = g + momentum v with Nesterov's form, else v; w -= lr g.
+    Math: g += weight_decay w + l1_decay sign(w); v = momentum v + (1 - dampening) g (v = g the
+    first time); g = g + momentum v with Nesterov's form, else v; w -= lr g.
 
     Args:
         params: Parameters, or groups of them with options of their own.
@@ -22,6 +29,8 @@ class SGD(Optimizer):
         weight_decay: L2 penalty, at least 0.
         nesterov: Look ahead along v; needs momentum > 0 and dampening 0.
         maximize: Ascend instead.
+        l1_decay: L1 penalty, at least 0: the gradient of l1_decay times the sum of |w|; added, as
+            weight_decay is, after clipping and with sign(0) = 0. Not in torch.
 
     Raises:
         ValueError: A negative, NaN or infinite option, or Nesterov without momentum.
@@ -50,6 +59,7 @@ class SGD(Optimizer):
         nesterov: bool = False,
         *,
         maximize: bool = False,
+        l1_decay: float = 0,
     ) -> None:
         options = {
             "lr": lr,
@@ -58,13 +68,14 @@ class SGD(Optimizer):
             "weight_decay": weight_decay,
             "nesterov": nesterov,
             "maximize": maximize,
+            "l1_decay": l1_decay,
         }
         super().__init__(params, options)
 
     def _check(self, group: Group) -> None:
-        for name in ("lr", "momentum", "weight_decay"):
+        check_penalties("SGD", group)
+        for name in ("momentum", "dampening"):
             check_option("SGD", name, group[name], 0)
-        check_option("SGD", "dampening", group["dampening"], 0)
         if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
             raise ValueError(
                 "SGD: nesterov needs momentum > 0 and dampening 0; got momentum "
@@ -77,6 +88,7 @@ class SGD(Optimizer):
     def _update(self, target: Any, batch: Batch) -> None:
         group = batch.group
         target.sgd_step(
-            *batch.operands, group["momentum"], group["dampening"], group["weight_decay"],
-            group["nesterov"], group["maximize"], batch.state, **batch.rounded,
+            *batch.operands, group["momentum"], group["dampening"], group["nesterov"],
+            group["weight_decay"], group["l1_decay"], group["maximize"], batch.state,
+            **batch.rounded,
         )  # fmt: skip

@@ -42,6 +42,11 @@ from ._activations import (
     tanh,
     tanh_backward,
 )
+from ._ctc import (
+    ctc_loss,
+    ctc_loss_backward,
+    ctc_loss_value_and_grad,
+)
 from ._losses import (
     cross_entropy,
     cross_entropy_backward,
@@ -61,9 +66,12 @@ from ._matmul import (
     matmul_backward,
 )
 from ._optim import (
+    adagrad,
     adam,
     adamw,
     clip_grad_norm,
+    clip_grad_value,
+    rmsprop,
     sgd,
 )
 from ._pointwise_losses import (
@@ -109,9 +117,30 @@ from ._random import (
     random_words,
     uniform,
 )
+from ._row_losses import (
+    cosine_embedding_loss,
+    cosine_embedding_loss_backward,
+    cosine_embedding_loss_value_and_grad,
+    multi_margin_loss,
+    multi_margin_loss_backward,
+    multi_margin_loss_value_and_grad,
+    multilabel_margin_loss,
+    multilabel_margin_loss_backward,
+    multilabel_margin_loss_value_and_grad,
+    multilabel_soft_margin_loss,
+    multilabel_soft_margin_loss_backward,
+    multilabel_soft_margin_loss_value_and_grad,
+    nll_loss,
+    nll_loss_backward,
+    nll_loss_value_and_grad,
+    triplet_margin_loss,
+    triplet_margin_loss_backward,
+    triplet_margin_loss_value_and_grad,
+)
 
 __all__ = [
     "ACTIVATIONS",
+    "adagrad",
     "adam",
     "adamw",
     "binary_cross_entropy",
@@ -121,9 +150,16 @@ __all__ = [
     "binary_cross_entropy_with_logits_backward",
     "binary_cross_entropy_with_logits_value_and_grad",
     "clip_grad_norm",
+    "clip_grad_value",
+    "cosine_embedding_loss",
+    "cosine_embedding_loss_backward",
+    "cosine_embedding_loss_value_and_grad",
     "cross_entropy",
     "cross_entropy_backward",
     "cross_entropy_value_and_grad",
+    "ctc_loss",
+    "ctc_loss_backward",
+    "ctc_loss_value_and_grad",
     "dropout",
     "dropout_backward",
     "elu",
@@ -169,6 +205,18 @@ __all__ = [
     "mse_loss",
     "mse_loss_backward",
     "mse_loss_value_and_grad",
+    "multi_margin_loss",
+    "multi_margin_loss_backward",
+    "multi_margin_loss_value_and_grad",
+    "multilabel_margin_loss",
+    "multilabel_margin_loss_backward",
+    "multilabel_margin_loss_value_and_grad",
+    "multilabel_soft_margin_loss",
+    "multilabel_soft_margin_loss_backward",
+    "multilabel_soft_margin_loss_value_and_grad",
+    "nll_loss",
+    "nll_loss_backward",
+    "nll_loss_value_and_grad",
     "normal",
     "philox4x32_10",
     "poisson_nll_loss",
@@ -181,6 +229,7 @@ __all__ = [
     "relu6",
     "relu6_backward",
     "relu_backward",
+    "rmsprop",
     "selu",
     "selu_backward",
     "sgd",
@@ -200,5 +249,8 @@ __all__ = [
     "softplus_backward",
     "tanh",
     "tanh_backward",
+    "triplet_margin_loss",
+    "triplet_margin_loss_backward",
+    "triplet_margin_loss_value_and_grad",
     "uniform",
 ]

@@ -109,15 +109,24 @@ def cross_entropy_backward(
     ignore_index: int = -100,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
-) -> Array:
-    """Return dx_c = g (softmax(x)_c sum_k s_k - s_c), s_c = w_c ((1-e) q_c + e/C); 0 if ignored."""
+    *,
+    wrt: str | Sequence[str] = "input",
+) -> Any:
+    """Return dx_c = g (softmax(x)_c sum_k s_k - s_c), s_c = w_c ((1-e) q_c + e/C); 0 if ignored.
+
+    Of probabilities q: dq_c = -g (1-e) w_c logp_c.
+    """
     rows, share, kept, divisor = _cross_entropy_rows(
         input, target, weight, ignore_index, label_smoothing
     )
     grad = _reduce_backward(grad_output, rows.shape, reduction, divisor)
     dlogp = np.where(kept[..., None], -share * grad[..., None], 0.0)
     class_axis = 0 if np.ndim(input) == 1 else 1
-    return log_softmax_backward(np.moveaxis(dlogp, -1, class_axis), input, class_axis)
+    dx = log_softmax_backward(np.moveaxis(dlogp, -1, class_axis), input, class_axis)
+    logp = np.moveaxis(log_softmax(input, class_axis), class_axis, -1)
+    w = 1.0 if weight is None else f64(weight)
+    dq = -(1.0 - label_smoothing) * w * logp * grad[..., None]
+    return pick(wrt, input=dx, target=np.moveaxis(dq, -1, class_axis))
 
 
 def cross_entropy_value_and_grad(
@@ -127,10 +136,12 @@ def cross_entropy_value_and_grad(
     ignore_index: int = -100,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
-) -> tuple[Array, Array]:
-    """Return (loss, dx) for a grad_output of one."""
+    *,
+    wrt: str | Sequence[str] = "input",
+) -> tuple[Array, Any]:
+    """Return (loss, gradients) for a grad_output of one."""
     options = (target, weight, ignore_index, reduction, label_smoothing)
-    return cross_entropy(input, *options), cross_entropy_backward(1.0, input, *options)
+    return cross_entropy(input, *options), cross_entropy_backward(1.0, input, *options, wrt=wrt)
 
 
 def _squared_error(

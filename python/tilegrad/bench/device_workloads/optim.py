@@ -26,7 +26,10 @@ _OPTIMIZERS: dict[str, tuple[dict[str, float], int, int]] = {
     "SGD": ({"momentum": 0.9}, 5, 4),
     "Adam": ({}, 7, 12),
     "AdamW": ({"weight_decay": 1e-2}, 7, 13),
+    "RMSprop": ({}, 5, 8),
+    "Adagrad": ({}, 5, 7),
 }
+_UNFUSED = {"RMSprop"}  # torch has no fused kernel of it
 
 
 def cases(bench: Workbench) -> list[Case]:
@@ -59,6 +62,8 @@ def _build(
     updated: dict[str, Any] = {OURS: [parameter.data for parameter in parameters]}
     if torch() is not None:
         for label, how in _VARIANTS.items():
+            if kind in _UNFUSED and "fused" in how:
+                continue
             tensors = [tensor(values).clone().requires_grad_() for values in start]
             for one, gradient in zip(tensors, gradients, strict=True):
                 one.grad = tensor(gradient).clone()

@@ -140,7 +140,7 @@ class Oracle:
     """The update of an optimiser in float64, from `tilegrad.reference`.
 
     Args:
-        kind: "SGD", "Adam" or "AdamW".
+        kind: "SGD", "Adam", "AdamW", "RMSprop" or "Adagrad".
         values: The parameters before the first update.
         options: Learning rate and so on.
     """
@@ -148,22 +148,25 @@ class Oracle:
     def __init__(self, kind: str, values: Sequence[Array], **options: Any) -> None:
         self.values = [value.astype(np.float64) for value in values]
         self._kind, self._options = kind, options
-        self._state: list[Any] = [None if kind == "SGD" else (0.0, 0.0)] * len(values)
+        starts = {"SGD": None, "RMSprop": (0.0, 0.0, 0.0), "Adagrad": 0.0}
+        self._state: list[Any] = [starts.get(kind, (0.0, 0.0))] * len(values)
         self._steps = 0
 
     def update(self, gradients: Sequence[Array]) -> None:
         """Take one step."""
         self._steps += 1
+        step, options = self._steps, self._options
         for i, gradient in enumerate(gradients):
             value, state = self.values[i], self._state[i]
             if self._kind == "SGD":
-                self.values[i], self._state[i] = reference.sgd(
-                    value, gradient, state, **self._options
-                )
+                value, state = reference.sgd(value, gradient, state, **options)
+            elif self._kind == "RMSprop":
+                value, *state = reference.rmsprop(value, gradient, *state, **options)
+            elif self._kind == "Adagrad":
+                value, state = reference.adagrad(value, gradient, state, step, **options)
             else:
                 rule = reference.adam if self._kind == "Adam" else reference.adamw
                 mean, square = state
-                self.values[i], mean, square, _ = rule(
-                    value, gradient, mean, square, self._steps, **self._options
-                )
-                self._state[i] = mean, square
+                value, mean, square, _ = rule(value, gradient, mean, square, step, **options)
+                state = mean, square
+            self.values[i], self._state[i] = value, state

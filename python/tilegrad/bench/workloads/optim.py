@@ -25,7 +25,11 @@ _OPTIMIZERS: dict[str, tuple[str, dict[str, float], int, int]] = {
     "SGD momentum": ("SGD", {"momentum": 0.9}, 5, 4),
     "Adam": ("Adam", {}, 7, 12),
     "AdamW": ("AdamW", {"weight_decay": 1e-2}, 7, 13),
+    "RMSprop": ("RMSprop", {}, 5, 8),
+    "RMSprop centered momentum": ("RMSprop", {"momentum": 0.9, "centered": True}, 9, 15),
+    "Adagrad": ("Adagrad", {}, 5, 7),
 }
+_UNFUSED = {"RMSprop"}  # torch has no fused kernel of it
 _QUICK = {"SGD momentum", "Adam"}
 
 
@@ -50,6 +54,8 @@ def _build(kind: str, options: dict[str, float]) -> Contest:
         variants: dict[str, dict[str, bool]] = {
             "torch": {}, "torch foreach": {"foreach": True}, "torch fused": {"fused": True},
         }  # fmt: skip
+        if kind in _UNFUSED:
+            del variants["torch fused"]
         for label, how in variants.items():
             tensors = [pt.from_numpy(value.copy()).requires_grad_() for value in values]
             for tensor, gradient in zip(tensors, gradients, strict=True):
