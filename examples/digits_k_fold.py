@@ -2,7 +2,8 @@
 """Handwritten digits with k-fold cross-validation: how good is this network, and how sure is that?
 
 One split into training and test images is one throw of the dice. Five folds give five throws, and
-every image is judged once by a network that has never seen it. Takes two seconds.
+every image is judged once by a network that has never seen it. (`tg.cross_validate` does it in one
+call where the scores alone are wanted; here we look at the mistakes, too.) Takes two seconds.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ FOLDS, EPOCHS = 5, 20
 def train(x: Any, y: Any, seed: int, device: str) -> tg.nn.Sequential:
     """Train a new network: nothing may pass from one fold to the next."""
     tg.manual_seed(seed)
-    model = tg.nn.Sequential(tg.nn.Linear(64, 64, activation="relu"), tg.nn.Linear(64, 10))
-    model.to(device)
+    model = tg.nn.Sequential(
+        tg.nn.Linear(64, 64, activation="relu"),
+        tg.nn.Linear(64, 10),
+    ).to(device)
     optimizer = tg.optim.Adam(model.parameters(), lr=3e-3)
     loss_fn = tg.nn.CrossEntropyLoss()
     tg.fit(model, loss_fn, optimizer, (x, y), epochs=EPOCHS, batch_size=32, progress=False)
@@ -38,12 +41,10 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     # All 1797 images: the folds make the split.
     x, y = np.concatenate([x_train, x_test]), np.concatenate([y_train, y_test])
 
-    order = np.random.default_rng(0).permutation(len(x))
-    folds = np.array_split(order, FOLDS)
     accuracies = []
     predicted = np.full(len(x), -1)
-    for k, held_out in enumerate(folds):
-        rest = np.concatenate(folds[:k] + folds[k + 1 :])
+    # With stratify the folds have the same number of each digit, to within one.
+    for k, (rest, held_out) in enumerate(tg.data.k_fold(len(x), FOLDS, stratify=y)):
         model = train(x[rest], y[rest], k, options.device)
         predicted[held_out] = model.predict(x[held_out]).argmax(axis=1)
         accuracies.append(float(np.mean(predicted[held_out] == y[held_out])))
@@ -52,8 +53,7 @@ def main(argv: Sequence[str] = ()) -> dict[str, Any]:
     mean, spread = float(np.mean(accuracies)), float(np.std(accuracies, ddof=1))
     print(f"mean {100 * mean:.2f} %, spread {100 * spread:.2f} %")
 
-    confusion = np.zeros((10, 10), int)
-    np.add.at(confusion, (y, predicted), 1)  # row: what it is; column: what it was taken for
+    confusion = tg.confusion_matrix(y, predicted)  # row: what it is; column: what it was taken for
     wrong = confusion - np.diag(confusion.diagonal())
     true, taken = np.unravel_index(wrong.argmax(), wrong.shape)
     print(f"most often: a {true} taken for a {taken}, {wrong.max()} times")

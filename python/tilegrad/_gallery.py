@@ -216,17 +216,17 @@ def _ctc() -> Panel:
     def operands(x: Array) -> tuple[Any, ...]:
         pair = np.stack([np.zeros_like(x), x], axis=1)
         logp = ops.log_softmax(np.stack([pair, pair]), 2)
-        return logp, np.ones((x.size, 1), np.int64), [2] * x.size, [1] * x.size
+        return logp, np.ones((x.size, 1), np.int64), [2] * x.size, [1] * x.size, 0, "none"
 
     def slope(x: Array) -> Array:
         logp, *rest = operands(x)
-        gradient = ops.ctc_loss_backward(np.ones_like(x), logp, *rest, reduction="none")
+        gradient = ops.ctc_loss_backward(np.ones_like(x), logp, *rest)
         logits = ops.log_softmax_backward(gradient, logp, 2, output=logp)
         return np.asarray(logits[..., 1].sum(axis=0))
 
     return Panel(
         "ctc_loss", "$-\\log$ of all ways to write the target",
-        lambda x: ops.ctc_loss(*operands(x), reduction="none"), slope,
+        lambda x: ops.ctc_loss(*operands(x)), slope,
         -4, 4, -1.25, 4.0, x="logit of the symbol at both times",
     )  # fmt: skip
 
