@@ -136,7 +136,7 @@ def test_places_that_cannot_be_written(tmp_path, capsys):
         ("train --hidden 64,,32", "--hidden: must be whole numbers of at least 1"),
         ("train --hidden 0", "--hidden"),
         ("train --activation prelu", "--activation"),
-        ("train --optimizer rmsprop", "--optimizer"),
+        ("train --optimizer lion", "--optimizer"),
         ("train --seed -1", "--seed"),
         ("train --threads 0", "--threads"),
         ("train --nonsense", "--nonsense"),
@@ -154,7 +154,9 @@ def test_bad_arguments_have_code_2(arguments, part, capsys):
 
 def test_momentum_is_refused_where_it_would_do_nothing(tmp_path, capsys):
     assert digits(tmp_path / "run", "--momentum", "0.5") == 1
-    assert_one_line(capsys, "train", "--momentum: is an option of --optimizer sgd; got adam")
+    assert_one_line(
+        capsys, "train", "--momentum: is an option of --optimizer sgd and rmsprop; got adam"
+    )
 
 
 @pytest.mark.parametrize("command", ["info", "train", "gradcheck"])

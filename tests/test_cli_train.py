@@ -82,6 +82,8 @@ def test_every_activation_trains(tmp_path, activation):
     [
         "--optimizer sgd --momentum 0.5 --lr 0.05 --weight-decay 1e-4",
         "--optimizer adamw --schedule step",
+        "--optimizer rmsprop --momentum 0.5 --weight-decay 1e-4",
+        "--optimizer adagrad --weight-decay 1e-4",
         "--hidden none --schedule none --label-smoothing 0.2",
         "--hidden 40,30,20 --dtype float64 --dropout 0.1",
         "--validation 0 --batch-size 1000 --lr 0.01",

@@ -172,7 +172,7 @@ def test_loss_module_follows_torch(
 
 def test_loss_modules_refuse_unknown_options() -> None:
     for make in (nn.MSELoss, lambda r: nn.CrossEntropyLoss(reduction=r)):
-        with pytest.raises(ValueError, match="must be 'none', 'mean' or 'sum'; got 'avg'"):
+        with pytest.raises(ValueError, match="must be one of 'none', 'mean', 'sum'; got 'avg'"):
             make("avg")
     for e in (-0.1, 1.1, np.nan):
         with pytest.raises(ValueError, match=f"^CrossEntropyLoss: label_smoothing .*got {e}"):

@@ -81,14 +81,16 @@ def samples(name: str, dtype: str) -> Iterator[dict[str, Any]]:
 def here(device: Device, value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return device.put(np.array(value.detach().numpy(), order="C"))
-    return {torch.float32: np.float32, torch.float64: np.float64}.get(value, value)
+    if isinstance(value, torch.dtype):
+        return {torch.float32: np.float32, torch.float64: np.float64}[value]
+    return value
 
 
 def there(value: Any) -> Any:
     """Return a float64 copy for torch, a leaf where the sample asks for a gradient."""
     if isinstance(value, torch.Tensor) and value.is_floating_point():
         return value.detach().double().requires_grad_(value.requires_grad)
-    return torch.float64 if value in (torch.float32, torch.float64) else value
+    return torch.float64 if isinstance(value, torch.dtype) else value
 
 
 def accepts(name: str, arguments: dict[str, Any]) -> dict[str, Any]:

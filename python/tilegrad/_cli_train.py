@@ -237,6 +237,10 @@ def _optimizer(model: nn.Module, settings: Settings) -> optim.Optimizer:
     parameters, lr, decay = model.parameters(), settings.lr, settings.weight_decay
     if settings.optimizer == "sgd":
         return optim.SGD(parameters, lr, momentum=settings.momentum, weight_decay=decay)
+    if settings.optimizer == "rmsprop":
+        return optim.RMSprop(parameters, lr, momentum=settings.momentum, weight_decay=decay)
+    if settings.optimizer == "adagrad":
+        return optim.Adagrad(parameters, lr, weight_decay=decay)
     kind = optim.AdamW if settings.optimizer == "adamw" else optim.Adam
     return kind(parameters, lr, weight_decay=decay)
 

@@ -160,6 +160,77 @@ def _gaussian(wrt: str, formula: str, low: float, high: float, x: str) -> Panel:
     )  # fmt: skip
 
 
+def _of_a_row(
+    name: str, formula: str, row: Callable[[Array], tuple[Any, ...]], x: str, wrt: str = "input",
+    low: float = -3.0, high: float = 3.0, bottom: float = -1.5, top: float = 3.5, **more: Any,
+) -> Panel:  # fmt: skip
+    """A loss of a row as a function of the first number of one operand of it."""
+    forward, backward = getattr(ops, name), getattr(ops, f"{name}_backward")
+    return Panel(
+        name, formula,
+        lambda x: forward(*row(x), reduction="none", **more),
+        lambda x: backward(np.ones_like(x), *row(x), reduction="none", wrt=wrt, **more)[:, 0],
+        low, high, bottom, top, x,
+    )  # fmt: skip
+
+
+def _beside(x: Array, *others: float) -> Array:
+    """Return rows that begin with x and go on with the others."""
+    return np.column_stack([x, *(np.full_like(x, other) for other in others)])
+
+
+def _classes(x: Array) -> tuple[Array, Array]:
+    return _beside(x, 0.0), np.zeros(x.size, np.int64)
+
+
+def _rows() -> list[Panel]:
+    def labels(x: Array) -> tuple[Array, Array]:
+        return _beside(x, 0.0, 0.5), np.tile([0, -1, -1], (x.size, 1))
+
+    def triplet(x: Array) -> tuple[Array, Array, Array]:
+        return _beside(x), _beside(0 * x), _beside(0 * x + 2)
+
+    def angle(x: Array) -> tuple[Array, Array, Array]:
+        return _beside(x, 1.0), _beside(0 * x + 1, 0.0), -np.ones_like(x)
+
+    return [
+        _of_a_row("nll_loss", "$-x_t$", _classes, "log-probability of the class", low=-4, high=0,
+                  top=4.0),
+        _of_a_row("multi_margin_loss", r"sum of $\max(0, 1 - x_t + x_c) / C$", _classes,
+                  "score of the class, beside 0", top=2.5),
+        _of_a_row("multilabel_margin_loss", r"sum of $\max(0, 1 - x_t + x_c) / C$", labels,
+                  "score of the label, beside 0 and 0.5", top=3.0),
+        _of_a_row("multilabel_soft_margin_loss", r"mean of $\log(1 + e^{\mp x})$",
+                  lambda x: (_beside(x, 0.0), _beside(0 * x + 1, 0.0)),
+                  "logit of a label, beside 0", top=2.5),
+        _of_a_row("triplet_margin_loss", r"$\max(0, m + |a - p| - |a - n|)$", triplet,
+                  "anchor, positive 0, negative 2", "anchor", -2.0, 4.0, -0.5, 3.5),
+        _of_a_row("cosine_embedding_loss", r"$\max(0, \cos)$ for $t = -1$", angle,
+                  "$x$ of $(x, 1)$, beside $(1, 0)$", "input1", bottom=-0.25, top=1.25),
+    ]  # fmt: skip
+
+
+def _ctc() -> Panel:
+    """Of two times and two symbols: the target's logit at both, its blank's is 0."""
+
+    def operands(x: Array) -> tuple[Any, ...]:
+        pair = np.stack([np.zeros_like(x), x], axis=1)
+        logp = ops.log_softmax(np.stack([pair, pair]), 2)
+        return logp, np.ones((x.size, 1), np.int64), [2] * x.size, [1] * x.size, 0, "none"
+
+    def slope(x: Array) -> Array:
+        logp, *rest = operands(x)
+        gradient = ops.ctc_loss_backward(np.ones_like(x), logp, *rest)
+        logits = ops.log_softmax_backward(gradient, logp, 2, output=logp)
+        return np.asarray(logits[..., 1].sum(axis=0))
+
+    return Panel(
+        "ctc_loss", "$-\\log$ of all ways to write the target",
+        lambda x: ops.ctc_loss(*operands(x)), slope,
+        -4, 4, -1.25, 4.0, x="logit of the symbol at both times",
+    )  # fmt: skip
+
+
 def losses() -> list[Panel]:
     """Return a panel for every loss: a slice through it, along one number of its input."""
     zero = "input, target 0"
@@ -184,6 +255,8 @@ def losses() -> list[Panel]:
               "input, target $-$1", bottom=-1.5, top=3.5),
         _loss("soft_margin_loss", r"$\log(1 + e^{-t x})$", 1.0, "input, target 1", top=3.5,
               bottom=-1.25),
+        *_rows(),
+        _ctc(),
     ]  # fmt: skip
 
 

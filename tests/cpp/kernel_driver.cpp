@@ -110,6 +110,8 @@ void Driver::elementwise() {
   activation("gelu", "gelu_backward", gelu, false);
   activation("gelu_tanh", "gelu_tanh_backward", gelu_tanh, false);
   activation("silu", "silu_backward", silu, false);
+  activation("mish", "mish_backward", mish, false);
+  activation("hardswish", "hardswish_backward", hardswish, false);
 
   constexpr int64_t kSize = 10000;
   float *x = values(kSize), *y = values(kSize);
@@ -119,11 +121,24 @@ void Driver::elementwise() {
   count("random_normal", [&] { cpu::random_normal<float>(context_, y, kSize, 0, 1, 7, 0); });
   count("sum_axis_first", [&] { cpu::sum_axis<float>(context_, y, x, 1, 100, 100, false); });
   count("sum_axis_last", [&] { cpu::sum_axis<float>(context_, y, x, 100, 100, 1, false); });
+  const float slope = 0.25f;
+  count("prelu", [&] { cpu::prelu<float>(context_, y, x, &slope, {1, 1, kSize}); });
+
   float loss = 0;
-  count("mse_loss", [&] {
-    cpu::mse_loss<float>(context_, &loss, y, nullptr, nullptr, x, y, nullptr, kSize,
-                         cpu::Reduction::mean);
-  });
+  float* const gradients[3] = {y, nullptr, nullptr};
+  const std::pair<const char*, cpu::LossFunction> losses[] = {
+      {"mse_loss", {cpu::LossKind::mse}},
+      {"huber_loss", {cpu::LossKind::huber, 1}},
+      {"binary_cross_entropy_with_logits", {cpu::LossKind::binary_cross_entropy_with_logits}},
+      {"kl_div", {cpu::LossKind::kl_div}}};
+  for (const auto& [name, function] : losses) {
+    cpu::ElementwiseLoss<float> problem{
+        function, x, x, nullptr, nullptr, kSize, cpu::Reduction::mean, double{kSize}};
+    int64_t bad = -1;
+    count(name, [&] {
+      cpu::elementwise_loss<float>(context_, &loss, gradients, nullptr, problem, &bad);
+    });
+  }
 }
 
 void Driver::classes() {

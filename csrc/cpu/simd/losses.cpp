@@ -22,7 +22,8 @@ TILEGRAD_INLINE Vec<T> element(const LossRun<T>& run, F f, int64_t i, Access acc
   const V a = access.load(run.a + i), b = access.load(run.b + i);
   const V c = run.c == nullptr ? V(1) : access.load(run.c + i);
   const V weight = run.weight == nullptr ? V(1) : access.load(run.weight + i);
-  V factor = weight * V(run.scale);
+  V factor = run.scale;
+  if (run.weight != nullptr) factor *= weight;
   if (run.grad_output != nullptr) factor *= access.load(run.grad_output + i);
   if (run.gradients[0] != nullptr) access.store(run.gradients[0] + i, f.by_a(a, b, c) * factor);
   if constexpr (requires { f.by_b(a, b, c); }) {
@@ -32,18 +33,32 @@ TILEGRAD_INLINE Vec<T> element(const LossRun<T>& run, F f, int64_t i, Access acc
     if (run.gradients[2] != nullptr) access.store(run.gradients[2] + i, f.by_c(a, b, c) * factor);
   }
   if (run.loss == nullptr && !run.sum) return V(0);
-  const V loss = weight * f.value(a, b, c);
+  V loss = f.value(a, b, c);
+  if (run.weight != nullptr) loss *= weight;
   if (run.loss != nullptr) access.store(run.loss + i, loss);
   return access.keep(loss);
 }
 
+// kTraining: nothing but the sum and the gradient of a is wanted, which the compiler then knows.
+template <bool kTraining, class T, class F>
+[[gnu::flatten, gnu::noinline]] double sum_of(const LossRun<T>& arguments, F f) {
+  LossRun<T> run = arguments;
+  if constexpr (kTraining) {
+    run.loss = run.gradients[1] = run.gradients[2] = nullptr;
+    run.grad_output = run.c = run.weight = nullptr;
+    run.sum = true;
+  }
+  return blocked_sum<Vec<T>>(run.n,
+                             [&](int64_t i, auto access) { return element(run, f, i, access); });
+}
+
 template <class T>
-double losses(const LossFunction& loss, const LossRun<T>& arguments) {
-  const LossRun<T> run = arguments;
-  return visit(loss, [run](auto f) {
-    return blocked_sum<Vec<T>>(run.n,
-                               [&](int64_t i, auto access) { return element(run, f, i, access); });
-  });
+double losses(const LossFunction& loss, const LossRun<T>& run) {
+  const bool training = run.loss == nullptr && run.gradients[1] == nullptr &&
+                        run.gradients[2] == nullptr && run.grad_output == nullptr &&
+                        run.c == nullptr && run.weight == nullptr && run.sum;
+  return visit(loss,
+               [&](auto f) { return training ? sum_of<true>(run, f) : sum_of<false>(run, f); });
 }
 
 template <class T>
