@@ -376,11 +376,9 @@ plt.show()
 
 
 # %%
-guesses = rng.integers(0, 10, size=(1000, len(y_test)))
-scores = np.mean(guesses == y_test, axis=1)
+scores = np.mean(rng.integers(0, 10, size=(1000, len(y_test))) == y_test, axis=1)
 again = np.mean(rng.integers(0, 10, len(y_val)) == y_val)  # the winner guesses other images
-print(f"mean of all {scores.mean():.1%}, the best {scores.max():.1%}")
-print(f"the best on other images {again:.1%}")
+print(f"mean of all {scores.mean():.1%}, the best {scores.max():.1%}, on other images {again:.1%}")
 
 # %% [markdown]
 # Chosen by its score, the winner seems to know something; on other images it guesses like all
@@ -397,3 +395,5 @@ print(f"the best on other images {again:.1%}")
 # - A **schedule** lets training come to rest.
 # - Repeat, with other seeds or by **k-fold**, before believing that a difference is one.
 # - Report the test score with its standard error, and do not go back.
+#
+# Next: [from a formula to a CUDA kernel](5_formula_to_kernel.ipynb).
