@@ -43,7 +43,8 @@ def train_test_split(
         shuffle: Choose rows at random and mix their order. Otherwise the last rows are the test
             part and all parts are views.
         stratify: Class labels, `(n,)`. Every class is then split in the same proportion, to
-            within one row.
+            within one row. A slice of the training part need not have them so: for a smaller
+            part split again.
 
     Returns:
         `(a_train, a_test, b_train, b_test, ...)`, two arrays for each one given.
