@@ -375,7 +375,9 @@ def test_out_that_overlaps_in_part_is_refused(device: Device, rng: np.random.Gen
     assert_same_bits(memory, before)
 
 
-def test_wrt_of_class_indices_names_the_input_alone(device: Device, rng: np.random.Generator) -> None:
+def test_wrt_of_class_indices_names_the_input_alone(
+    device: Device, rng: np.random.Generator
+) -> None:
     x, t = device.put(rng.standard_normal((3, 4))), device.put(np.array([0, 1, 2]))
     dx = tg.cross_entropy_backward(1.0, x, t)
     assert_same_bits(tg.cross_entropy_backward(1.0, x, t, wrt="input"), dx)

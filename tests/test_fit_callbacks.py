@@ -202,3 +202,9 @@ def test_the_bar_is_taken_away_after_an_exception(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(RuntimeError, match="stop"):
         quick(progress=True, callbacks=[Stop()])
     assert terminal.getvalue().endswith("\r")  # tqdm has blanked its line
+
+
+def test_early_stopping_knows_which_way_an_accuracy_is_better() -> None:
+    assert EarlyStopping("val_accuracy").mode == "max"
+    assert EarlyStopping("train_loss").mode == "min"
+    assert EarlyStopping("val_accuracy", mode="min").mode == "min"

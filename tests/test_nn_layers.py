@@ -266,3 +266,21 @@ def test_an_unknown_dtype_of_a_layer_is_refused(dtype: Any, got: str, way_out: s
         f"Linear: dtype must be float32, float64 or bfloat16; got {got} (give it by name: "
         f'dtype="{way_out}")'
     )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ReLU", "LeakyReLU", "ELU", "SELU", "SiLU", "Mish", "Hardtanh", "ReLU6", "Hardsigmoid",
+     "Hardswish", "Dropout"],
+)  # fmt: skip
+def test_inplace_is_taken_as_in_torch_and_changes_nothing(name: str) -> None:
+    x = np.linspace(-4, 4, 9)
+    before = x.copy()
+    module = getattr(nn, name)(inplace=True).eval()
+    np.testing.assert_array_equal(module(x), getattr(nn, name)().eval()(x))
+    np.testing.assert_array_equal(x, before)
+
+
+def test_a_loss_of_two_shapes_warns() -> None:
+    with pytest.warns(UserWarning, match=r"HuberLoss: input \(4, 1\) and target \(4,\)"):
+        nn.HuberLoss()(np.zeros((4, 1)), np.zeros(4))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -202,3 +203,21 @@ def test_options_that_are_no_numbers_are_named(value: object) -> None:
         nn.Dropout(value)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="dropout: p must be a number"):
         tg.dropout(np.ones(2), value)  # type: ignore[arg-type]
+
+
+def test_arguments_in_another_order_are_named(tmp_path: Path) -> None:
+    model = tg.nn.Linear(2, 1)
+    path, sgd = tmp_path / "x.safetensors", tg.optim.SGD(model.parameters())
+    for op in (tg.save, tg.load):
+        name = op.__name__
+        with pytest.raises(TypeError, match=f"^{name}: path must be a path; got Linear"):
+            op(model, path)
+        with pytest.raises(TypeError, match=f"^{name}: model must be a Module; got dict"):
+            op(path, model.state_dict())
+        with pytest.raises(TypeError, match=f"^{name}: optimizer must be an Optimizer; got StepLR"):
+            op(path, model, tg.optim.lr_scheduler.StepLR(sgd, 1))
+    x, stopping = np.zeros((4, 2), "f4"), tg.EarlyStopping()
+    with pytest.raises(TypeError, match="callbacks must be a list; got one Callback"):
+        tg.fit(model, tg.nn.MSELoss(), sgd, (x, x[:, :1]), epochs=1, callbacks=stopping)
+    with pytest.raises(TypeError, match=r"such as model.parameters\(\); got Linear"):
+        tg.optim.SGD([model])

@@ -154,7 +154,10 @@ def test_class_weights_follow_the_scores(device: Device, rng: np.random.Generato
             "TripletMarginLoss: margin must be greater than 0; got 0",
         ),
         *(
-            (lambda kind=kind: kind(reduction="avg"), "must be 'none', 'mean' or 'sum'; got 'avg'")
+            (
+                lambda kind=kind: kind(reduction="avg"),
+                "must be one of 'none', 'mean', 'sum'; got 'avg'",
+            )
             for kind in (
                 nn.NLLLoss,
                 nn.MultiMarginLoss,

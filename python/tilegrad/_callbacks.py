@@ -219,7 +219,8 @@ class EarlyStopping(Callback):
         monitor: A list of ``History``: "val_loss", "val_accuracy", "train_loss", "train_accuracy".
         patience: Epochs without improvement after which training ends, at least 1.
         min_delta: Smallest change that counts as an improvement, at least 0.
-        mode: "min" if lower is better, "max" if higher is.
+        mode: "min" if lower is better, "max" if higher is; None goes by the name: "max" for an
+            accuracy, else "min".
         restore_best: Put the weights of the best epoch into the model when training ends, by
             stopping or with its last epoch (not after an exception). The optimiser is left as is.
 
@@ -237,10 +238,12 @@ class EarlyStopping(Callback):
         monitor: str = "val_loss",
         patience: int = 5,
         min_delta: float = 0.0,
-        mode: str = "min",
+        mode: str | None = None,
         restore_best: bool = True,
     ) -> None:
         check_monitor("EarlyStopping", monitor)
+        if mode is None:
+            mode = "max" if monitor.endswith("accuracy") else "min"
         if isinstance(patience, bool) or not hasattr(patience, "__index__") or patience < 1:
             raise ValueError(
                 f"EarlyStopping: patience must be an integer of at least 1; got {patience}"

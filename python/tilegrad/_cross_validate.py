@@ -158,6 +158,15 @@ def cross_validate(
         (3, True)
     """
     first_seed = check_seed("cross_validate", seed)
+    for name, made, kind in (
+        ("model", make_model, Module),
+        ("optimizer", make_optimizer, Optimizer),
+    ):
+        if isinstance(made, kind) or not callable(made):
+            raise TypeError(
+                f"cross_validate: make_{name} must be a function that makes a new one for each "
+                f"fold; got {type(made).__name__}"
+            )
     for name, array in (("x", x), ("y", y)):
         if not isinstance(array, np.ndarray) or array.ndim == 0:
             raise TypeError(

@@ -311,6 +311,8 @@ def _check(
         raise TypeError(f"fit: loss_fn must be a Module; got {type(loss_fn).__name__}")
     if isinstance(epochs, bool) or not isinstance(epochs, (int, np.integer)) or epochs < 1:
         raise ValueError(f"fit: epochs must be an integer of at least 1; got {epochs!r}")
+    if isinstance(callbacks, Callback):
+        raise TypeError("fit: callbacks must be a list; got one Callback (write [callback])")
     for callback in callbacks:
         if not isinstance(callback, Callback):
             raise TypeError(f"fit: callbacks must be Callback objects; got {callback!r}")

@@ -67,6 +67,7 @@ def save(
         >>> bool((model.weight.data == other.weight.data).all())
         True
     """
+    _check_parts("save", path, model, optimizer, scheduler)
     import_safetensors("save")
     tensors: dict[str, Array] = {
         f"model.{name}": np.asarray(asarray(value, device="cpu"), order="C")
@@ -143,6 +144,7 @@ def load(
             ...
         ValueError: load: ...: weight must be (2, 4) float32; the file has (2, 3) float32
     """
+    _check_parts("load", path, model, optimizer, scheduler)
     given = {"optimizer": optimizer, "scheduler": scheduler, "loader": loader, "history": history}
     wanted = [name for name, value in given.items() if value is not None]
     with _explained(path):
@@ -280,4 +282,22 @@ def _check_weights(weights: Mapping[str, Array], model: Module) -> None:
         if (got.shape, got.dtype) != (value.shape, value.dtype):
             raise ValueError(
                 f"{name} must be {value.shape} {value.dtype}; the file has {got.shape} {got.dtype}"
+            )
+
+
+def _check_parts(op: str, path: Any, model: Any, optimizer: Any, scheduler: Any) -> None:
+    """Raise TypeError for arguments in another order, such as torch's."""
+    rules = (
+        ("path", path, (str, os.PathLike), "a path"),
+        ("model", model, Module, "a Module"),
+        ("optimizer", optimizer, Optimizer, "an Optimizer"),
+        ("scheduler", scheduler, LRScheduler, "a schedule"),
+    )
+    for name, value, kind, word in rules:
+        if not isinstance(value, kind) and not (
+            value is None and name in ("optimizer", "scheduler")
+        ):
+            raise TypeError(
+                f"{op}: {name} must be {word}; got {type(value).__name__} "
+                f"({op}(path, model, optimizer, scheduler))"
             )

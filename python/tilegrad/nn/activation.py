@@ -57,6 +57,16 @@ class _Activation(Module):
         return ", ".join(f"{name}={value!r}" for name, value in self._options.items())
 
 
+class _InplaceActivation(_Activation):
+    """An activation that takes torch's ``inplace``; it changes nothing.
+
+    The input is kept for the backward pass, and a training step overwrites its own buffers anyway.
+    """
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+
+
 class Identity(_Activation):
     """Return the input: f(x) = x. Source: torch.nn.Identity."""
 
@@ -75,7 +85,7 @@ class Tanh(_Activation):
     _op = "tanh"
 
 
-class ReLU(_Activation):
+class ReLU(_InplaceActivation):
     """Apply f(x) = max(x, 0), elementwise. Source: torch.nn.ReLU."""
 
     _op = "relu"
@@ -86,11 +96,12 @@ class LeakyReLU(_Activation):
 
     Args:
         negative_slope: Slope below zero.
+        inplace: As torch has it; it changes nothing.
     """
 
     _op = "leaky_relu"
 
-    def __init__(self, negative_slope: float = 0.01) -> None:
+    def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
         super().__init__()
         self.negative_slope = negative_slope
         self._options = {"negative_slope": negative_slope}
@@ -103,11 +114,12 @@ class ELU(_Activation):
 
     Args:
         alpha: The limit towards minus infinity is -alpha.
+        inplace: As torch has it; it changes nothing.
     """
 
     _op = "elu"
 
-    def __init__(self, alpha: float = 1.0) -> None:
+    def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
         self.alpha = alpha
         self._options = {"alpha": alpha}
@@ -115,7 +127,7 @@ class ELU(_Activation):
         self._from_output = alpha >= 0
 
 
-class SELU(_Activation):
+class SELU(_InplaceActivation):
     """Apply 1.0507 * ELU(x, alpha=1.6733), elementwise. Source: torch.nn.SELU."""
 
     _op = "selu"
@@ -146,7 +158,7 @@ class GELU(_Activation):
         return ops.gelu_backward(grad_output, input, **self._options) if input_grad else None
 
 
-class SiLU(_Activation):
+class SiLU(_InplaceActivation):
     """Apply f(x) = x * sigmoid(x), elementwise. Source: torch.nn.SiLU."""
 
     _op = "silu"
@@ -172,7 +184,7 @@ class Softplus(_Activation):
         self._native = (self._op, self._options)
 
 
-class Mish(_Activation):
+class Mish(_InplaceActivation):
     """Apply f(x) = x * tanh(softplus(x)), elementwise. Source: torch.nn.Mish."""
 
     _op = "mish"
@@ -185,11 +197,12 @@ class Hardtanh(_Activation):
     Args:
         min_val: Lower end of the range.
         max_val: Upper end, above min_val.
+        inplace: As torch has it; it changes nothing.
     """
 
     _op = "hardtanh"
 
-    def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
         if not max_val > min_val:
             raise ValueError(f"Hardtanh: max_val must be above min_val; got {min_val}, {max_val}")
@@ -199,20 +212,20 @@ class Hardtanh(_Activation):
         self._native = (self._op, self._options)
 
 
-class ReLU6(_Activation):
+class ReLU6(_InplaceActivation):
     """Apply f(x) = min(max(x, 0), 6), elementwise. Source: torch.nn.ReLU6."""
 
     _op = "relu6"
 
 
-class Hardsigmoid(_Activation):
+class Hardsigmoid(_InplaceActivation):
     """Apply f(x) = min(max(x + 3, 0), 6) / 6, elementwise. Source: torch.nn.Hardsigmoid."""
 
     _op = "hardsigmoid"
     _from_output = False
 
 
-class Hardswish(_Activation):
+class Hardswish(_InplaceActivation):
     """Apply f(x) = x * min(max(x + 3, 0), 6) / 6, elementwise. Source: torch.nn.Hardswish."""
 
     _op = "hardswish"

@@ -22,6 +22,7 @@ class Dropout(Module):
 
     Args:
         p: Probability of an element to be dropped.
+        inplace: As torch has it; it changes nothing.
 
     Raises:
         ValueError: p is not in [0, 1].
@@ -29,7 +30,7 @@ class Dropout(Module):
     Source: Srivastava et al. 2014; torch.nn.Dropout.
     """
 
-    def __init__(self, p: float = 0.5) -> None:
+    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
         if not isinstance(p, numbers.Real):
             raise TypeError(f"Dropout: p must be a number; got {p!r}")

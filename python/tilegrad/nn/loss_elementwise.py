@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -20,6 +21,17 @@ class ElementwiseLoss(Loss):
     # The attributes that the native function takes, where the loss has them.
     _number: ClassVar[str | None] = None
     _logarithm: ClassVar[str | None] = None
+
+    def forward(self, input: Array, target: Array) -> Any:
+        """Return the loss: a scalar, or one value an element for reduction "none"."""
+        shapes = getattr(input, "shape", None), getattr(target, "shape", None)
+        if shapes[0] != shapes[1]:
+            warnings.warn(
+                f"{type(self).__name__}: input {shapes[0]} and target {shapes[1]} are broadcast; "
+                "is that meant? Else give them one shape (reshape)",
+                stacklevel=3,
+            )
+        return self._loss(input, target)
 
     def _record_loss(self, recorder: Recorder, input: Array, target: Array) -> tuple[Array, Array]:
         if self.reduction == "none":

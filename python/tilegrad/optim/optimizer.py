@@ -100,7 +100,10 @@ class Optimizer:
         known = {id(p) for existing in self.param_groups for p in existing["params"]}
         for member in members:
             if not isinstance(member, Parameter):
-                raise TypeError(f"{name}: takes Parameters; got {type(member).__name__}")
+                raise TypeError(
+                    f"{name}: takes Parameters, such as model.parameters(); got "
+                    f"{type(member).__name__}"
+                )
             if id(member) in known:
                 raise ValueError(f"{name}: a parameter was given twice; {member!r}")
             known.add(id(member))
