@@ -165,7 +165,7 @@ def test_names_are_for_all_parameters_and_differ() -> None:
         ([{"params": [("a", p)]}, {"params": [q]}], ValueError, "got one without"),
         ([{"params": [p]}, {"params": [("b", q)]}], ValueError, "got one with them"),
         ([("a", p), ("b", p)], ValueError, "a parameter was given twice"),
-        ([("a", 3.0)], TypeError, "takes Parameters; got float"),
+        ([("a", 3.0)], TypeError, r"takes Parameters, such as model.parameters\(\); got float"),
         ([{"params": {p, q}}], TypeError, "ordered, .* a set"),
     ]
     for params, error, text in cases:
