@@ -5,6 +5,9 @@ BIN := .venv/bin
 WERROR ?= $(if $(CI),ON,OFF)
 # For the CUDA backend, which is built where nvcc is: the oldest and the two that kernels are tuned for.
 CUDA_ARCHITECTURES ?= 75-real;80-real;90a-real
+# Processes that share the tests, file by file.
+PROCESSES ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
 SOURCES := $(shell find csrc python cmake CMakeLists.txt pyproject.toml -type f \
              -not -name '*.so' -not -path '*/__pycache__/*')
 
@@ -49,11 +52,11 @@ demo: .venv/.demo
 	$(BIN)/tilegrad train
 
 test: lint .venv/.test
-	$(BIN)/python -m pytest
+	$(PYTEST)
 	$(MAKE) sanitize
 
 test-full: lint .venv/.test
-	$(BIN)/python -m pytest --full
+	$(PYTEST) --full
 	$(BIN)/python tests/run_sanitized.py --sim
 
 lint: .venv/.test

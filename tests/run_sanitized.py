@@ -85,7 +85,8 @@ def core_of_the_suite(modules: list[str]) -> None:
         "TILEGRAD_SANITIZED": "1",
     }
     tests = [ROOT / "tests" / f"test_{name}.py" for name in CORE]
-    run(sys.executable, "-m", "pytest", *tests, env=environment, cwd=ROOT)
+    shared = ["-n", "2", "--dist", "loadfile"]  # two processes, file by file
+    run(sys.executable, "-m", "pytest", *shared, *tests, env=environment, cwd=ROOT)
 
 
 def instruction_sets_do_not_leak() -> None:
