@@ -3,8 +3,10 @@
 
 #include <array>
 #include <cstdlib>
+#include <map>
 #include <mutex>
 #include <string>
+#include <utility>
 
 #include "../check.hpp"
 #include "synchronous.hpp"
@@ -14,6 +16,25 @@ namespace {
 
 constexpr int kMaxDevices = 64;
 constexpr size_t kDefaultSharedBytes = 48 * 1024;
+
+// The dynamic shared memory that the driver was told to allow, by kernel and device. It is asked
+// only when a launch wants more: the call costs as much as the launch.
+class AllowedBytes {
+ public:
+  bool cover(const void* kernel, int device, size_t bytes) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = bytes_.find({kernel, device});
+    return found != bytes_.end() && found->second >= bytes;
+  }
+  void set(const void* kernel, int device, size_t bytes) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    bytes_[{kernel, device}] = bytes;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::pair<const void*, int>, size_t> bytes_;
+};
 
 int attribute(cudaDeviceAttr which, int device) {
   int value = 0;
@@ -62,15 +83,18 @@ const DeviceInfo& device_info() {
 
 void check_launch(size_t dynamic_bytes, const void* kernel) {
   if (dynamic_bytes <= kDefaultSharedBytes) return;
-  const size_t limit = device_info().shared_bytes;
-  if (dynamic_bytes > limit) {
+  static AllowedBytes allowed;
+  const DeviceInfo& device = device_info();
+  if (dynamic_bytes > device.shared_bytes) {
     throw std::runtime_error(
         format("cuda: a block may have {} bytes of dynamic shared memory on this device; the "
                "kernel asks for {}",
-               limit, dynamic_bytes));
+               device.shared_bytes, dynamic_bytes));
   }
+  if (allowed.cover(kernel, device.index, dynamic_bytes)) return;
   CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   static_cast<int>(dynamic_bytes)));
+  allowed.set(kernel, device.index, dynamic_bytes);
 }
 
 void after_launch(cudaStream_t stream) {
