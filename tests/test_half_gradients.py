@@ -158,3 +158,20 @@ def test_a_sum_over_a_broadcast_batch_is_rounded_once(
                 assert_close(half.get(got), want, bound, what=f"{what}, {left}, {right}")
         for one, other in zip((da, db), tg.matmul_backward(*put), strict=True):
             assert_same_bits(bits(one), bits(other), what="operands that lie differently")
+
+
+def test_a_large_gradient_of_weights_in_float32(device: Device, rng: np.random.Generator) -> None:
+    """Enough tiles for the rung that whole multiprocessors share; the same bits from anywhere."""
+    rows, inputs, outputs = 72, 1024, 1536
+    half = BFLOAT16
+    x, dy = normal(rng, half, (rows, inputs)), normal(rng, half, (rows, outputs))
+    weight = half.put(device, np.zeros((outputs, inputs)))
+    gradients = []
+    for offset, start in ((0, 0.0), (3, 0.0), (0, 1.5)):
+        out = (None, device.put(np.full((outputs, inputs), start, np.float32)), None)
+        there = [half.put(device, v, offset) for v in (dy, x)]
+        tg.linear_backward(*there, weight, wrt="weight", accumulate=start != 0, out=out)
+        gradients.append(device.get(out[1]))
+        want, products = dy.T @ x + start, np.abs(dy).T @ np.abs(x) + start
+        assert_close(gradients[-1], want, (rows + 3) * EPS * products, what=f"from {offset}")
+    assert_same_bits(gradients[1], gradients[0], what="operands that lie elsewhere")

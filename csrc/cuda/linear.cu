@@ -15,6 +15,7 @@
 
 #include "../ops.hpp"
 #include "activation_gradient.cuh"
+#include "matmul/problem.hpp"
 #include "reduce.cuh"
 #include "vector_io.cuh"
 
@@ -91,12 +92,12 @@ __global__ void __launch_bounds__(kThreads, 2)
 }
 
 // dz, where it is not null, and dbias from one pass over dy.
-template <class T>
-void bias_gradient(Context& context, T* dz, T* dbias, const T* dy, const T* saved,
+template <class T, class G>
+void bias_gradient(Context& context, T* dz, G* dbias, const T* dy, const T* saved,
                    bool saved_is_output, int64_t rows, int64_t out, Activation activation,
                    bool accumulate) {
   if (rows == 0 || out == 0) {
-    sum_axis<T>(context, dbias, dy, 1, rows, out, accumulate);
+    sum_rows(context, dbias, dy, rows, out, accumulate);
     return;
   }
   const Cover c = cover<T>(rows, out);
@@ -108,60 +109,27 @@ void bias_gradient(Context& context, T* dz, T* dbias, const T* dy, const T* save
            dim3(c.tiles, static_cast<unsigned>(c.pieces)), kThreads, 0, stream_of(context), dz,
            sums, dy, saved, rows, out, c, aligned, gradient);
   });
-  sum_pieces<T>(context, dbias, sums, c.pieces, out, accumulate);
+  sum_pieces(context, dbias, sums, c.pieces, out, accumulate);
 }
 
-template <class T>
-void backward(Context& context, T* dx, T* dweight, T* dbias, const T* dy, const T* x,
-              const T* weight, const T* saved, bool saved_is_output, LinearSize size,
-              Activation activation, bool accumulate) {
+// dweight = dz^T x. Gradients in float are sums of products that were never rounded.
+template <class T, class G>
+void weight_gradient(Context& context, G* dweight, const T* dz, const T* x, LinearSize size,
+                     bool accumulate) {
   const auto [rows, in, out] = size;
-  const bool has_activation = activation.kind != ActivationKind::identity;
-  const bool has_product = dx != nullptr || dweight != nullptr;
-  WorkspaceScope scope(context);
-  T* product = has_activation && has_product ? context.workspace->take<T>(rows * out) : nullptr;
-  if (dbias != nullptr && has_activation) {
-    bias_gradient<T>(context, product, dbias, dy, saved, saved_is_output, rows, out, activation,
-                     accumulate);
-  } else if (dbias != nullptr) {
-    sum_axis<T>(context, dbias, dy, 1, rows, out, accumulate);
-  } else if (product != nullptr) {
-    activation_backward<T>(context, product, dy, saved, saved_is_output, rows * out, activation);
+  MatmulProblem<T> problem = {.c = {nullptr, in, 1},
+                              .a = {dz, 1, out},
+                              .b = {x, in, 1},
+                              .size = {1, out, in, rows},
+                              .alpha = 1,
+                              .beta = accumulate ? Accumulate<T>(1) : Accumulate<T>(0),
+                              .epilogue = {}};
+  if constexpr (std::is_same_v<T, G>) {
+    problem.c.data = dweight;
+  } else {
+    problem.wide = {dweight, in, 1};
   }
-  const T* dz = product == nullptr ? dy : product;
-  if (dx != nullptr) {
-    matmul<T>(context, {dx, in, 1}, {dz, out, 1}, {weight, in, 1}, {1, rows, in, out});
-  }
-  if (dweight != nullptr) {
-    matmul<T>(context, {dweight, in, 1}, {dz, 1, out}, {x, in, 1}, {1, out, in, rows}, 1,
-              accumulate ? 1 : 0);
-  }
-}
-
-// The same with gradients of the weights in float. Both factors are widened: what they are of 16
-// bits is exact, and the sums are not rounded.
-template <class T>
-  requires(sizeof(T) == 2)
-void backward(Context& context, T* dx, float* dweight, float* dbias, const T* dy, const T* x,
-              const T* weight, const T* saved, bool saved_is_output, LinearSize size,
-              Activation activation, bool accumulate) {
-  const auto [rows, in, out] = size;
-  WorkspaceScope scope(context);
-  const T* dz = dy;
-  if (activation.kind != ActivationKind::identity) {
-    T* product = context.workspace->take<T>(rows * out);
-    activation_backward<T>(context, product, dy, saved, saved_is_output, rows * out, activation);
-    dz = product;
-  }
-  T* const none = nullptr;
-  backward<T>(context, dx, none, none, dz, x, weight, none, false, size, {}, false);
-  float* wide_dz = context.workspace->take<float>(rows * out);
-  convert(context, wide_dz, dz, rows * out);
-  float* wide_x = context.workspace->take<float>(dweight == nullptr ? 0 : rows * in);
-  if (dweight != nullptr) convert(context, wide_x, x, rows * in);
-  float* const no_dx = nullptr;
-  backward<float>(context, no_dx, dweight, dbias, wide_dz, wide_x, no_dx, no_dx, false, size, {},
-                  accumulate);
+  run_matmul(context, problem);
 }
 
 }  // namespace
@@ -178,8 +146,24 @@ template <class T, class G>
 void linear_backward(Context& context, T* dx, G* dweight, G* dbias, const T* dy, const T* x,
                      const T* weight, const T* saved, bool saved_is_output, LinearSize size,
                      Activation activation, bool accumulate) {
-  backward(context, dx, dweight, dbias, dy, x, weight, saved, saved_is_output, size, activation,
-           accumulate);
+  const auto [rows, in, out] = size;
+  const bool has_activation = activation.kind != ActivationKind::identity;
+  const bool has_product = dx != nullptr || dweight != nullptr;
+  WorkspaceScope scope(context);
+  T* product = has_activation && has_product ? context.workspace->take<T>(rows * out) : nullptr;
+  if (dbias != nullptr && has_activation) {
+    bias_gradient(context, product, dbias, dy, saved, saved_is_output, rows, out, activation,
+                  accumulate);
+  } else if (dbias != nullptr) {
+    sum_rows(context, dbias, dy, rows, out, accumulate);
+  } else if (product != nullptr) {
+    activation_backward<T>(context, product, dy, saved, saved_is_output, rows * out, activation);
+  }
+  const T* dz = product == nullptr ? dy : product;
+  if (dx != nullptr) {
+    matmul<T>(context, {dx, in, 1}, {dz, out, 1}, {weight, in, 1}, {1, rows, in, out});
+  }
+  if (dweight != nullptr) weight_gradient(context, dweight, dz, x, size, accumulate);
 }
 
 #define TILEGRAD_INSTANTIATE(T)                                                                 \

@@ -95,32 +95,38 @@ void matmul_chosen(Context& context, MatmulProblem<T> problem, int device) {
   find_rung(kRungs, name)->launch(context, problem);
 }
 
+// Whether there is anything to compute. Where k is 0 nothing is read: a and b may be null.
+template <class T>
+bool prepare(MatmulProblem<T>& problem) {
+  const MatmulSize& size = problem.size;
+  if (size.k == 0) {
+    problem.a.row_stride = problem.a.col_stride = problem.a.batch_stride = 0;
+    problem.b = problem.a;
+  }
+  return size.batch > 0 && size.m > 0 && size.n > 0;
+}
+
 }  // namespace
+
+template <class T>
+void run_matmul(Context& context, MatmulProblem<T> problem) {
+  if (prepare(problem)) matmul_chosen(context, problem, device_info().compute_capability);
+}
 
 template <class T>
 void matmul(Context& context, Matrix<T> c, Matrix<const T> a, Matrix<const T> b, MatmulSize size,
             double alpha, double beta, const Epilogue<T>& epilogue, std::string_view variant) {
   static constexpr auto kRungs = rungs<T>();
-  const MatmulRung<T>* rung = nullptr;
-  if (!variant.empty()) {
-    rung = find_rung(kRungs, variant);
-    if (rung == nullptr) {
-      throw std::invalid_argument(
-          format("matmul: variant must be one of {}; got '{}'", names(kRungs), variant));
-    }
+  MatmulProblem<T> problem = {
+      c, a, b, size, static_cast<Accumulate<T>>(alpha), static_cast<Accumulate<T>>(beta), epilogue};
+  if (variant.empty()) return run_matmul(context, problem);
+  const MatmulRung<T>* rung = find_rung(kRungs, variant);
+  if (rung == nullptr) {
+    throw std::invalid_argument(
+        format("matmul: variant must be one of {}; got '{}'", names(kRungs), variant));
   }
   const int device = device_info().compute_capability;
-  if (size.batch > 0 && size.m > 0 && size.n > 0) {
-    if (size.k == 0) {  // nothing is read: a and b may be null
-      a.row_stride = a.col_stride = a.batch_stride = 0;
-      b = a;
-    }
-    const MatmulProblem<T> problem = {
-        c,       a, b, size, static_cast<Accumulate<T>>(alpha), static_cast<Accumulate<T>>(beta),
-        epilogue};
-    if (rung == nullptr) return matmul_chosen(context, problem, device);
-    if (device >= rung->compute_capability && rung->launch(context, problem)) return;
-  } else if (rung == nullptr || device >= rung->compute_capability) {
+  if (device >= rung->compute_capability && (!prepare(problem) || rung->launch(context, problem))) {
     return;
   }
   throw std::invalid_argument(
@@ -130,13 +136,14 @@ void matmul(Context& context, Matrix<T> c, Matrix<const T> a, Matrix<const T> b,
              dtype_name<T>(), device / 10, device % 10));
 }
 
-template void matmul(Context&, Matrix<float>, Matrix<const float>, Matrix<const float>, MatmulSize,
-                     double, double, const Epilogue<float>&, std::string_view);
-template void matmul(Context&, Matrix<double>, Matrix<const double>, Matrix<const double>,
-                     MatmulSize, double, double, const Epilogue<double>&, std::string_view);
-template void matmul(Context&, Matrix<bfloat16>, Matrix<const bfloat16>, Matrix<const bfloat16>,
-                     MatmulSize, double, double, const Epilogue<bfloat16>&, std::string_view);
-template void matmul(Context&, Matrix<float16>, Matrix<const float16>, Matrix<const float16>,
-                     MatmulSize, double, double, const Epilogue<float16>&, std::string_view);
+#define TILEGRAD_INSTANTIATE(T)                                                                   \
+  template void run_matmul(Context&, MatmulProblem<T>);                                           \
+  template void matmul(Context&, Matrix<T>, Matrix<const T>, Matrix<const T>, MatmulSize, double, \
+                       double, const Epilogue<T>&, std::string_view);
+TILEGRAD_INSTANTIATE(float)
+TILEGRAD_INSTANTIATE(double)
+TILEGRAD_INSTANTIATE(bfloat16)
+TILEGRAD_INSTANTIATE(float16)
+#undef TILEGRAD_INSTANTIATE
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

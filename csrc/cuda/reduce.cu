@@ -99,40 +99,55 @@ void launch_sum(Context& context, Out* y, const In* x, const SumShape& s, bool a
   launch(sum_axis_kernel<Out, In, S>, grid, kThreads, 0, stream_of(context), y, x, s, accumulate);
 }
 
-}  // namespace
-
-template <class T>
-void sum_pieces(Context& context, T* y, const Sum<T>* sums, int64_t pieces, int64_t n,
-                bool accumulate) {
-  if (n == 0) return;
-  SumShape s = sum_shape(1, pieces, n);
-  s.pieces = 1, s.length = pieces;
-  launch_sum<T, Sum<T>, Sum<T>>(context, y, sums, s, accumulate);
-}
-
-template <class T>
-void sum_axis(Context& context, T* y, const T* x, int64_t outer, int64_t axis, int64_t inner,
-              bool accumulate) {
+// As sum_axis, of T into Out.
+template <class Out, class T>
+void sum(Context& context, Out* y, const T* x, int64_t outer, int64_t axis, int64_t inner,
+         bool accumulate) {
   const int64_t outputs = outer * inner;
   if (outputs == 0) return;
   const SumShape s = sum_shape(outer, axis, inner);
   if (s.pieces == 1) {
-    launch_sum<T, T, Sum<T>>(context, y, x, s, accumulate);
+    launch_sum<Out, T, Sum<T>>(context, y, x, s, accumulate);
     return;
   }
   WorkspaceScope scope(context);
   Sum<T>* sums = context.workspace->take<Sum<T>>(s.pieces * outputs);
   launch_sum<Sum<T>, T, Sum<T>>(context, sums, x, s, false);
-  sum_pieces<T>(context, y, sums, s.pieces, outputs, accumulate);
+  sum_pieces(context, y, sums, s.pieces, outputs, accumulate);
 }
 
-#define TILEGRAD_INSTANTIATE(T)                                                     \
-  template void sum_pieces<T>(Context&, T*, const Sum<T>*, int64_t, int64_t, bool); \
+}  // namespace
+
+template <class T, class S>
+void sum_pieces(Context& context, T* y, const S* sums, int64_t pieces, int64_t n, bool accumulate) {
+  if (n == 0) return;
+  SumShape s = sum_shape(1, pieces, n);
+  s.pieces = 1, s.length = pieces;
+  launch_sum<T, S, S>(context, y, sums, s, accumulate);
+}
+
+template <class Out, class T>
+void sum_rows(Context& context, Out* y, const T* x, int64_t rows, int64_t cols, bool accumulate) {
+  sum(context, y, x, 1, rows, cols, accumulate);
+}
+
+template <class T>
+void sum_axis(Context& context, T* y, const T* x, int64_t outer, int64_t axis, int64_t inner,
+              bool accumulate) {
+  sum(context, y, x, outer, axis, inner, accumulate);
+}
+
+#define TILEGRAD_INSTANTIATE(T)                                                  \
+  template void sum_pieces(Context&, T*, const Sum<T>*, int64_t, int64_t, bool); \
+  template void sum_rows(Context&, T*, const T*, int64_t, int64_t, bool);        \
   template void sum_axis(Context&, T*, const T*, int64_t, int64_t, int64_t, bool);
 TILEGRAD_INSTANTIATE(float)
 TILEGRAD_INSTANTIATE(double)
 TILEGRAD_INSTANTIATE(bfloat16)
 TILEGRAD_INSTANTIATE(float16)
 #undef TILEGRAD_INSTANTIATE
+template void sum_pieces(Context&, float*, const float*, int64_t, int64_t, bool);
+template void sum_rows(Context&, float*, const bfloat16*, int64_t, int64_t, bool);
+template void sum_rows(Context&, float*, const float16*, int64_t, int64_t, bool);
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

@@ -47,9 +47,15 @@ template <class T>
 using Sum = typename SumType<T>::type;
 
 // y[i] = sum_p sums[p, i] in a fixed order, rounded to T; added to y where accumulate. The second
-// pass of a sum whose first one left an (n) row of sums for each of its pieces. In reduce.cu.
-template <class T>
-void sum_pieces(Context&, T* y, const Sum<T>* sums, int64_t pieces, int64_t n, bool accumulate);
+// pass of a sum whose first one left an (n) row of sums for each of its pieces. In reduce.cu, for
+// sums of every T, and of float for the 16-bit types' sums.
+template <class T, class S>
+void sum_pieces(Context&, T* y, const S* sums, int64_t pieces, int64_t n, bool accumulate);
+
+// y[i] = sum_r x[r, i] of (rows, cols), added to y where accumulate. In reduce.cu, for Out = T and,
+// where T has 16 bits, for float. The sums are Sum<T>.
+template <class Out, class T>
+void sum_rows(Context&, Out* y, const T* x, int64_t rows, int64_t cols, bool accumulate);
 
 template <class V, class Combine>
 __device__ inline V warp_reduce(V value, Combine combine) {

@@ -6,7 +6,8 @@
 // Parallelism: each thread finishes its own elements. The activation is a switch on the device: one
 //              uniform branch an element, where a template would multiply every rung by ten.
 // Memory:      c is read only where beta is not 0. A register tile stores 16 bytes of Accumulate<T>
-//              at a time where c's address and row stride allow; the bits are the same. Exception:
+//              at a time where c's address and row stride allow; the bits are the same. Of 16-bit
+//              operands the result may be in float (MatmulProblem::wide). Exception:
 //              a lane of a register tile reads its bias an element at a time, up to 2.0x the
 //              sectors of that one row.
 // Every step is an explicit fma, so that no compiler may contract one path and not the other.
@@ -100,6 +101,20 @@ __device__ inline void activate_row(const Activation& activation, V (&x)[kCount]
   }
 }
 
+template <class T>
+__device__ inline T* element(const Matrix<T>& c, int64_t batch, int64_t i, int64_t j) {
+  return c.data + batch * c.batch_stride + i * c.row_stride + j;
+}
+
+// Calls body with the matrix that takes the result: c, or the one in float.
+template <class T, class Body>
+__device__ inline void with_result(const MatmulProblem<T>& problem, Body&& body) {
+  if constexpr (sizeof(T) == 2) {
+    if (problem.wide.data != nullptr) return body(problem.wide);
+  }
+  body(problem.c);
+}
+
 // z of one element; keeps it where the epilogue wants it.
 template <class T>
 __device__ inline Accumulate<T> finish_sum(const MatmulProblem<T>& problem, int64_t batch,
@@ -109,8 +124,8 @@ __device__ inline Accumulate<T> finish_sum(const MatmulProblem<T>& problem, int6
   const V bias = problem.epilogue.bias == nullptr ? V(-0.0) : widen(problem.epilogue.bias[j]);
   V z = fma(problem.alpha, sum, bias);
   if (problem.beta != V(0)) {
-    const Matrix<T>& c = problem.c;
-    z = fma(problem.beta, widen(c.data[batch * c.batch_stride + i * c.row_stride + j]), z);
+    with_result(problem,
+                [&](const auto& c) { z = fma(problem.beta, widen(*element(c, batch, i, j)), z); });
   }
   if (problem.epilogue.preactivation != nullptr) {
     problem.epilogue.preactivation[(batch * problem.size.m + i) * problem.size.n + j] =
@@ -123,10 +138,34 @@ __device__ inline Accumulate<T> finish_sum(const MatmulProblem<T>& problem, int6
 template <class T>
 __device__ inline void store_element(const MatmulProblem<T>& problem, int64_t batch, int64_t i,
                                      int64_t j, Accumulate<T> sum) {
-  const Matrix<T>& c = problem.c;
-  const Accumulate<T> z = finish_sum(problem, batch, i, j, sum);
-  c.data[batch * c.batch_stride + i * c.row_stride + j] =
-      narrow<T>(activate(problem.epilogue.activation, z));
+  const Accumulate<T> y =
+      activate(problem.epilogue.activation, finish_sum(problem, batch, i, j, sum));
+  with_result(problem,
+              [&]<class Out>(const Matrix<Out>& c) { *element(c, batch, i, j) = narrow<Out>(y); });
+}
+
+// Stores the elements col + Cols::at(s) of a row of c, whose first one is `out`, kGroup at a time
+// where its address allows.
+template <class Cols, class Out>
+__device__ inline void store_row(Out* out, int64_t left, const Accumulate<Out> (&y)[Cols::kCount]) {
+  constexpr int kVector = Cols::kRun % kGroup<Out> == 0 ? kGroup<Out> : 1;
+  const bool whole = reinterpret_cast<uintptr_t>(out) % sizeof(GroupBits<Out>) == 0;
+#pragma unroll
+  for (int s = 0; s < Cols::kCount; s += kVector) {
+    Out value[kVector];
+#pragma unroll
+    for (int e = 0; e < kVector; ++e) value[e] = narrow<Out>(y[s + e]);
+    if constexpr (kVector > 1) {
+      if (whole && left - Cols::at(s) >= kVector) {
+        store_group(out + Cols::at(s), value);
+        continue;
+      }
+    }
+#pragma unroll
+    for (int e = 0; e < kVector; ++e) {
+      if (e < left - Cols::at(s)) out[Cols::at(s) + e] = value[e];
+    }
+  }
 }
 
 // Finishes and stores the register tile (Rows::kCount, Cols::kCount) whose first element is (i, j);
@@ -135,7 +174,6 @@ __device__ inline void store_element(const MatmulProblem<T>& problem, int64_t ba
 template <class Rows, class Cols, class T>
 __device__ inline void store_tile(const MatmulProblem<T>& problem, int64_t batch, int64_t i,
                                   int64_t j, Accumulate<T> (&sum)[Rows::kCount * Cols::kCount]) {
-  constexpr int kVector = Cols::kRun % kGroup<T> == 0 ? kGroup<T> : 1;
   const auto [unused, m, n, k] = problem.size;
 #pragma unroll 1
   for (int r = 0; r < Rows::kCount; ++r, rotate<Cols::kCount>(sum)) {
@@ -148,25 +186,8 @@ __device__ inline void store_tile(const MatmulProblem<T>& problem, int64_t batch
       z[s] = col < n ? finish_sum(problem, batch, row, col, sum[s]) : sum[s];
     }
     activate_row(problem.epilogue.activation, z);
-    T* const out = problem.c.data + batch * problem.c.batch_stride + row * problem.c.row_stride + j;
-    const bool wide = reinterpret_cast<uintptr_t>(out) % sizeof(GroupBits<T>) == 0;
-#pragma unroll
-    for (int s = 0; s < Cols::kCount; s += kVector) {
-      const int64_t left = n - j - Cols::at(s);
-      T value[kVector];
-#pragma unroll
-      for (int e = 0; e < kVector; ++e) value[e] = narrow<T>(z[s + e]);
-      if constexpr (kVector > 1) {
-        if (wide && left >= kVector) {
-          store_group(out + Cols::at(s), value);
-          continue;
-        }
-      }
-#pragma unroll
-      for (int e = 0; e < kVector; ++e) {
-        if (e < left) out[Cols::at(s) + e] = value[e];
-      }
-    }
+    with_result(problem,
+                [&](const auto& c) { store_row<Cols>(element(c, batch, row, j), n - j, z); });
   }
 }
 

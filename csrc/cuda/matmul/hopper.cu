@@ -20,7 +20,8 @@ bool tma_reads(const Matrix<const T>& matrix, int64_t along, int64_t other, int6
 template <class T, int kTileN, Major kMajorA, Major kMajorB>
 void start(Context& context, const MatmulProblem<T>& problem) {
   using Tile = HopperTile<kTileN>;
-  const auto& [c, a, b, size, alpha, beta, epilogue] = problem;
+  const auto &a = problem.a, &b = problem.b;
+  const MatmulSize& size = problem.size;
   // A matrix that every batch shares is one matrix to the copy engine.
   const auto count = [&](int64_t stride) { return stride == 0 ? 1 : size.batch; };
   const auto step = [](int64_t stride, int64_t any) { return stride == 0 ? any : stride; };
@@ -57,7 +58,8 @@ bool matmul_hopper(Context& context, const MatmulProblem<T>& problem) {
     return false;
   } else {
     constexpr int64_t kMaxSize = int64_t{1} << 30;
-    const auto& [c, a, b, size, alpha, beta, epilogue] = problem;
+    const auto &a = problem.a, &b = problem.b;
+    const MatmulSize& size = problem.size;
     const bool k_major_a = a.col_stride == 1, k_major_b = b.row_stride == 1;
     const bool readable = (k_major_a ? tma_reads(a, a.col_stride, a.row_stride, size.k)
                                      : tma_reads(a, a.row_stride, a.col_stride, size.m)) &&

@@ -23,7 +23,14 @@ struct MatmulProblem {
   MatmulSize size;
   Accumulate<T> alpha, beta;
   Epilogue<T> epilogue;
+  // Where T has 16 bits and this is set, what would go to c goes here in float, and beta reads it:
+  // sums that are added to further. c is left alone. col_stride is 1.
+  Matrix<float> wide = {nullptr, 0, 1};
 };
+
+// Runs a problem on the rung that the public matmul would take for c. In ../matmul.cu, for every T.
+template <class T>
+void run_matmul(Context&, MatmulProblem<T>);
 
 template <class T>
 struct MatmulRung {

@@ -85,7 +85,8 @@ __global__ __launch_bounds__(
 
   for (int64_t index = blockIdx.x; index < grid.count; index += gridDim.x) {
     const TilePosition tile = grid.at(index);
-    const auto& [c, a, b, size, alpha, beta, epilogue] = problem;
+    const auto &a = problem.a, &b = problem.b;
+    const MatmulSize& size = problem.size;
     ChunkLoader<T, kAlongPA> load_a(a.data + tile.batch * a.batch_stride + tile.row * a.row_stride,
                                     a.row_stride, a.col_stride, size.m - tile.row, size.k, wide_a,
                                     tid);
