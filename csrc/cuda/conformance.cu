@@ -15,6 +15,7 @@
 #include <string>
 
 #include "conformance_cases.cuh"
+#include "conformance_resident.cuh"
 
 namespace tilegrad::TILEGRAD_BACKEND {
 namespace {
@@ -78,6 +79,53 @@ Words run_tma(int x, int y) {
   return result;
 }
 
+LaunchShape shape(unsigned blocks, unsigned threads, size_t bytes) {
+  LaunchShape made;
+  made.grid = dim3(blocks);
+  made.block = dim3(threads);
+  made.dynamic_bytes = bytes;
+  return made;
+}
+
+Words run_cluster() {
+  const Buffer out(4 * 192);
+  LaunchShape two = shape(4, 64, 8 + 3 * 256);
+  two.cluster = 2;
+  launch(&cluster_kernel, two, nullptr, out.data());
+  return out.read();
+}
+
+Words run_multicast() {
+  const Buffer from(3 * 21 * 48, 70), out(2048 + 1024);
+  LaunchShape two = shape(2, 64, 4 * 2048 + 8);
+  two.cluster = 2;
+  launch(&multicast_kernel, two, nullptr, out.data(),
+         make_tensor_map(from.data(), {3, {90, 21, 3}, {1, 96, 21 * 96}, {64, 16, 1}}));
+  return out.read();
+}
+
+Words run_grid_barrier() {
+  const Buffer out(257), words(256), counter(1);
+  CUDA_CHECK(cudaMemset(counter.data(), 0, 4));
+  LaunchShape together = shape(4, 64, 0);
+  together.cooperative = true;
+  for (int i = 0; i < 2; ++i) {
+    launch(&grid_barrier_kernel, together, nullptr, out.data(),
+           reinterpret_cast<GridBarrier*>(counter.data()), words.data());
+  }
+  return out.read();
+}
+
+Words run_dependency() {
+  const Buffer out(512, 90);
+  LaunchShape row = shape(4, 64, 0);
+  row.overlaps = true;
+  for (uint32_t round = 0; round < 8; ++round) {
+    launch(&dependency_kernel, row, nullptr, out.data(), round);
+  }
+  return out.read();
+}
+
 template <class T>
 void add_mma(std::vector<Case>& cases, const std::string& name) {
   cases.push_back({name, 80, 999, false, [] { return run(&mma_kernel<T, false>, 128, 32, 0); }});
@@ -119,6 +167,10 @@ std::vector<Case> all_cases() {
       {"tma_over_the_end", 90, 999, false, [] { return run_tma(40, 10); }},
       {"tma_before_the_beginning", 90, 999, false, [] { return run_tma(-8, -2); }},
   };
+  cases.push_back({"cluster", 90, 109, false, run_cluster});
+  cases.push_back({"tma_multicast", 90, 109, false, run_multicast});
+  cases.push_back({"grid_barrier", 75, 999, false, run_grid_barrier});
+  cases.push_back({"grid_dependency", 75, 999, false, run_dependency});
   add_mma<bfloat16>(cases, "mma_m16n8k16_bf16");
   add_mma<float16>(cases, "mma_m16n8k16_f16");
   add_mma<float>(cases, "mma_m16n8k8_tf32");

@@ -97,6 +97,34 @@ void check_launch(size_t dynamic_bytes, const void* kernel) {
   allowed.set(kernel, device.index, dynamic_bytes);
 }
 
+unsigned resident_blocks(const void* kernel, unsigned threads, size_t dynamic_bytes) {
+  check_launch(dynamic_bytes, kernel);
+  int blocks = 0;
+  CUDA_CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(
+      &blocks, kernel, static_cast<int>(threads), dynamic_bytes));
+  return static_cast<unsigned>(blocks * device_info().multiprocessors);
+}
+
+void check_residency(const void* kernel, int64_t blocks, unsigned threads, size_t dynamic_bytes,
+                     unsigned blocks_x, unsigned cluster, bool cooperative) {
+  constexpr unsigned kMostCluster = 8;
+  if (cluster == 0 || cluster > kMostCluster || blocks_x % cluster != 0 ||
+      (cluster > 1 && device_info().compute_capability < 90)) {
+    throw std::runtime_error(format(
+        "cuda: a cluster has 1 to {} blocks, on compute capability 9.0, and divides the grid; "
+        "got {} of {} blocks on {}",
+        kMostCluster, cluster, blocks_x, device_info().compute_capability));
+  }
+  if (!cooperative) return;
+  const unsigned most = resident_blocks(kernel, threads, dynamic_bytes);
+  if (blocks > int64_t{most}) {
+    throw std::runtime_error(format(
+        "cuda: {} blocks of {} threads and {} bytes of dynamic shared memory fit this device "
+        "at once; a cooperative grid has {}",
+        most, threads, dynamic_bytes, blocks));
+  }
+}
+
 void after_launch(cudaStream_t stream) {
   CUDA_CHECK(cudaGetLastError());
   if (synchronous_launches()) CUDA_CHECK(cudaStreamSynchronize(stream));

@@ -28,6 +28,14 @@ void check_cuda(cudaError_t error, const char* what);
 void check_launch(size_t dynamic_bytes, const void* kernel);
 void after_launch(cudaStream_t stream);
 
+// How many blocks of so many threads fit the device at once.
+unsigned resident_blocks(const void* kernel, unsigned threads, size_t dynamic_bytes);
+
+// RuntimeError for a cluster that the device cannot have, and for a cooperative grid that does not
+// fit it.
+void check_residency(const void* kernel, int64_t blocks, unsigned threads, size_t dynamic_bytes,
+                     unsigned blocks_x, unsigned cluster, bool cooperative);
+
 }  // namespace tilegrad::TILEGRAD_BACKEND
 
 // Every call of the CUDA runtime goes through it.

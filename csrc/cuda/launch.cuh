@@ -52,6 +52,71 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t dynamic
   after_launch(stream);
 }
 
+// What a launch asks for beyond its arguments.
+struct LaunchShape {
+  dim3 grid, block;
+  size_t dynamic_bytes = 0;
+  // Neighbouring blocks along x that form a cluster (ptx/cluster.cuh): 1, or up to 8 on compute
+  // capability 9.0, and grid.x is a multiple of it.
+  unsigned cluster = 1;
+  // All blocks are resident at once (resident_blocks), so that grid_sync may be used.
+  bool cooperative = false;
+  // The kernel may start before the one ahead of it has ended (ptx/grid_dependency.cuh). Every
+  // thread calls grid_dependency_wait() first of all.
+  bool overlaps = false;
+};
+
+// A kernel with a cluster or grid_sync has dynamic shared memory only: the simulator's blocks share
+// one copy of static arrays.
+template <class... Parameters, class... Arguments>
+void launch(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_t stream,
+            Arguments&&... arguments) {
+  const dim3 grid = shape.grid, block = shape.block;
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  const void* const address = reinterpret_cast<const void*>(kernel);
+  check_launch(shape.dynamic_bytes, address);
+  check_residency(address, int64_t{grid.x} * grid.y * grid.z, block.x * block.y * block.z,
+                  shape.dynamic_bytes, grid.x, shape.cluster, shape.cooperative);
+#ifdef TILEGRAD_SIM
+  tilegrad::simulator::launch_resident(kernel, grid, block, shape.dynamic_bytes,
+                                       {shape.cluster, shape.cooperative}, stream,
+                                       std::forward<Arguments>(arguments)...);
+#else
+  cudaLaunchAttribute attributes[3];
+  unsigned count = 0;
+  if (shape.cluster > 1) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count].val.clusterDim.x = shape.cluster;
+    attributes[count].val.clusterDim.y = attributes[count].val.clusterDim.z = 1;
+    ++count;
+  }
+  if (shape.cooperative) {
+    attributes[count].id = cudaLaunchAttributeCooperative;
+    attributes[count++].val.cooperative = 1;
+  }
+  if (shape.overlaps && device_info().compute_capability >= 90) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shape.dynamic_bytes;
+  config.stream = stream;
+  config.attrs = attributes;
+  config.numAttrs = count;
+  CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...));
+#endif
+  after_launch(stream);
+}
+
+// How many blocks of the kernel, of `block` threads each, fit the device at once.
+template <class... Parameters>
+unsigned resident_blocks(void (*kernel)(Parameters...), dim3 block, size_t dynamic_bytes) {
+  return resident_blocks(reinterpret_cast<const void*>(kernel), block.x * block.y * block.z,
+                         dynamic_bytes);
+}
+
 // Blocks of `block` threads that cover n elements, `each` a thread, in a grid-stride loop: enough
 // to fill the device several times over, never more than a grid may have.
 inline unsigned blocks_for(int64_t n, int block, int each = 1) {

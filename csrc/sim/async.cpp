@@ -10,16 +10,18 @@
 namespace tilegrad::simulator {
 namespace {
 
-uint32_t queue_key(AsyncKind kind, unsigned owner) {
-  // Operations that signal an mbarrier have no groups: one queue holds them all.
-  return static_cast<uint32_t>(kind) << 16 | (kind == AsyncKind::kSignal ? 0 : owner);
+// The owner is a thread of the running block. Operations that signal an mbarrier have no groups:
+// one queue holds them all.
+uint32_t queue_key(const Worker& worker, AsyncKind kind, unsigned owner) {
+  const unsigned number = worker.acting_block().rank * worker.block_threads + owner;
+  return static_cast<uint32_t>(kind) << 24 | (kind == AsyncKind::kSignal ? 0 : number);
 }
-AsyncKind kind_of(uint32_t key) { return static_cast<AsyncKind>(key >> 16); }
+AsyncKind kind_of(uint32_t key) { return static_cast<AsyncKind>(key >> 24); }
 
 void push(Worker& worker, Operation operation) {
-  const uint32_t key = queue_key(operation.tag.kind, operation.tag.owner);
+  const uint32_t key = queue_key(worker, operation.tag.kind, operation.tag.owner);
   OperationQueue& queue = worker.queues[key];
-  operation.thread = worker.current->linear;
+  operation.thread = worker.current;
   operation.group = queue.closed_groups;
   worker.fences += operation.fence;
   if (queue.pending.empty()) worker.busy_queues.push_back(key);
@@ -48,7 +50,7 @@ bool runs_at_once() {
 }
 
 void enqueue_operation(const AsyncTag& tag, std::function<void()> run) {
-  push(running_worker(tag.what), {tag, 0, 0, false, std::move(run)});
+  push(running_worker(tag.what), {tag, nullptr, 0, false, std::move(run)});
 }
 
 void issue_after_previous(const AsyncTag& tag, std::function<void()> run) {
@@ -56,19 +58,20 @@ void issue_after_previous(const AsyncTag& tag, std::function<void()> run) {
     const TraceMute mute;
     run();
   } else {
-    push(running_worker(tag.what), {tag, 0, 0, true, std::move(run)});
+    push(running_worker(tag.what), {tag, nullptr, 0, true, std::move(run)});
   }
 }
 
 void commit_group(AsyncKind kind, unsigned owner) {
   if (tracer() != nullptr) tracer()->commit_group(kind, owner);
-  ++running_worker("commit_group").queues[queue_key(kind, owner)].closed_groups;
+  Worker& worker = running_worker("commit_group");
+  ++worker.queues[queue_key(worker, kind, owner)].closed_groups;
 }
 
 void wait_group(AsyncKind kind, unsigned owner, unsigned allowed) {
   Worker& worker = running_worker("wait_group");
   if (tracer() != nullptr) tracer()->wait_group(kind, owner, allowed);
-  const uint32_t key = queue_key(kind, owner);
+  const uint32_t key = queue_key(worker, kind, owner);
   const auto at = worker.queues.find(key);
   if (at == worker.queues.end() || at->second.closed_groups < allowed) return;
   OperationQueue& queue = at->second;
@@ -88,7 +91,7 @@ bool Worker::drive_operation() {
     run_operation(*this, key, kind_of(key) == AsyncKind::kSignal ? random.below(count) : 0);
     return true;
   }
-  const uint32_t signals = queue_key(AsyncKind::kSignal, 0);
+  const uint32_t signals = queue_key(*this, AsyncKind::kSignal, 0);
   for (const uint32_t key : busy_queues) {
     if (key == signals) {
       run_operation(*this, key, 0);
@@ -113,10 +116,10 @@ void Worker::finish_operations() {
     for (const uint32_t key : busy_queues) {
       if (kind_of(key) != AsyncKind::kSignal && kind_of(key) != AsyncKind::kBulk) continue;
       const Operation& late = queues[key].pending.front();
-      Thread& thread = threads[late.thread];
+      Thread& thread = *late.thread;
       thread.site = late.tag.site;
       stop("the block ended before " + std::string(late.tag.what) + " was complete; issued by " +
-           describe_thread(*this, thread));
+           describe_thread(thread));
     }
   }
   if (!queues.empty()) clear_operations();
@@ -131,11 +134,12 @@ void Worker::clear_operations() {
 
 BlockObject& block_object(const std::type_info& type) {
   Worker& worker = running_worker("block_local");
-  for (auto& [known, object] : worker.objects) {
+  auto& objects = worker.acting_block().objects;
+  for (auto& [known, object] : objects) {
     if (*known == type) return object;
   }
-  worker.objects.emplace_back(&type, BlockObject{});
-  return worker.objects.back().second;
+  objects.emplace_back(&type, BlockObject{});
+  return objects.back().second;
 }
 
 }  // namespace tilegrad::simulator

@@ -13,7 +13,7 @@
 #include <typeinfo>
 #include <utility>
 
-#include "collective.hpp"
+#include "cluster.hpp"
 
 namespace tilegrad::simulator {
 
@@ -63,6 +63,8 @@ void mbarrier_init(uint64_t* barrier, unsigned count, Site site);
 void mbarrier_invalidate(uint64_t* barrier, Site site);
 // Returns a state token for mbarrier_wait_state.
 uint64_t mbarrier_arrive(uint64_t* barrier, unsigned count, Site site);
+// The same, without a token, on an mbarrier of any block of the cluster.
+void mbarrier_arrive_in_cluster(uint64_t* barrier, Site site);
 uint64_t mbarrier_arrive_expect_tx(uint64_t* barrier, uint32_t bytes, Site site);
 void mbarrier_expect_tx(uint64_t* barrier, uint32_t bytes, Site site);
 void mbarrier_complete_tx(uint64_t* barrier, uint32_t bytes, Site site);

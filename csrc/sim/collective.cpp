@@ -39,7 +39,7 @@ WarpPoint& join_point(Worker& worker, Warp& warp, unsigned lane, unsigned mask, 
   Thread& self = *worker.current;
   const auto bad = [&](const std::string& why) {
     self.site = site;
-    worker.stop(std::string(what) + ": " + why + "; " + describe_thread(worker, self));
+    worker.stop(std::string(what) + ": " + why + "; " + describe_thread(self));
   };
   if (!(mask >> lane & 1)) bad("the calling lane is not in the mask");
   if (mask & warp.returned) {
@@ -80,17 +80,16 @@ void fail(const std::string& what, Site site) {
   if (worker == nullptr || worker->current == nullptr) {
     throw std::runtime_error("sim: " + what + "; " + to_string(site));
   }
-  Thread& thread =
-      worker->operation == nullptr ? *worker->current : worker->threads[worker->operation->thread];
+  Thread& thread = worker->acting();
   thread.site = site;
-  worker->stop(what + "; " + describe_thread(*worker, thread));
+  worker->stop(what + "; " + describe_thread(thread));
 }
 
 void warp_collective_erased(unsigned mask, void* record, CollectiveFunction function,
                             const char* what, Site site) {
   Worker& worker = running_worker(what);
   Thread& self = *worker.current;
-  Warp& warp = worker.warps[self.linear / kLanes];
+  Warp& warp = self.block->warps[self.linear / kLanes];
   const unsigned lane = self.linear % kLanes;
   WarpPoint& point = join_point(worker, warp, lane, mask, what, site, function);
   point.arrived |= 1u << lane;
@@ -123,20 +122,21 @@ void group_collective_erased(unsigned first_thread, unsigned count, void* record
                              GroupFunction function, const char* what, Site site) {
   Worker& worker = running_worker(what);
   Thread& self = *worker.current;
-  if (count == 0 || first_thread % count != 0 || first_thread + count > worker.thread_count ||
+  if (count == 0 || first_thread % count != 0 || first_thread + count > worker.block_threads ||
       self.linear < first_thread || self.linear >= first_thread + count) {
     fail(std::string(what) + ": threads " + std::to_string(first_thread) + ".." +
              std::to_string(first_thread + count - 1) +
              " are not an aligned group of the block with the calling thread in it",
          site);
   }
+  std::vector<GroupPoint>& groups = self.block->groups;
   size_t at = 0;
-  while (at < worker.groups.size() && worker.groups[at].first != first_thread) ++at;
-  if (at == worker.groups.size()) {
-    worker.groups.push_back(
+  while (at < groups.size() && groups[at].first != first_thread) ++at;
+  if (at == groups.size()) {
+    groups.push_back(
         {first_thread, count, 0, function, what, site, std::vector<void*>(count, nullptr)});
   }
-  GroupPoint& point = worker.groups[at];
+  GroupPoint& point = groups[at];
   if (point.count != count || point.function != function || !same_site(point.site, site)) {
     fail(std::string(what) + ": threads of the group wait elsewhere, at " + point.what + ", " +
              to_string(point.site),
@@ -151,10 +151,11 @@ void group_collective_erased(unsigned first_thread, unsigned count, void* record
       function(point.records.data(), count);
     }
     if (tracer() != nullptr) tracer()->group_met(first_thread, count);
-    worker.groups.erase(worker.groups.begin() + static_cast<std::ptrdiff_t>(at));
+    groups.erase(groups.begin() + static_cast<std::ptrdiff_t>(at));
     const bool reverse = worker.schedule.order == Order::kReverse;
+    Thread* const first = &self - self.linear + first_thread;
     for (unsigned i = 0; i < count; ++i) {
-      worker.make_ready(&worker.threads[first_thread + (reverse ? count - 1 - i : i)]);
+      worker.make_ready(first + (reverse ? count - 1 - i : i));
     }
   }
   worker.suspend();
@@ -167,7 +168,7 @@ void arrive_at(Worker& worker, Barrier& barrier, bool waits) {
   ++barrier.arrived;
   if (waits) barrier.waiters.push_back(worker.current);
   if (tracer() != nullptr) {
-    const auto id = static_cast<unsigned>(&barrier - worker.barriers.data());
+    const auto id = static_cast<unsigned>(&barrier - worker.current->block->barriers.data());
     tracer()->barrier(id, waits, barrier.arrived == barrier.expected);
   }
   if (barrier.arrived != barrier.expected) return;
@@ -183,10 +184,10 @@ void named_barrier(unsigned id, unsigned count, bool waits, const char* what, Si
          site);
   };
   if (id >= kNamedBarriers) bad("barriers are 0..15");
-  if (count == 0 || count % kLanes != 0 || count > worker.warp_count * kLanes) {
+  if (count == 0 || count % kLanes != 0 || count > worker.block_warps * kLanes) {
     bad("the count must be a multiple of 32 and at most the block");
   }
-  Barrier& barrier = worker.barriers[id];
+  Barrier& barrier = worker.current->block->barriers[id];
   if (barrier.arrived == 0) {
     barrier.expected = count;
     barrier.whole_block = false;
@@ -205,26 +206,28 @@ void named_barrier(unsigned id, unsigned count, bool waits, const char* what, Si
 unsigned block_barrier(bool vote, const char* what, Site site) {
   Worker& worker = running_worker(what);
   Thread& self = *worker.current;
-  Barrier& barrier = worker.barriers[0];
+  const Block& block = *self.block;
+  Barrier& barrier = self.block->barriers[0];
   if (barrier.arrived == 0) {
-    barrier.expected = worker.thread_count;
+    barrier.expected = worker.block_threads;
     barrier.whole_block = true;
     barrier.site = site;
   } else if (!barrier.whole_block || !same_site(barrier.site, site)) {
     const Thread& other = *barrier.waiters.front();
     self.site = site;
-    worker.stop(std::string("divergent ") + what + ": " + describe_thread(worker, self) +
+    worker.stop(std::string("divergent ") + what + ": " + describe_thread(self) +
                 " waits here, thread " + to_string(other.index) + " waits at " + other.what + ", " +
                 to_string(other.site));
   }
   wait_at(self, what, site);
-  if (worker.returned != 0) {
+  if (block.returned != 0) {
     unsigned gone = 0;
-    while (gone < worker.warp_count && worker.warps[gone].returned == 0) ++gone;
-    const unsigned lane = static_cast<unsigned>(std::countr_zero(worker.warps[gone].returned));
+    while (gone < worker.block_warps && block.warps[gone].returned == 0) ++gone;
+    const unsigned lane = static_cast<unsigned>(std::countr_zero(block.warps[gone].returned));
+    const Thread& returned = *(&self - self.linear + gone * kLanes + lane);
     worker.stop(std::string(what) + " after a thread of the block has returned; " +
-                describe_thread(worker, self) + " waits, thread " +
-                to_string(worker.threads[gone * kLanes + lane].index) + " has returned");
+                describe_thread(self) + " waits, thread " + to_string(returned.index) +
+                " has returned");
   }
   barrier.votes += vote;
   arrive_at(worker, barrier, true);

@@ -104,6 +104,7 @@ template <class P>
 void spin_wait(const P& predicate, const char* file = __builtin_FILE(),
                int line = __builtin_LINE()) {
   block_until(predicate, Site{file, line}, "spin_wait");
+  predicate();  // as the kernel's own: an atomic load in it acquires what it waited for
 }
 
 }  // namespace tilegrad::simulator

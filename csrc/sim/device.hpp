@@ -14,11 +14,17 @@ struct DeviceModel {
   size_t shared_per_block;  // without asking
   size_t shared_per_block_optin;
   size_t shared_per_multiprocessor;
+  unsigned threads_per_multiprocessor;
+  unsigned blocks_per_multiprocessor;
 };
+unsigned multiprocessors();
 const DeviceModel& device_model();  // std::invalid_argument for another TILEGRAD_SIM_CC
 
 // Dynamic shared memory that cudaFuncSetAttribute allowed the kernel, at least 48 KB.
 size_t allowed_dynamic_bytes(const void* kernel);
+
+// Blocks of so many threads and bytes that a multiprocessor holds at once; registers do not count.
+unsigned resident_blocks(unsigned threads, size_t dynamic_bytes);
 
 cudaError_t set_error(cudaError_t error);  // for cudaGetLastError; returns it
 

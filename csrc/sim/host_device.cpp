@@ -17,13 +17,14 @@ namespace tilegrad::simulator {
 namespace {
 
 constexpr size_t kKilobyte = 1024, kDefaultDynamic = 48 * kKilobyte;
-constexpr int kMultiprocessors = 4;  // few, so that grids stay small
+constexpr int kMultiprocessors = 4;          // few, so that grids stay small
+constexpr size_t kReserved = 1 * kKilobyte;  // of shared memory, for the system, a block
 constexpr int kVersion = 13000;
 
 constexpr DeviceModel kModels[] = {
-    {75, 48 * kKilobyte, 64 * kKilobyte, 64 * kKilobyte},
-    {80, 48 * kKilobyte, 163 * kKilobyte, 164 * kKilobyte},
-    {90, 48 * kKilobyte, 227 * kKilobyte, 228 * kKilobyte},
+    {75, 48 * kKilobyte, 64 * kKilobyte, 64 * kKilobyte, 1024, 16},
+    {80, 48 * kKilobyte, 163 * kKilobyte, 164 * kKilobyte, 2048, 32},
+    {90, 48 * kKilobyte, 227 * kKilobyte, 228 * kKilobyte, 2048, 32},
 };
 
 std::mutex attributes_mutex;
@@ -60,6 +61,9 @@ constexpr ErrorText kErrors[] = {
     {cudaErrorLaunchOutOfResources, "cudaErrorLaunchOutOfResources",
      "too many resources requested for launch"},
     {cudaErrorLaunchFailure, "cudaErrorLaunchFailure", "unspecified launch failure"},
+    {cudaErrorCooperativeLaunchTooLarge, "cudaErrorCooperativeLaunchTooLarge",
+     "too many blocks in cooperative launch"},
+    {cudaErrorInvalidClusterSize, "cudaErrorInvalidClusterSize", "invalid cluster size"},
     {cudaErrorNotSupported, "cudaErrorNotSupported", "operation not supported"},
     {cudaErrorStreamCaptureUnsupported, "cudaErrorStreamCaptureUnsupported",
      "operation not permitted when stream is capturing"},
@@ -112,6 +116,19 @@ size_t allowed_dynamic_bytes(const void* kernel) {
   const std::lock_guard<std::mutex> lock(attributes_mutex);
   const auto at = dynamic_attributes().find(kernel);
   return at == dynamic_attributes().end() ? kDefaultDynamic : std::max(kDefaultDynamic, at->second);
+}
+
+unsigned multiprocessors() { return kMultiprocessors; }
+
+unsigned resident_blocks(unsigned threads, size_t dynamic_bytes) {
+  const DeviceModel& model = device_model();
+  if (threads == 0 || dynamic_bytes > model.shared_per_block_optin) return 0;
+  const unsigned warps = (threads + 31) / 32;
+  const size_t reserved = model.compute_capability == 75 ? 0 : kReserved;
+  const size_t bytes = std::max<size_t>(1, dynamic_bytes + reserved);
+  return static_cast<unsigned>(std::min<size_t>({model.blocks_per_multiprocessor,
+                                                 model.threads_per_multiprocessor / (warps * 32),
+                                                 model.shared_per_multiprocessor / bytes}));
 }
 
 cudaError_t set_error(cudaError_t error) {
@@ -169,7 +186,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
       *value = tilegrad::simulator::kMultiprocessors;
       return cudaSuccess;
     case cudaDevAttrMaxThreadsPerMultiProcessor:
-      *value = model.compute_capability == 75 ? 1024 : 2048;
+      *value = static_cast<int>(model.threads_per_multiprocessor);
       return cudaSuccess;
     case cudaDevAttrComputeCapabilityMajor:
       *value = model.compute_capability / 10;
@@ -244,5 +261,14 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute
   }
   const std::lock_guard<std::mutex> lock(tilegrad::simulator::attributes_mutex);
   tilegrad::simulator::dynamic_attributes()[kernel] = static_cast<size_t>(value);
+  return cudaSuccess;
+}
+
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* kernel,
+                                                          int threads, size_t dynamic_bytes) {
+  if (kernel == nullptr) return set_error(cudaErrorInvalidDeviceFunction);
+  if (blocks == nullptr || threads < 1) return set_error(cudaErrorInvalidValue);
+  *blocks = static_cast<int>(
+      tilegrad::simulator::resident_blocks(static_cast<unsigned>(threads), dynamic_bytes));
   return cudaSuccess;
 }

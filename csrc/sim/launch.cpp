@@ -16,6 +16,7 @@ namespace tilegrad::simulator {
 namespace {
 
 constexpr size_t kMaxStatic = 48 * 1024;
+constexpr unsigned kMostCluster = 8;  // that every device of compute capability 9.0 has
 constexpr std::chrono::milliseconds kPatience{100};
 
 void (*interrupt_check)() = nullptr;
@@ -31,26 +32,33 @@ cudaError_t check_configuration(const KernelCall& call) {
     return cudaErrorInvalidConfiguration;
   }
   if (call.dynamic_bytes > allowed_dynamic_bytes(call.kernel)) return cudaErrorInvalidValue;
+  const unsigned cluster = call.residency.cluster;
+  if (cluster == 0 || cluster > kMostCluster || grid.x % cluster != 0) {
+    return cudaErrorInvalidClusterSize;
+  }
+  if (cluster > 1 && device_model().compute_capability < 90) return cudaErrorNotSupported;
+  const uint64_t most =
+      uint64_t{resident_blocks(static_cast<unsigned>(threads), call.dynamic_bytes)} *
+      multiprocessors();
+  if (call.residency.cooperative && uint64_t{grid.x} * grid.y * grid.z > most) {
+    return cudaErrorCooperativeLaunchTooLarge;
+  }
   return cudaSuccess;
 }
 
 void check_static(const Worker& worker) {
+  const Block& block = *worker.blocks[0];
   const size_t bytes = worker.statics.bytes(), limit = device_model().shared_per_block_optin;
   if (bytes > kMaxStatic) {
     throw std::runtime_error("sim: a kernel may have 49152 bytes of static shared memory; block " +
-                             to_string(worker.block) + " uses " + std::to_string(bytes));
+                             to_string(block.index) + " uses " + std::to_string(bytes));
   }
-  if (bytes + worker.arena.bytes() > limit) {
+  if (bytes + block.arena.bytes() > limit) {
     throw std::runtime_error("sim: a block may have " + std::to_string(limit) +
                              " bytes of shared memory on this device; block " +
-                             to_string(worker.block) + " uses " + std::to_string(bytes) +
-                             " static and " + std::to_string(worker.arena.bytes()) + " dynamic");
+                             to_string(block.index) + " uses " + std::to_string(bytes) +
+                             " static and " + std::to_string(block.arena.bytes()) + " dynamic");
   }
-}
-
-uint3 block_at(uint64_t i, dim3 grid) {
-  return {static_cast<unsigned>(i % grid.x), static_cast<unsigned>(i / grid.x % grid.y),
-          static_cast<unsigned>(i / grid.x / grid.y)};
 }
 
 void run_grid(const KernelCall& call) {
@@ -59,7 +67,8 @@ void run_grid(const KernelCall& call) {
   worker.prepare(call);
   const FaultGuard guard(worker);
   const TraceLaunch trace(worker);
-  const uint64_t blocks = uint64_t{call.grid.x} * call.grid.y * call.grid.z;
+  // What is resident together runs together, one after another of such.
+  const uint64_t blocks = uint64_t{call.grid.x} * call.grid.y * call.grid.z / worker.resident;
   std::vector<uint64_t> shuffled;
   if (worker.schedule.order == Order::kRandom) {
     shuffled.resize(blocks);
@@ -77,7 +86,7 @@ void run_grid(const KernelCall& call) {
     uint64_t which = i;
     if (worker.schedule.order == Order::kReverse) which = blocks - 1 - i;
     if (!shuffled.empty()) which = shuffled[i];
-    worker.run_block(block_at(which, call.grid));
+    worker.run_blocks(which * worker.resident);
     if (i == 0) check_static(worker);
   }
 }
@@ -118,13 +127,17 @@ void launch_call(KernelCall call, cudaStream_t stream) {
 
 void set_interrupt_check(void (*check)()) { interrupt_check = check; }
 
-void* dynamic_shared_memory() { return running_worker("dynamic_shared_memory").arena.data(); }
+void* dynamic_shared_memory() {
+  return running_worker("dynamic_shared_memory").acting_block().arena.data();
+}
 
-size_t dynamic_shared_bytes() { return running_worker("dynamic_shared_bytes").arena.bytes(); }
+size_t dynamic_shared_bytes() {
+  return running_worker("dynamic_shared_bytes").acting_block().arena.bytes();
+}
 
 bool is_shared(const void* address) {
   const Worker& worker = running_worker("is_shared");
-  return worker.arena.contains(address) || worker.statics.contains(address);
+  return worker.acting_block().arena.contains(address) || worker.statics.contains(address);
 }
 
 }  // namespace tilegrad::simulator

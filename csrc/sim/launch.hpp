@@ -13,6 +13,13 @@
 
 namespace tilegrad::simulator {
 
+// Which blocks are resident together. `cluster` neighbours along x reach each other's shared
+// memory; where cooperative, all blocks of the grid wait for one another.
+struct Residency {
+  unsigned cluster = 1;
+  bool cooperative = false;
+};
+
 // A kernel with its arguments, by value: a captured graph keeps it and runs it again.
 struct KernelCall {
   void (*invoke)(const void* kernel, const void* arguments);
@@ -20,6 +27,7 @@ struct KernelCall {
   std::shared_ptr<const void> arguments;
   dim3 grid, block;
   size_t dynamic_bytes;
+  Residency residency;
 };
 
 // Runs the call, or records it when the stream is being captured. A launch that CUDA refuses sets
@@ -27,8 +35,8 @@ struct KernelCall {
 void launch_call(KernelCall call, cudaStream_t stream);
 
 template <class... Parameters, class... Arguments>
-void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t dynamic_bytes,
-            cudaStream_t stream, Arguments&&... arguments) {
+void launch_resident(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t dynamic_bytes,
+                     Residency residency, cudaStream_t stream, Arguments&&... arguments) {
   using Values = std::tuple<std::remove_cv_t<Parameters>...>;
   using Kernel = void (*)(Parameters...);
   static_assert((!std::is_reference_v<Parameters> && ...), "kernels take their arguments by value");
@@ -40,8 +48,16 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t dynamic
                   std::make_shared<const Values>(std::forward<Arguments>(arguments)...),
                   grid,
                   block,
-                  dynamic_bytes};
+                  dynamic_bytes,
+                  residency};
   launch_call(std::move(call), stream);
+}
+
+template <class... Parameters, class... Arguments>
+void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t dynamic_bytes,
+            cudaStream_t stream, Arguments&&... arguments) {
+  launch_resident(kernel, grid, block, dynamic_bytes, {}, stream,
+                  std::forward<Arguments>(arguments)...);
 }
 
 // The running block's dynamic shared memory, aligned to 1024 bytes.

@@ -27,15 +27,20 @@ uint64_t pack(const Phase& phase) {
          uint64_t{phase.parity} << 61 | uint64_t{1} << 62;
 }
 
-void check_address(const uint64_t* barrier, const char* what, Site site) {
-  if (!is_shared(barrier)) fail(std::string(what) + ": not shared memory", site);
+// Arrivals and the bytes of copies may come from another block of the cluster.
+enum class Reach : uint8_t { kBlock, kCluster };
+
+void check_address(const uint64_t* barrier, const char* what, Site site, Reach reach) {
+  const bool good =
+      is_shared(barrier) || (reach == Reach::kCluster && is_shared_in_cluster(barrier, what, site));
+  if (!good) fail(std::string(what) + ": not shared memory", site);
   if (reinterpret_cast<uintptr_t>(barrier) % 8 != 0) {
     fail(std::string(what) + ": the object must be aligned to 8 bytes", site);
   }
 }
 
-Phase unpack(const uint64_t* barrier, const char* what, Site site) {
-  check_address(barrier, what, site);
+Phase unpack(const uint64_t* barrier, const char* what, Site site, Reach reach = Reach::kBlock) {
+  check_address(barrier, what, site, reach);
   const uint64_t bits = *barrier;
   if (bits >> 62 != 1) fail(std::string(what) + ": the mbarrier is not initialised", site);
   return {bits & kCountMask, bits >> 20 & kCountMask, static_cast<int64_t>(bits << 3) >> 43,
@@ -60,8 +65,9 @@ void add_tx(Phase& phase, int64_t bytes, const char* what, Site site) {
   }
 }
 
-uint64_t arrive(uint64_t* barrier, unsigned count, int64_t bytes, const char* what, Site site) {
-  Phase phase = unpack(barrier, what, site);
+uint64_t arrive(uint64_t* barrier, unsigned count, int64_t bytes, const char* what, Site site,
+                Reach reach = Reach::kBlock) {
+  Phase phase = unpack(barrier, what, site, reach);
   const uint64_t state = phase.parity;
   add_tx(phase, bytes, what, site);
   if (count == 0 || count > phase.pending) {
@@ -78,7 +84,7 @@ uint64_t arrive(uint64_t* barrier, unsigned count, int64_t bytes, const char* wh
 }  // namespace
 
 void mbarrier_init(uint64_t* barrier, unsigned count, Site site) {
-  check_address(barrier, "mbarrier.init", site);
+  check_address(barrier, "mbarrier.init", site, Reach::kBlock);
   if (count == 0 || count > kCountMask) {
     fail("mbarrier.init: the count must be 1..1048575; got " + std::to_string(count), site);
   }
@@ -95,6 +101,10 @@ uint64_t mbarrier_arrive(uint64_t* barrier, unsigned count, Site site) {
   return arrive(barrier, count, 0, "mbarrier.arrive", site);
 }
 
+void mbarrier_arrive_in_cluster(uint64_t* barrier, Site site) {
+  arrive(barrier, 1, 0, "mbarrier.arrive", site, Reach::kCluster);
+}
+
 uint64_t mbarrier_arrive_expect_tx(uint64_t* barrier, uint32_t bytes, Site site) {
   return arrive(barrier, 1, bytes, "mbarrier.arrive.expect_tx", site);
 }
@@ -106,7 +116,7 @@ void mbarrier_expect_tx(uint64_t* barrier, uint32_t bytes, Site site) {
 }
 
 void mbarrier_complete_tx(uint64_t* barrier, uint32_t bytes, Site site) {
-  Phase phase = unpack(barrier, "mbarrier.complete_tx", site);
+  Phase phase = unpack(barrier, "mbarrier.complete_tx", site, Reach::kCluster);
   add_tx(phase, -int64_t{bytes}, "mbarrier.complete_tx", site);
   store(barrier, phase);
 }

@@ -12,10 +12,10 @@
 namespace tilegrad::simulator {
 namespace {
 
-// Threads first..last of the block, as coordinates.
-std::string range_text(const Worker& worker, unsigned first, unsigned last) {
-  std::string text = to_string(worker.threads[first].index);
-  if (last > first) text += ".." + to_string(worker.threads[last].index);
+// Neighbouring threads of a block, as coordinates.
+std::string range_text(const Thread& first, const Thread& last) {
+  std::string text = to_string(first.index);
+  if (&last > &first) text += ".." + to_string(last.index);
   return text;
 }
 
@@ -58,29 +58,33 @@ std::string to_string(Site site) {
   return std::string(site.file) + ":" + std::to_string(site.line);
 }
 
-std::string describe_thread(const Worker& worker, const Thread& thread) {
-  std::string text = "thread " + to_string(thread.index) + " of block " + to_string(worker.block);
+std::string describe_thread(const Thread& thread) {
+  std::string text =
+      "thread " + to_string(thread.index) + " of block " + to_string(thread.block->index);
   if (thread.site.file != nullptr) text += ", " + to_string(thread.site);
   return text;
 }
 
+namespace {
+
 // Runs of threads that wait for the same thing at the same line, e.g.
 // "threads (0,0,0)..(30,0,0) wait at __shfl_sync, k.cu:12".
-std::string describe_waiting(const Worker& worker) {
+std::string describe_block(const Worker& worker, const Block& block) {
   constexpr int kMost = 12;
-  std::string text = "block " + to_string(worker.block);
+  const Thread* const threads = &worker.threads[size_t{block.rank} * worker.block_threads];
+  std::string text = "block " + to_string(block.index);
   int runs = 0;
   unsigned returned_count = 0;
-  for (unsigned i = 0; i < worker.thread_count;) {
-    const Thread& first = worker.threads[i];
+  for (unsigned i = 0; i < worker.block_threads;) {
+    const Thread& first = threads[i];
     if (first.state == ThreadState::kReturned) {
       ++returned_count;
       ++i;
       continue;
     }
     unsigned last = i;
-    while (last + 1 < worker.thread_count) {
-      const Thread& next = worker.threads[last + 1];
+    while (last + 1 < worker.block_threads) {
+      const Thread& next = threads[last + 1];
       if (next.state == ThreadState::kReturned || next.site.line != first.site.line ||
           next.site.file != first.site.file || next.what != first.what) {
         break;
@@ -88,7 +92,7 @@ std::string describe_waiting(const Worker& worker) {
       ++last;
     }
     if (++runs <= kMost) {
-      text += std::string("; thread") + (last > i ? "s " : " ") + range_text(worker, i, last) +
+      text += std::string("; thread") + (last > i ? "s " : " ") + range_text(first, threads[last]) +
               " wait" + (last > i ? "" : "s") + " at " +
               (first.what == nullptr ? "nothing known" : first.what) + ", " + to_string(first.site);
     }
@@ -96,25 +100,40 @@ std::string describe_waiting(const Worker& worker) {
   }
   if (runs > kMost) text += "; and " + std::to_string(runs - kMost) + " more groups";
   if (returned_count != 0) text += "; " + std::to_string(returned_count) + " threads have returned";
-  for (unsigned w = 0; w < worker.warp_count; ++w) {
-    for (const WarpPoint& point : worker.warps[w].points) {
+  for (unsigned w = 0; w < worker.block_warps; ++w) {
+    for (const WarpPoint& point : block.warps[w].points) {
       if (point.mask == 0) continue;
       unsigned missing = 0;
       while (!((point.expected & ~point.arrived) >> missing & 1)) ++missing;
       text += std::string("; ") + point.what + " lacks lanes of its mask, the first is " +
-              to_string(worker.threads[w * kLanes + missing].index);
+              to_string(threads[w * kLanes + missing].index);
       return text;
     }
   }
   return text;
 }
 
+}  // namespace
+
+std::string describe_waiting(const Worker& worker) {
+  constexpr unsigned kMost = 4;
+  std::string text;
+  unsigned waiting = 0;
+  for (unsigned rank = 0; rank < worker.resident; ++rank) {
+    const Block& block = *worker.blocks[rank];
+    if (block.returned == worker.block_threads || ++waiting > kMost) continue;
+    text += (text.empty() ? "" : "; ") + describe_block(worker, block);
+  }
+  if (waiting > kMost) text += "; and " + std::to_string(waiting - kMost) + " more blocks";
+  return text;
+}
+
 std::string describe_memory_fault(const Worker& worker) {
   const MemoryFault& fault = worker.fault;
-  const Thread& thread =
-      worker.operation == nullptr ? *worker.current : worker.threads[worker.operation->thread];
+  const Thread& thread = worker.acting();
   const char* verb = fault.access == 2 ? "writes" : fault.access == 1 ? "reads" : "accesses";
-  std::string who = "thread " + to_string(thread.index) + " of block " + to_string(worker.block);
+  std::string who =
+      "thread " + to_string(thread.index) + " of block " + to_string(thread.block->index);
   if (worker.operation != nullptr) {
     who += std::string(", ") + worker.operation->tag.what + " issued at " +
            to_string(worker.operation->tag.site);
@@ -140,11 +159,19 @@ std::string describe_memory_fault(const Worker& worker) {
            " at offset " + std::to_string(offset) + " of a " + (buffer.freed ? "freed " : "") +
            "buffer of " + std::to_string(buffer.bytes) + " bytes; " + who;
   }
-  if (worker.arena.guards(fault.address)) {
+  for (unsigned rank = 0; rank < worker.resident; ++rank) {
+    const Block& block = *worker.blocks[rank];
+    if (!block.arena.guards(fault.address)) continue;
     const auto offset =
-        sign - static_cast<intptr_t>(reinterpret_cast<uintptr_t>(worker.arena.data()));
-    return "out of bounds: " + it + verb + " at offset " + std::to_string(offset) + " of " +
-           std::to_string(worker.arena.bytes()) + " bytes of dynamic shared memory; " + who;
+        sign - static_cast<intptr_t>(reinterpret_cast<uintptr_t>(block.arena.data()));
+    std::string text = "out of bounds: " + it + verb + " at offset " + std::to_string(offset) +
+                       " of " + std::to_string(block.arena.bytes()) +
+                       " bytes of dynamic shared memory";
+    if (&block != thread.block) text += " of block " + to_string(block.index);
+    if (!block.arena.is_open()) {
+      text += ", which has ended (a barrier of the cluster must come first)";
+    }
+    return text + "; " + who;
   }
   if (fault.address < 4096) {
     return "null pointer: " + it + verb + " at address " + std::to_string(fault.address) + "; " +

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Runs one block: its threads one after another on one stack; a thread that blocks keeps that stack
-// as its fiber and the next thread gets another one.
+// Runs the resident blocks: their threads one after another on one stack; a thread that blocks
+// keeps that stack as its fiber and the next thread gets another one.
 #include "scheduler.hpp"
 
 #include <pthread.h>
@@ -19,7 +19,7 @@ Worker::Worker() {
   ready.resize(2 * kMaxThreads);
   signal_stack.resize(64 * 1024);
 }
-Worker::~Worker() { forget_block(); }
+Worker::~Worker() { forget_blocks(); }
 
 Worker& this_worker() {
   // A key, not a thread_local object: registers is the only one of those.
@@ -41,56 +41,91 @@ void not_in_kernel(const char* what) {
   throw std::logic_error(std::string("sim: ") + what + " is called outside a kernel");
 }
 
+void Worker::index_threads(dim3 size) {
+  indexed_for = size;
+  indexed_blocks = resident;
+  threads.assign(size_t{resident} * block_threads, Thread{});
+  size_t ring = 2 * kMaxThreads;
+  while (ring < 2 * threads.size()) ring *= 2;
+  ready.resize(ring);
+  while (blocks.size() < resident) blocks.push_back(std::make_unique<Block>());
+  Thread* thread = threads.data();
+  for (unsigned rank = 0; rank < resident; ++rank) {
+    Block& block = *blocks[rank];
+    block.rank = rank;
+    unsigned i = 0;
+    for (unsigned z = 0; z < size.z; ++z) {
+      for (unsigned y = 0; y < size.y; ++y) {
+        for (unsigned x = 0; x < size.x; ++x, ++i, ++thread) {
+          thread->index = {x, y, z};
+          thread->linear = i;
+          thread->number = rank * block_threads + i;
+          thread->block = &block;
+        }
+      }
+    }
+    block.warps.resize(block_warps);
+    for (unsigned w = 0; w < block_warps; ++w) {
+      const unsigned lanes = std::min(kLanes, block_threads - w * kLanes);
+      block.warps[w].existing = lanes == kLanes ? ~0u : (1u << lanes) - 1;
+    }
+  }
+  start_order.resize(threads.size());
+  for (unsigned k = 0; k < start_order.size(); ++k) start_order[k] = k;
+}
+
 void Worker::prepare(const KernelCall& kernel_call) {
   call = &kernel_call;
   schedule = current_schedule();
   random.state = schedule.seed;
-  const dim3 size = kernel_call.block;
-  thread_count = size.x * size.y * size.z;
-  warp_count = (thread_count + kLanes - 1) / kLanes;
-  if (size.x != indexed_for.x || size.y != indexed_for.y || size.z != indexed_for.z) {
-    indexed_for = size;
-    threads.assign(thread_count, Thread{});
-    unsigned i = 0;
-    for (unsigned z = 0; z < size.z; ++z) {
-      for (unsigned y = 0; y < size.y; ++y) {
-        for (unsigned x = 0; x < size.x; ++x, ++i) {
-          threads[i].index = {x, y, z};
-          threads[i].linear = i;
-        }
-      }
-    }
-    warps.resize(warp_count);
-    for (unsigned w = 0; w < warp_count; ++w) {
-      const unsigned lanes = std::min(kLanes, thread_count - w * kLanes);
-      warps[w].existing = lanes == kLanes ? ~0u : (1u << lanes) - 1;
-    }
-    start_order.resize(thread_count);
-    for (unsigned k = 0; k < thread_count; ++k) start_order[k] = k;
+  const dim3 size = kernel_call.block, grid = kernel_call.grid;
+  block_threads = size.x * size.y * size.z;
+  block_warps = (block_threads + kLanes - 1) / kLanes;
+  cluster = kernel_call.residency.cluster;
+  resident = kernel_call.residency.cooperative ? grid.x * grid.y * grid.z : cluster;
+  if (size.x != indexed_for.x || size.y != indexed_for.y || size.z != indexed_for.z ||
+      resident != indexed_blocks) {
+    index_threads(size);
+  }
+  clusters.assign(resident / cluster, Cluster{});
+  for (unsigned rank = 0; rank < resident; ++rank) {
+    blocks[rank]->cluster = &clusters[rank / cluster];
+    blocks[rank]->arena.resize(kernel_call.dynamic_bytes);
   }
   registers.block_size = {size.x, size.y, size.z};
   registers.grid_size = kernel_call.grid;
-  arena.resize(kernel_call.dynamic_bytes);
   statics.use(kernel_call.kernel);
 }
 
-void Worker::begin_block(uint3 index) {
-  block = index;
-  registers.block_index = index;
+void Worker::begin_blocks(uint64_t first) {
   started = returned = 0;
-  for (Warp& warp : warps) warp.returned = 0;
+  for (unsigned rank = 0; rank < resident; ++rank) {
+    Block& block = *blocks[rank];
+    block.index = block_at(first + rank, call->grid);
+    block.returned = 0;
+    for (Warp& warp : block.warps) warp.returned = 0;
+    block.arena.open();
+    block.arena.poison();
+  }
+  for (Cluster& each : clusters) {
+    each.arrived = each.returned = 0;
+    each.waiters.clear();
+  }
   if (schedule.order == Order::kRandom) {
-    for (unsigned i = thread_count; i > 1; --i) {
+    for (unsigned i = static_cast<unsigned>(threads.size()); i > 1; --i) {
       std::swap(start_order[i - 1], start_order[random.below(i)]);
     }
   }
   failure.clear();
   memory_fault = false;
-  arena.poison();
 }
 
-// After a failure the threads of the block are gone, wherever they were.
-void Worker::forget_block() {
+void Block::destroy_objects() {
+  for (auto& [type, object] : objects) object.destroy(object.object);
+  objects.clear();
+}
+
+void Block::forget() {
   for (Warp& warp : warps) {
     warp.points_in_use = 0;
     for (WarpPoint& point : warp.points) point.mask = 0;
@@ -100,11 +135,14 @@ void Worker::forget_block() {
     barrier.waiters.clear();
   }
   groups.clear();
+  destroy_objects();
+}
+
+void Worker::forget_blocks() {
   pollers.clear();
   ready_head = ready_tail = 0;
   clear_operations();
-  for (auto& [type, object] : objects) object.destroy(object.object);
-  objects.clear();
+  for (auto& block : blocks) block->forget();
   free_fibers.clear();
   for (auto& each : fibers) {
     reset_fiber(*each, fiber_main);
@@ -112,37 +150,39 @@ void Worker::forget_block() {
   }
 }
 
-void Worker::run_block(uint3 index) {
-  begin_block(index);
+void Worker::check_damage(const Block& block) {
+  if (!failure.empty() || !block.arena.is_open()) return;
+  const std::string damage = block.arena.damage();
+  if (!damage.empty()) failure = "out of bounds: " + damage + "; block " + to_string(block.index);
+}
+
+void Worker::run_blocks(uint64_t first) {
+  begin_blocks(first);
   statics.begin_block();
-  if (tracer() != nullptr) tracer()->block_begins();
+  if (tracer() != nullptr) tracer()->blocks_begin(first);
   starting = start_next();
   fiber = take_fiber();
   switch_fiber(host, *fiber);
-  if (tracer() != nullptr) tracer()->block_ends();
+  if (tracer() != nullptr) tracer()->blocks_end();
   statics.end_block();
   if (memory_fault) failure = describe_memory_fault(*this);
   fiber = nullptr;
-  current = nullptr;
+  current = polled = nullptr;
   operation = nullptr;
-  if (failure.empty()) {
-    const std::string damage = arena.damage();
-    if (!damage.empty()) {
-      failure = "out of bounds: " + damage + "; block " + to_string(block);
-      const size_t bytes = arena.bytes();
-      arena.resize(bytes + 1);
-      arena.resize(bytes);
-    }
+  for (unsigned rank = 0; rank < resident; ++rank) check_damage(*blocks[rank]);
+  if (resident > 1 && statics.bytes() != 0) {
+    failure =
+        "a kernel of a cluster or a cooperative grid has dynamic shared memory only here; this one "
+        "has " +
+        std::to_string(statics.bytes()) + " bytes of static __shared__";
   }
   if (!failure.empty()) {
     const std::string why = std::exchange(failure, {});
-    forget_block();
+    forget_blocks();
+    for (auto& block : blocks) block->arena.renew();
     throw std::runtime_error("sim: " + why);
   }
-  if (!objects.empty()) {
-    for (auto& [type, object] : objects) object.destroy(object.object);
-    objects.clear();
-  }
+  for (unsigned rank = 0; rank < resident; ++rank) blocks[rank]->destroy_objects();
 }
 
 Fiber* Worker::take_fiber() {
@@ -180,8 +220,10 @@ void Worker::run_thread(Thread* thread) {
   current = thread;
   thread->state = ThreadState::kRunning;
   thread->site = {};
+  thread->at_cluster_barrier = false;
   registers.thread_index = thread->index;
   registers.linear_thread = thread->linear;
+  registers.block_index = thread->block->index;
   try {
     call->invoke(call->kernel, call->arguments.get());
   } catch (const std::exception& error) {
@@ -189,35 +231,39 @@ void Worker::run_thread(Thread* thread) {
   } catch (...) {
     failure = "the kernel threw an exception";
   }
-  if (!failure.empty()) stop(failure + "; " + describe_thread(*this, *thread));
+  if (!failure.empty()) stop(failure + "; " + describe_thread(*thread));
   thread_returned(thread);
 }
 
 void Worker::thread_returned(Thread* thread) {
   thread->state = ThreadState::kReturned;
   ++returned;
-  Warp& warp = warps[thread->linear / kLanes];
+  Block& block = *thread->block;
+  ++block.returned;
+  Warp& warp = block.warps[thread->linear / kLanes];
   const unsigned bit = 1u << thread->linear % kLanes;
   warp.returned |= bit;
-  const Barrier& barrier = barriers[0];
+  const Barrier& barrier = block.barriers[0];
   if (barrier.arrived != 0 && barrier.whole_block) {
     const Thread& waiter = *barrier.waiters.front();
     stop("a thread returned while others of its block wait at " + std::string(waiter.what) + "; " +
-         describe_thread(*this, *thread) + " returned, thread " + to_string(waiter.index) +
-         " waits at " + to_string(barrier.site));
+         describe_thread(*thread) + " returned, thread " + to_string(waiter.index) + " waits at " +
+         to_string(barrier.site));
   }
-  if (warp.points_in_use == 0) return;
   for (const WarpPoint& point : warp.points) {
     if (point.mask & bit) {
       stop("a lane of the mask returned while others wait at " + std::string(point.what) + "; " +
-           describe_thread(*this, *thread) + " returned, lanes of its warp wait at " +
+           describe_thread(*thread) + " returned, lanes of its warp wait at " +
            to_string(point.site));
     }
   }
+  leave_cluster(*thread);
+  if (resident > 1 && block.returned == block_threads) block_ended(block);
 }
 
 Thread* Worker::start_next() {
   unsigned i = started++;
+  const auto thread_count = static_cast<unsigned>(threads.size());
   if (schedule.order == Order::kReverse) i = thread_count - 1 - i;
   if (schedule.order == Order::kRandom) i = start_order[i];
   Thread* thread = &threads[i];
@@ -228,6 +274,7 @@ Thread* Worker::start_next() {
 // The thread to go on with; nullptr when all have returned. It is ready if it has a fiber.
 Thread* Worker::next_thread() {
   const uint64_t size_mask = ready.size() - 1;
+  const auto thread_count = static_cast<unsigned>(threads.size());
   for (;;) {
     if (schedule.order == Order::kRandom || schedule.moment == AsyncMoment::kRandom) {
       if (!busy_queues.empty() && random.below(8) == 0) drive_operation();
@@ -271,6 +318,7 @@ void Worker::suspend() {
   self->state = ThreadState::kRunning;
   registers.thread_index = self->index;
   registers.linear_thread = self->linear;
+  registers.block_index = self->block->index;
 }
 
 void Worker::make_ready(Thread* thread) {
@@ -281,7 +329,7 @@ void Worker::make_ready(Thread* thread) {
 void Worker::make_ready(std::vector<Thread*>& waiters) {
   const auto in_order = [reverse = schedule.order == Order::kReverse](const Thread* a,
                                                                       const Thread* b) {
-    return reverse ? a->linear > b->linear : a->linear < b->linear;
+    return reverse ? a->number > b->number : a->number < b->number;
   };
   if (!std::is_sorted(waiters.begin(), waiters.end(), in_order)) {
     std::sort(waiters.begin(), waiters.end(), in_order);
@@ -295,6 +343,7 @@ bool Worker::poll() {
   std::vector<Thread*> now;
   for (size_t i = 0; i < pollers.size();) {
     Thread* thread = pollers[i];
+    polled = thread;
     if (thread->predicate(thread->closure)) {
       now.push_back(thread);
       pollers[i] = pollers.back();
@@ -303,6 +352,7 @@ bool Worker::poll() {
       ++i;
     }
   }
+  polled = nullptr;
   if (now.empty()) return false;
   make_ready(now);
   return true;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// The state of a host thread that runs kernels: one resident block, its threads, what they wait
-// for, and the fibers that waiting threads sleep on. Private to the runtime.
+// The state of a host thread that runs kernels: the resident blocks (one, a cluster or a
+// cooperative grid), their threads, what they wait for, and the fibers that waiting threads sleep
+// on. Private to the runtime.
 #pragma once
 
 #include <signal.h>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "async.hpp"
+#include "cluster.hpp"
 #include "fiber.hpp"
 #include "launch.hpp"
 #include "schedule.hpp"
@@ -25,16 +27,22 @@ inline constexpr unsigned kMaxThreads = 1024, kLanes = 32, kNamedBarriers = 16;
 
 enum class ThreadState : uint8_t { kRunning, kReady, kWaiting, kReturned };
 
+struct Block;
+
 struct Thread {
   Fiber* fiber = nullptr;  // where it sleeps; nullptr: not started
   uint3 index{};
-  unsigned linear = 0;
+  unsigned linear = 0;  // in its block
+  unsigned number = 0;  // in all resident blocks
+  Block* block = nullptr;
   ThreadState state = ThreadState::kReturned;
   unsigned result = 0;         // what the barrier that it waited at has counted
   const char* what = nullptr;  // what it waits for
   Site site;                   // and where: its latest blocking call
   Predicate predicate = nullptr;
   const void* closure = nullptr;
+  bool at_cluster_barrier = false;  // has arrived there, and not waited yet
+  uint64_t cluster_phase = 0;       // the phase that it arrived in
 };
 
 // A rendezvous in progress of some lanes of a warp.
@@ -67,9 +75,34 @@ struct Barrier {
   std::vector<Thread*> waiters;
 };
 
+// Blocks that may reach each other's shared memory. A phase of its barrier ends when all threads
+// that have not returned have arrived.
+struct Cluster {
+  unsigned arrived = 0;   // in this phase
+  unsigned returned = 0;  // and have not arrived in it
+  uint64_t phase = 0;
+  std::vector<Thread*> waiters;
+};
+
+// A resident block.
+struct Block {
+  uint3 index{};
+  unsigned rank = 0;  // among the resident ones
+  Cluster* cluster = nullptr;
+  unsigned returned = 0;
+  std::vector<Warp> warps;
+  std::array<Barrier, kNamedBarriers> barriers;
+  std::vector<GroupPoint> groups;
+  std::vector<std::pair<const std::type_info*, BlockObject>> objects;
+  Arena arena;
+
+  void forget();  // after a failure its threads are gone, wherever they were
+  void destroy_objects();
+};
+
 struct Operation {
   AsyncTag tag;
-  unsigned thread = 0;  // issuer
+  Thread* thread = nullptr;  // issuer
   uint64_t group = 0;
   bool fence = false;  // issue_after_previous
   std::function<void()> run;
@@ -98,16 +131,16 @@ struct Worker {
   const KernelCall* call = nullptr;
   Schedule schedule;
   Random random;
-  unsigned thread_count = 0;
-  unsigned warp_count = 0;
-  dim3 indexed_for{0, 0, 0};  // the block size that threads[].index holds
-  uint3 block{};
+  unsigned block_threads = 0, block_warps = 0;
+  unsigned resident = 0;        // blocks at a time, of which `cluster` form a cluster
+  unsigned cluster = 1;         // blocks
+  dim3 indexed_for{0, 0, 0};    // the block size that threads[].index holds
+  unsigned indexed_blocks = 0;  // and how many blocks
 
-  // The block.
-  std::vector<Thread> threads;
-  std::vector<Warp> warps;
-  std::array<Barrier, kNamedBarriers> barriers;
-  std::vector<GroupPoint> groups;
+  // The resident blocks.
+  std::vector<std::unique_ptr<Block>> blocks;  // the first `resident` ones
+  std::vector<Cluster> clusters;
+  std::vector<Thread> threads;        // block by block
   std::vector<unsigned> start_order;  // used by random schedules
   unsigned started = 0, returned = 0;
   std::vector<Thread*> ready;  // a ring
@@ -116,8 +149,6 @@ struct Worker {
   std::unordered_map<uint32_t, OperationQueue> queues;  // by kind and owner
   std::vector<uint32_t> busy_queues;                    // those with pending operations
   unsigned fences = 0;
-  std::vector<std::pair<const std::type_info*, BlockObject>> objects;
-  Arena arena;
   StaticShared statics;
 
   // Fibers.
@@ -126,6 +157,7 @@ struct Worker {
   std::vector<Fiber*> free_fibers;
   Fiber* fiber = nullptr;                // running; nullptr outside a block
   Thread* current = nullptr;             // running
+  Thread* polled = nullptr;              // whose condition is being looked at
   Thread* starting = nullptr;            // for the fiber that is switched to
   const Operation* operation = nullptr;  // being run
 
@@ -136,11 +168,21 @@ struct Worker {
   std::vector<char> signal_stack;
 
   void prepare(const KernelCall& kernel_call);
-  void run_block(uint3 index);
-  void suspend();  // the current thread is registered with what it waits for
+  void run_blocks(uint64_t first);  // and those that are resident with it
+  void suspend();                   // the current thread is registered with what it waits for
   void make_ready(Thread* thread);
   void make_ready(std::vector<Thread*>& waiters);  // in the schedule's order; empties it
   [[noreturn]] void stop(std::string why);         // from a fiber: the launch fails
+
+  // For whom the running code acts: the issuer of an operation, or the thread that runs.
+  Thread& acting() const {
+    return operation != nullptr ? *operation->thread : polled != nullptr ? *polled : *current;
+  }
+  Block& acting_block() const { return *acting().block; }
+  // The resident block in whose dynamic shared memory the address lies, or nullptr.
+  Block* block_of(const void* address) const;
+  void end_phase(Cluster& of);         // if all have arrived
+  void leave_cluster(Thread& thread);  // it has returned
 
   bool drive_operation();
   void clear_operations();
@@ -154,10 +196,19 @@ struct Worker {
   void thread_returned(Thread* thread);
   bool poll();
   Fiber* take_fiber();
-  void begin_block(uint3 index);
-  void forget_block();
+  void index_threads(dim3 size);
+  void begin_blocks(uint64_t first);
+  void block_ended(Block& block);
+  void check_damage(const Block& block);
+  void forget_blocks();
   [[noreturn]] void deadlock();
 };
+
+// The i-th block of a grid: x first.
+inline uint3 block_at(uint64_t i, dim3 grid) {
+  return {static_cast<unsigned>(i % grid.x), static_cast<unsigned>(i / grid.x % grid.y),
+          static_cast<unsigned>(i / grid.x / grid.y)};
+}
 
 // This host thread's; made at the first call.
 Worker& this_worker();
@@ -173,7 +224,7 @@ inline Worker& running_worker(const char* what) {
 // Text for reports.
 std::string to_string(uint3 index);
 std::string to_string(Site site);
-std::string describe_thread(const Worker& worker, const Thread& thread);
+std::string describe_thread(const Thread& thread);
 std::string describe_waiting(const Worker& worker);
 std::string describe_memory_fault(const Worker& worker);
 

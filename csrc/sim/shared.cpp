@@ -96,6 +96,7 @@ Arena::~Arena() {
 
 void Arena::resize(size_t bytes) {
   if (mapping_ != nullptr && bytes == bytes_) return;
+  closed_ = false;
   if (mapping_ == nullptr) {
     void* p =
         mmap(nullptr, kArenaBytes + 2 * kArenaGuard, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -112,6 +113,27 @@ void Arena::resize(size_t bytes) {
     mprotect(open_, static_cast<size_t>(end - open_), PROT_READ | PROT_WRITE);
     std::memset(open_, kPattern, static_cast<size_t>(end - open_));
   }
+}
+
+void Arena::close() {
+  closed_ = true;
+  char* end = mapping_ + kArenaGuard + kArenaBytes;
+  if (open_ < end) mprotect(open_, static_cast<size_t>(end - open_), PROT_NONE);
+}
+
+void Arena::open() {
+  if (!closed_) return;
+  closed_ = false;
+  char* end = mapping_ + kArenaGuard + kArenaBytes;
+  if (open_ < end) mprotect(open_, static_cast<size_t>(end - open_), PROT_READ | PROT_WRITE);
+}
+
+void Arena::renew() {
+  if (mapping_ == nullptr) return;
+  open();
+  const size_t bytes = bytes_;
+  resize(bytes + 1);
+  resize(bytes);
 }
 
 void Arena::poison() { std::memset(data_, 0xFF, bytes_); }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Shared memory of the resident block: the dynamic arena and the static arrays.
+// Shared memory of a resident block: the dynamic arena and the static arrays.
 #pragma once
 
 #include <cstddef>
@@ -18,6 +18,10 @@ class Arena {
   ~Arena();
   void resize(size_t bytes);
   void poison();
+  void close();  // every access faults, until it is opened
+  void open();
+  bool is_open() const { return !closed_; }
+  void renew();  // makes the pattern anew
   // What was written outside the bytes, as text; empty if nothing was.
   std::string damage() const;
 
@@ -34,6 +38,7 @@ class Arena {
   char* data_ = nullptr;
   char* open_ = nullptr;  // start of the accessible pages
   size_t bytes_ = 0;
+  bool closed_ = false;
 };
 
 // Static shared memory: thread_local arrays somewhere in the thread_local storage (TLS) of the
@@ -43,6 +48,8 @@ class Arena {
 // (without `registers`) is poisoned, and what the block has changed afterwards is its shared
 // memory; everything else is put back. Later blocks poison just these bytes. So no code that runs
 // inside a block may use thread_local objects of the module but `registers`.
+//
+// There is one copy: with several resident blocks a kernel that has any is refused.
 class StaticShared {
  public:
   void use(const void* kernel);  // before the blocks of a launch

@@ -2,6 +2,7 @@
 #include "trace.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <stdexcept>
 
@@ -11,7 +12,6 @@
 namespace tilegrad::simulator {
 namespace {
 
-constexpr size_t kPage = 4096;
 constexpr size_t kMostReports = 1000;
 
 }  // namespace
@@ -22,11 +22,12 @@ void Tracer::launch_begins(Worker& worker) {
   launches_.lock();
   worker_ = &worker;
   registers.trace_muted = 1;
-  threads_ = worker.thread_count;
-  warps_ = worker.warp_count;
+  threads_ = worker.block_threads * worker.resident;
+  warps_ = worker.block_warps * worker.resident;
   grid_ = worker.call->grid;
   block_size_ = worker.call->block;
-  clocks_.begin_launch(threads_);
+  clocks_.begin_launch(worker.block_threads, worker.resident);
+  cluster_waits_.assign(warps_, 0);
   segments_.assign(warps_, ++last_segment_);
   open_.assign(warps_, {});
   for (auto& site : sites_) {
@@ -43,7 +44,10 @@ void Tracer::launch_begins(Worker& worker) {
     region->shadow.resize(bytes);
   };
   const auto address = [](const void* p) { return reinterpret_cast<uintptr_t>(p); };
-  add(address(worker.arena.data()), worker.arena.bytes(), Space::kShared, 0);
+  for (unsigned rank = 0; rank < worker.resident; ++rank) {
+    const Arena& arena = worker.blocks[rank]->arena;
+    add(address(arena.data()), arena.bytes(), Space::kShared, 0);
+  }
   if (worker.statics.tls() != nullptr) {
     add(address(worker.statics.tls()), worker.statics.tls_bytes(), Space::kShared, 0);
     regions_.back()->in_statics = true;
@@ -67,24 +71,31 @@ void Tracer::launch_ends() {
   launches_.unlock();
 }
 
-void Tracer::block_begins() {
+void Tracer::blocks_begin(uint64_t first) {
   registers.trace_muted = 0;  // between blocks it is 1
-  const uint3 i = worker_->block;
-  clocks_.begin_block(i.x + uint64_t{grid_.x} * (i.y + uint64_t{grid_.y} * i.z));
-  for (BarrierState& barrier : barriers_) barrier = {};
+  clocks_.begin_round(first / worker_->resident);
+  barriers_.clear();
+  barriers_.resize(worker_->resident);
 }
 
-void Tracer::block_ends() {
+void Tracer::blocks_end() {
   registers.trace_muted = 1;  // what follows is the runtime's
   for (unsigned warp = 0; warp < warps_; ++warp) flush_warp(warp);
 }
 
 // ---- order --------------------------------------------------------------------------------------
 
-unsigned Tracer::thread() const { return worker_->current->linear; }
+unsigned Tracer::thread() const { return worker_->current->number; }
+unsigned Tracer::thread_of_block(unsigned linear) const {
+  return worker_->current->block->rank * worker_->block_threads + linear;
+}
+unsigned Tracer::warp_of(unsigned thread) const {
+  const Thread& which = worker_->threads[thread];
+  return which.block->rank * worker_->block_warps + which.linear / kLanes;
+}
 
 void Tracer::barrier(unsigned id, bool waits, bool last) {
-  BarrierState& state = barriers_[id];
+  BarrierState& state = barriers_[worker_->current->block->rank][id];
   if (waits) {
     state.waiting.push_back(thread());
   } else {
@@ -95,25 +106,43 @@ void Tracer::barrier(unsigned id, bool waits, bool last) {
   clocks_.meet(state.waiting, state.has_arrivals ? &state.arrived : nullptr);
   std::sort(state.waiting.begin(), state.waiting.end());
   for (size_t i = 0; i < state.waiting.size(); ++i) {
-    const unsigned warp = state.waiting[i] / kLanes;
-    if (i == 0 || warp != state.waiting[i - 1] / kLanes) flush_warp(warp);
+    const unsigned warp = warp_of(state.waiting[i]);
+    if (i == 0 || warp != warp_of(state.waiting[i - 1])) flush_warp(warp);
   }
   state = {};
 }
 
 void Tracer::warp_met(unsigned lanes, const char* what) {
-  const unsigned warp = thread() / kLanes;
-  if (lanes == worker_->warps[warp].existing) flush_warp(warp);
+  const Thread& self = *worker_->current;
+  const unsigned linear = self.linear / kLanes;
+  if (lanes == self.block->warps[linear].existing) flush_warp(warp_of(self.number));
   if (std::strcmp(what, "__syncwarp") != 0) return;  // shuffles and votes order no memory
   std::vector<unsigned> met;
   for (unsigned i = 0; i < kLanes; ++i) {
-    if (lanes >> i & 1) met.push_back(warp * kLanes + i);
+    if (lanes >> i & 1) met.push_back(thread_of_block(linear * kLanes + i));
   }
   clocks_.meet(met, nullptr);
 }
 
 void Tracer::group_met(unsigned first_thread, unsigned count) {
-  for (unsigned t = first_thread; t < first_thread + count; t += kLanes) flush_warp(t / kLanes);
+  for (unsigned t = 0; t < count; t += kLanes)
+    flush_warp(warp_of(thread_of_block(first_thread + t)));
+}
+
+void Tracer::cluster_arrive(const Cluster* cluster) { clocks_.mbarrier_arrive(cluster, thread()); }
+void Tracer::cluster_phase_ends(const Cluster* cluster) { clocks_.mbarrier_phase_ends(cluster); }
+void Tracer::cluster_acquire(const Cluster* cluster) {
+  clocks_.mbarrier_acquire(cluster, thread());
+}
+// The last lane of a warp to come: what follows are other requests.
+void Tracer::cluster_waits() {
+  const Thread& self = *worker_->current;
+  const Warp& warp = self.block->warps[self.linear / kLanes];
+  const unsigned number = warp_of(self.number);
+  const auto lanes = static_cast<unsigned>(std::popcount(warp.existing & ~warp.returned));
+  if (++cluster_waits_[number] < lanes) return;
+  cluster_waits_[number] = 0;
+  flush_warp(number);
 }
 
 void Tracer::mbarrier_arrive(const uint64_t* barrier) {
@@ -123,8 +152,11 @@ void Tracer::mbarrier_arrive(const uint64_t* barrier) {
 void Tracer::mbarrier_acquire(const uint64_t* barrier) {
   if (registers.trace_muted == 0) clocks_.mbarrier_acquire(barrier, thread());
 }
+void Tracer::commit_group(AsyncKind kind, unsigned owner) {
+  clocks_.commit_group(kind, thread_of_block(owner));
+}
 void Tracer::wait_group(AsyncKind kind, unsigned owner, unsigned allowed) {
-  clocks_.wait_group(thread(), kind, owner, allowed);
+  clocks_.wait_group(thread(), kind, thread_of_block(owner), allowed);
 }
 
 // ---- instructions -------------------------------------------------------------------------------
@@ -238,11 +270,12 @@ void Tracer::async_access(const AsyncTag& tag, const uint64_t* barrier, const vo
     tally.worst = std::max(tally.worst, static_cast<uint32_t>(sectors));
   }
   check_races(*region, address - region->start, bytes, site.op,
-              clocks_.engine_epoch(tag.kind, tag.owner, barrier, self), self, site.number);
+              clocks_.engine_epoch(tag.kind, thread_of_block(tag.owner), barrier, self), self,
+              site.number);
 }
 
 void Tracer::note_lane(TraceSite& site, Space space, uintptr_t p, unsigned thread) {
-  const unsigned warp = thread / kLanes, lane = thread % kLanes;
+  const unsigned warp = warp_of(thread), lane = worker_->threads[thread].linear % kLanes;
   TraceSite::Lane& state = site.lanes[thread];
   if (state.segment != segments_[warp]) state = {segments_[warp], 0};
   auto& requests = site.requests[warp];
@@ -317,10 +350,11 @@ void Tracer::note_race(const Region& region, size_t offset, Epoch before, uint32
   }
   if (races_.size() == kMostReports) return;
   Race race;
-  // Threads are numbered alike in every block; only engines are not.
-  race.first = {thread_index(clocks_.thread_of(before)), block_index(Clocks::block_of(before)),
+  // Threads are numbered alike in every round; only engines are not.
+  const unsigned thread_before = std::min(clocks_.thread_of(before), threads_ - 1);
+  race.first = {thread_index(thread_before), block_index(Clocks::round_of(before), thread_before),
                 site_before};
-  race.second = {thread_index(thread), worker_->block, site};
+  race.second = {thread_index(thread), worker_->threads[thread].block->index, site};
   race.space = region.space;
   race.in_statics = region.in_statics;
   race.buffer = region.number;
@@ -331,56 +365,10 @@ void Tracer::note_race(const Region& region, size_t offset, Epoch before, uint32
   races_.push_back(race);
 }
 
-uint3 Tracer::thread_index(unsigned linear) const {
-  return linear < threads_ ? worker_->threads[linear].index : uint3{};
-}
+uint3 Tracer::thread_index(unsigned thread) const { return worker_->threads[thread].index; }
 
-uint3 Tracer::block_index(uint64_t i) const {
-  return {static_cast<unsigned>(i % grid_.x), static_cast<unsigned>(i / grid_.x % grid_.y),
-          static_cast<unsigned>(i / grid_.x / grid_.y)};
-}
-
-// ---- bounds -------------------------------------------------------------------------------------
-
-// An access that no region holds: near one it is a fault of the kernel; elsewhere it is host memory
-// (arguments, constants), or the hardware objects.
-void Tracer::check_bounds(const TraceSite& site, uintptr_t p, size_t bytes, unsigned thread) {
-  OutOfBounds found;
-  found.access = {thread_index(thread), worker_->block, site.number};
-  Buffer buffer;
-  if (uintptr_t& known = elsewhere_[p / kPage % elsewhere_.size()]; known == p / kPage) {
-    return;
-  } else if (worker_->arena.guards(p)) {
-    found.space = Space::kShared;
-    found.bytes = worker_->arena.bytes();
-    found.offset = static_cast<int64_t>(p - reinterpret_cast<uintptr_t>(worker_->arena.data()));
-  } else if (memory().find_near(p, &buffer)) {
-    found.buffer = buffer.number;
-    found.bytes = buffer.bytes;
-    found.offset = static_cast<int64_t>(p - buffer.address);
-    found.freed = buffer.freed;
-  } else if (worker_->statics.contains(reinterpret_cast<const void*>(p))) {
-    found.space = Space::kShared;  // crosses the end of all static arrays
-    found.bytes = worker_->statics.tls_bytes();
-    found.offset = static_cast<int64_t>(p - reinterpret_cast<uintptr_t>(worker_->statics.tls())) +
-                   static_cast<int64_t>(bytes);
-  } else {
-    known = p / kPage;
-    return;
-  }
-  note_out_of_bounds(found);
-}
-
-void Tracer::note_out_of_bounds(const OutOfBounds& what) {
-  for (OutOfBounds& known : out_of_bounds_) {
-    if (known.access.site == what.access.site && known.buffer == what.buffer) {
-      ++known.count;
-      return;
-    }
-  }
-  if (out_of_bounds_.size() == kMostReports) return;
-  out_of_bounds_.push_back(what);
-  out_of_bounds_.back().count = 1;
+uint3 Tracer::block_index(uint64_t round, unsigned thread) const {
+  return block_at(round * worker_->resident + worker_->threads[thread].block->rank, grid_);
 }
 
 }  // namespace tilegrad::simulator

@@ -32,7 +32,7 @@ struct Tally {
   uint32_t worst = 0;
 };
 
-// Memory that kernels may use: a device buffer or the block's shared memory.
+// Memory that kernels may use: a device buffer or a block's shared memory.
 struct Region {
   uintptr_t start = 0;
   size_t bytes = 0;
@@ -56,7 +56,7 @@ struct TraceSite {
   struct Lane {
     uint32_t segment = 0, executions = 0;
   };
-  std::vector<Lane> lanes;                     // by thread of the block
+  std::vector<Lane> lanes;                     // by thread
   std::vector<std::vector<Request>> requests;  // by warp: those since its lanes last met
 };
 
@@ -91,18 +91,22 @@ class Tracer final : public TraceHooks {
 
   void launch_begins(Worker& worker) override;
   void launch_ends() override;
-  void block_begins() override;
-  void block_ends() override;
+  void blocks_begin(uint64_t first) override;
+  void blocks_end() override;
   void barrier(unsigned id, bool waits, bool last) override;
   void warp_met(unsigned lanes, const char* what) override;
   void group_met(unsigned first_thread, unsigned count) override;
+  void cluster_arrive(const Cluster* cluster) override;
+  void cluster_phase_ends(const Cluster* cluster) override;
+  void cluster_waits() override;
+  void cluster_acquire(const Cluster* cluster) override;
   void mbarrier_init(const uint64_t* barrier) override { clocks_.mbarrier_init(barrier); }
   void mbarrier_arrive(const uint64_t* barrier) override;
   void mbarrier_phase_ends(const uint64_t* barrier) override {
     clocks_.mbarrier_phase_ends(barrier);
   }
   void mbarrier_acquire(const uint64_t* barrier) override;
-  void commit_group(AsyncKind kind, unsigned owner) override { clocks_.commit_group(kind, owner); }
+  void commit_group(AsyncKind kind, unsigned owner) override;
   void wait_group(AsyncKind kind, unsigned owner, unsigned allowed) override;
   void access(const char* what, const Site& site, const void* p, unsigned bytes,
               bool writes) override;
@@ -117,7 +121,10 @@ class Tracer final : public TraceHooks {
   std::string report();
 
  private:
+  // The running thread, and one of its block: numbers through the resident blocks.
   unsigned thread() const;
+  unsigned thread_of_block(unsigned linear) const;
+  unsigned warp_of(unsigned thread) const;
   TraceSite& site_of(uintptr_t return_address, unsigned bytes, Op op);
   TraceSite& site_of(const char* what, Site line, unsigned bytes, Op op);
   TraceSite& add_site(unsigned bytes, Op op);
@@ -130,15 +137,16 @@ class Tracer final : public TraceHooks {
   void note_race(const Region& region, size_t offset, Epoch before, uint32_t site_before,
                  unsigned thread, uint32_t site);
   void flush_warp(unsigned warp);
-  uint3 thread_index(unsigned linear) const;
-  uint3 block_index(uint64_t linear) const;
+  uint3 thread_index(unsigned thread) const;
+  // In the round's resident blocks.
+  uint3 block_index(uint64_t round, unsigned thread) const;
 
   // What is done, file, line, bytes, op; text by address.
   using WrapperKey = std::tuple<const char*, const char*, int, unsigned, Op>;
 
   std::mutex launches_;  // one at a time
   Worker* worker_ = nullptr;
-  unsigned threads_ = 0, warps_ = 0;
+  unsigned threads_ = 0, warps_ = 0;  // of all resident blocks
   dim3 grid_, block_size_;
   Clocks clocks_;
 
@@ -153,13 +161,14 @@ class Tracer final : public TraceHooks {
   std::vector<uint32_t> segments_;  // by warp: changes when its lanes meet
   uint32_t last_segment_ = 0;
   std::vector<std::vector<TraceSite*>> open_;  // by warp: sites with requests
+  std::vector<unsigned> cluster_waits_;        // by warp: lanes that have come to the wait
 
   struct BarrierState {
     std::vector<unsigned> waiting;
     Clocks::Vector arrived;
     bool has_arrivals = false;
   };
-  std::array<BarrierState, 16> barriers_;
+  std::vector<std::array<BarrierState, 16>> barriers_;  // by resident block
 
   std::vector<Race> races_;
   std::vector<OutOfBounds> out_of_bounds_;

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 // Vector clocks: which accesses of a launch are ordered before which.
 //
-// An actor is a thread of the block or an engine that works for it: the cp.async copies of a
-// thread, the bulk stores of a thread, the wgmma of a warpgroup, or the copies that signal one
+// An actor is a thread of the resident blocks or an engine that works for it: the cp.async copies
+// of a thread, the bulk stores of a thread, the wgmma of a warpgroup, or the copies that signal one
 // mbarrier. Each has a clock, which goes on when the actor tells others what it did (a thread) or
 // when a group or phase ends (an engine). An epoch is a moment of an actor; it is ordered before
 // the present of a thread if that thread has been told so, directly or through others.
+// Threads are numbered through the resident blocks, which are one round of the launch.
 // Source: Flanagan, Freund, FastTrack: Efficient and Precise Dynamic Race Detection (PLDI 2009).
 #pragma once
 
@@ -19,38 +20,38 @@
 
 namespace tilegrad::simulator {
 
-// [block: 24 bits][clock: 28][actor: 12]; 0 is no epoch.
+// [round: 22 bits][clock: 26][actor: 16]; 0 is no epoch.
 using Epoch = uint64_t;
+inline constexpr unsigned kActorBits = 16, kClockBits = 26;
 
 class Clocks {
  public:
-  void begin_launch(unsigned threads);
-  void begin_block(uint64_t block);
+  void begin_launch(unsigned block_threads, unsigned blocks);
+  void begin_round(uint64_t round);
 
   // The running thread's present, or that of an engine that it gives work to.
   Epoch now(unsigned thread) const { return pack(thread, clock_[thread]); }
   Epoch engine_epoch(AsyncKind kind, unsigned owner, const uint64_t* barrier, unsigned issuer);
 
-  // Is the epoch ordered before the present of the thread? One of another block only through
-  // atomics: `global` says whether another block's epoch counts at all (shared memory is a new
+  // Is the epoch ordered before the present of the thread? One of another round only through
+  // atomics: `global` says whether another round's epoch counts at all (shared memory is a new
   // one).
   bool ordered(Epoch epoch, unsigned thread, bool global) const {
     if (epoch == 0) return true;
-    const auto actor = static_cast<unsigned>(epoch & 0xfff);
-    if (block_of(epoch) == block_ && (actor == thread || clock_of(epoch) <= base_[actor])) {
+    const unsigned actor = actor_of(epoch);
+    if (round_of(epoch) == round_ &&
+        (actor == thread || clock_of(epoch) <= (*base_of_[thread])[actor])) {
       return true;
     }
     return told(epoch, thread, global);
   }
 
-  static uint64_t block_of(Epoch epoch) { return epoch >> 40; }
-  static uint32_t clock_of(Epoch epoch) { return static_cast<uint32_t>(epoch >> 12 & 0xfffffff); }
-  // The thread behind an epoch of the running block: who acts, or for whom the engine does.
+  static uint64_t round_of(Epoch epoch) { return epoch >> (kActorBits + kClockBits); }
+  // The thread behind an epoch of the running round: who acts, or for whom the engine does.
   unsigned thread_of(Epoch epoch) const;
 
-  // Everybody has met.
-  void full_barrier();
-  // The threads have met: each knows what any of them, and `more` (or nullptr), knew.
+  // The threads, of one block, have met: each knows what any of them, and `more` (or nullptr),
+  // knew.
   using Vector = std::vector<uint32_t>;
   void meet(const std::vector<unsigned>& threads, const Vector* more);
   // Adds what the thread knows to `to`, and lets its clock go on.
@@ -60,10 +61,11 @@ class Clocks {
   void commit_group(AsyncKind kind, unsigned owner);
   void wait_group(unsigned thread, AsyncKind kind, unsigned owner, unsigned allowed);
 
-  void mbarrier_init(const uint64_t* barrier);
-  void mbarrier_arrive(const uint64_t* barrier, unsigned thread);
-  void mbarrier_phase_ends(const uint64_t* barrier);
-  void mbarrier_acquire(const uint64_t* barrier, unsigned thread);
+  // An mbarrier, or the barrier of a cluster.
+  void mbarrier_init(const void* barrier);
+  void mbarrier_arrive(const void* barrier, unsigned thread);
+  void mbarrier_phase_ends(const void* barrier);
+  void mbarrier_acquire(const void* barrier, unsigned thread);
 
   // Atomics on one address are ordered one after the other, and order what comes before and after.
   void atomic(unsigned thread, uintptr_t address, bool shared);
@@ -77,40 +79,52 @@ class Clocks {
     unsigned actor;
     Vector pending, completed;
   };
-  // What is known of other blocks.
+  // What is known of other rounds.
   using Foreign = std::map<uint64_t, Vector>;
 
   Epoch pack(unsigned actor, uint64_t clock) const {
-    return block_ << 40 | (clock & 0xfffffff) << 12 | actor;
+    return round_ << (kActorBits + kClockBits) | (clock & kClockMask) << kActorBits | actor;
   }
+  static unsigned actor_of(Epoch epoch) {
+    return static_cast<unsigned>(epoch & ((1u << kActorBits) - 1));
+  }
+  static uint32_t clock_of(Epoch epoch) {
+    return static_cast<uint32_t>(epoch >> kActorBits & kClockMask);
+  }
+  // All threads of the block have met.
+  void full_barrier(unsigned block);
   bool told(Epoch epoch, unsigned thread, bool global) const;
   unsigned actor_of(AsyncKind kind, unsigned owner);
   unsigned new_actor();
   Engine& engine(unsigned actor) { return engines_[actor - threads_]; }
-  Mbarrier& mbarrier(const uint64_t* barrier);
+  Mbarrier& mbarrier(const void* barrier);
+  const Vector& base(unsigned thread) const { return *base_of_[thread]; }
   Vector& vector_of(unsigned thread);
   static void join(Vector& to, const Vector& from);
   static void join(Foreign& to, const Foreign& from);
 
-  unsigned threads_ = 0;
-  uint64_t block_ = 0;
+  static constexpr uint64_t kClockMask = (uint64_t{1} << kClockBits) - 1;
+
+  unsigned threads_ = 0, block_threads_ = 0;
+  uint64_t round_ = 0;
   std::vector<uint32_t> clock_;      // of threads
-  std::vector<uint32_t> base_;       // what all threads know, by actor
+  std::vector<Vector> bases_;        // by block: what all of its threads know, by actor
+  std::vector<Vector*> base_of_;     // by thread
   std::vector<uint32_t> own_copy_;   // what a thread knows of its own cp.async
   std::vector<Engine> engines_;      // by actor - threads: first each thread's cp.async
   std::vector<Vector> known_;        // by thread; empty: nothing beyond base
   std::vector<uint8_t> knows_more_;  // whether known_ holds something
   std::unordered_map<uint32_t, unsigned> actors_;  // by kind and owner
-  std::unordered_map<const uint64_t*, Mbarrier> mbarriers_;
+  std::unordered_map<const void*, Mbarrier> mbarriers_;
   Vector scratch_;
 
   struct Atomic {
     Foreign known;
   };
   std::unordered_map<uintptr_t, Atomic> atomics_;         // of the launch
-  std::unordered_map<uintptr_t, Vector> shared_atomics_;  // of the block
+  std::unordered_map<uintptr_t, Vector> shared_atomics_;  // of the round
   std::vector<std::unique_ptr<Foreign>> foreign_;         // by thread
-  Foreign foreign_base_;
+  std::vector<Foreign> foreign_bases_;                    // by block
 };
 
 }  // namespace tilegrad::simulator

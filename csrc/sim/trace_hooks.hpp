@@ -12,6 +12,7 @@
 namespace tilegrad::simulator {
 
 struct AsyncTag;
+struct Cluster;
 struct Site;
 enum class AsyncKind : uint8_t;
 
@@ -20,14 +21,22 @@ class TraceHooks {
   // A launch; launch_ends follows also when it fails.
   virtual void launch_begins(Worker& worker) = 0;
   virtual void launch_ends() = 0;
-  virtual void block_begins() = 0;
-  virtual void block_ends() = 0;
+  // The resident blocks, from the first-th of the grid on.
+  virtual void blocks_begin(uint64_t first) = 0;
+  virtual void blocks_end() = 0;
 
   // The running thread has come to barrier `id`; the last one lets the waiting ones go on.
   virtual void barrier(unsigned id, bool waits, bool last) = 0;
   // Lanes of the running thread's warp, or a group of threads, have all come to an instruction.
   virtual void warp_met(unsigned lanes, const char* what) = 0;
   virtual void group_met(unsigned first_thread, unsigned count) = 0;
+
+  // The barrier of a cluster: the running thread arrives, the phase ends, the running thread comes
+  // to the wait and has waited.
+  virtual void cluster_arrive(const Cluster* cluster) = 0;
+  virtual void cluster_phase_ends(const Cluster* cluster) = 0;
+  virtual void cluster_waits() = 0;
+  virtual void cluster_acquire(const Cluster* cluster) = 0;
 
   // mbarriers: the running thread arrives, a phase ends, the running thread has seen that it ended.
   virtual void mbarrier_init(const uint64_t* barrier) = 0;

@@ -78,20 +78,51 @@ inline void trace_box(const simulator::AsyncTag& tag, const uint64_t* barrier, c
   }
 }
 
-inline void tma_load(int rank, void* shared, const TensorMap& map, std::array<int64_t, 3> at,
-                     uint64_t* barrier, Site site) {
-  check_box(map, rank, shared, site);
-  const simulator::AsyncTag tag{simulator::AsyncKind::kSignal, simulator::current_thread(),
-                                "cp.async.bulk.tensor", site};
-  trace_box(tag, barrier, map, shared, at, true);
-  simulator::issue(tag, [=] {
-    for_each_in_box(map, static_cast<char*>(shared), at, [](char* to, const char* from) {
+// The box arrives at `target`.
+inline void tma_load_to(void* target, const TensorMap& map, std::array<int64_t, 3> at,
+                        uint64_t* barrier, const simulator::AsyncTag& tag) {
+  simulator::issue(tag, [=, site = tag.site] {
+    for_each_in_box(map, static_cast<char*>(target), at, [](char* to, const char* from) {
       uint16_t value = 0;
       if (from != nullptr) std::memcpy(&value, from, 2);
       std::memcpy(to, &value, 2);
     });
     simulator::mbarrier_complete_tx(barrier, box_bytes(map), site);
   });
+}
+
+inline void tma_load(int rank, void* shared, const TensorMap& map, std::array<int64_t, 3> at,
+                     uint64_t* barrier, Site site) {
+  check_box(map, rank, shared, site);
+  const simulator::AsyncTag tag{simulator::AsyncKind::kSignal, simulator::current_thread(),
+                                "cp.async.bulk.tensor", site};
+  trace_box(tag, barrier, map, shared, at, true);
+  tma_load_to(shared, map, at, barrier, tag);
+}
+
+// A copy to the same place in each block of the mask, each with its own mbarrier; read once.
+inline void tma_load_multicast(int rank, void* shared, const TensorMap& map,
+                               std::array<int64_t, 3> at, uint64_t* barrier, uint32_t mask,
+                               Site site) {
+  check_box(map, rank, shared, site);
+  const simulator::AsyncTag tag{simulator::AsyncKind::kSignal, simulator::current_thread(),
+                                "cp.async.bulk.tensor.multicast", site};
+  if (mask == 0 || mask >> simulator::cluster_size() != 0) {
+    simulator::fail(std::string(tag.what) + ": the cluster does not have the blocks of the mask",
+                    site);
+  }
+  for (unsigned peer = 0; peer < simulator::cluster_size(); ++peer) {
+    if (!(mask >> peer & 1)) continue;
+    void* const target = simulator::cluster_address(shared, peer, tag.what, site);
+    auto* const full =
+        static_cast<uint64_t*>(simulator::cluster_address(barrier, peer, tag.what, site));
+    if ((mask & ((1u << peer) - 1)) == 0) {
+      trace_box(tag, full, map, target, at, true);
+    } else {
+      trace_async(tag, full, target, box_bytes(map), true);
+    }
+    tma_load_to(target, map, at, full, tag);
+  }
 }
 
 inline void tma_store(int rank, const void* shared, const TensorMap& map, std::array<int64_t, 3> at,
@@ -139,6 +170,26 @@ __device__ inline void tma_load_3d(void* shared, const TensorMap& map, int x, in
       "[%1, {%3, %4, %5}], [%2];"
       :
       : "r"(shared_address(shared)), "l"(&map), "r"(shared_address(barrier)), "r"(x), "r"(y), "r"(z)
+      : "memory");
+#else
+  __trap();
+#endif
+}
+
+// Loads a box once for several blocks of the cluster: it arrives in the same place of each block
+// whose bit of `mask` is set, and is counted on the mbarrier in the same place of each.
+__device__ inline void tma_load_3d_multicast(void* shared, const TensorMap& map, int x, int y,
+                                             int z, uint64_t* barrier, uint16_t mask,
+                                             [[maybe_unused]] Site site = here()) {
+#ifdef TILEGRAD_SIM
+  detail::tma_load_multicast(3, shared, map, {x, y, z}, barrier, mask, site);
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+      ".multicast::cluster [%0], [%1, {%3, %4, %5}], [%2], %6;"
+      :
+      : "r"(shared_address(shared)), "l"(&map), "r"(shared_address(barrier)), "r"(x), "r"(y),
+        "r"(z), "h"(mask)
       : "memory");
 #else
   __trap();
