@@ -9,6 +9,8 @@
 
 #include "../check.hpp"
 #include "device.hpp"
+#include "matmul/hopper_layout.hpp"
+#include "matmul/pad_lines.cuh"
 #include "matmul/problem.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
@@ -57,21 +59,33 @@ std::string names(const std::array<MatmulRung<T>, 10>& table) {
   return text;
 }
 
-// The same matrix where the workspace starts a line of memory.
+// The matrix, or where the copy engine cannot read it as it lies a copy in the workspace.
 template <class T>
-Matrix<const T> aligned_copy(Context& context, const Matrix<const T>& x, int64_t batch,
-                             int64_t rows, int64_t cols) {
+Matrix<const T> readable(Context& context, const Matrix<const T>& x, int64_t batch, int64_t rows,
+                         int64_t cols) {
+  if (engine_reads(x, rows, cols)) return x;
   const int64_t count = x.batch_stride == 0 ? 1 : batch;
-  const bool by_row = x.col_stride == 1;
-  const int64_t sizes[] = {count, by_row ? rows : cols, by_row ? cols : rows};
-  const int64_t strides[] = {x.batch_stride, by_row ? x.row_stride : x.col_stride, 1};
-  T* const copy = context.workspace->take<T>(count * rows * cols);
-  pack(context, copy, x.data, {3, sizes, strides});
-  return {copy, by_row ? cols : 1, by_row ? 1 : rows, count == 1 ? 0 : rows * cols};
+  const bool by_row = x.col_stride == 1 || x.row_stride != 1;
+  const int64_t lines = by_row ? rows : cols, length = by_row ? cols : rows;
+  const int64_t stride = by_row ? x.col_stride : x.row_stride;
+  const int64_t line_stride = by_row ? x.row_stride : x.col_stride;
+  const int64_t pitch = (length + 7) / 8 * 8;
+  T* const copy = context.workspace->take<T>(count * lines * pitch);
+  if (pitch == length) {
+    const int64_t sizes[] = {count, lines, length};
+    const int64_t strides[] = {x.batch_stride, line_stride, stride};
+    pack(context, copy, x.data, {3, sizes, strides});
+  } else {
+    const int64_t runs = count * lines * ((length + kPadRun - 1) / kPadRun);
+    launch(pad_lines_kernel<T>, dim3(blocks_for(runs * 32, kPadThreads)), dim3(kPadThreads), 0,
+           stream_of(context), copy, x.data,
+           PadShape{count, lines, length, pitch, x.batch_stride, line_stride, stride});
+  }
+  return {copy, by_row ? pitch : 1, by_row ? 1 : pitch, count == 1 ? 0 : lines * pitch};
 }
 
-// The public choice. Where the copy engine cannot read an operand only because of its address, it
-// reads a copy: the bits of a product do not depend on where its operands lie.
+// The public choice. Where the copy engine cannot read an operand, it reads a copy: the bits of a
+// product do not depend on where its operands lie.
 template <class T>
 void matmul_chosen(Context& context, MatmulProblem<T> problem, int device) {
   static constexpr auto kRungs = rungs<T>();
@@ -82,14 +96,13 @@ void matmul_chosen(Context& context, MatmulProblem<T> problem, int device) {
   std::string_view name = choose_matmul(problem.size, traits);
   if (name == "hopper") {
     if constexpr (sizeof(T) == 2) {
-      if (matmul_hopper(context, problem)) return;
       WorkspaceScope scope(context);
       MatmulProblem<T> copied = problem;
-      copied.a = aligned_copy(context, problem.a, batch, m, k);
-      copied.b = aligned_copy(context, problem.b, batch, k, n);
+      copied.a = readable(context, problem.a, batch, m, k);
+      copied.b = readable(context, problem.b, batch, k, n);
       if (matmul_hopper(context, copied)) return;
     }
-    traits.whole_chunks = false;  // beyond the engine's coordinates
+    traits.compute_capability = 80;  // beyond the engine's coordinates
     name = choose_matmul(problem.size, traits);
   }
   find_rung(kRungs, name)->launch(context, problem);

@@ -35,6 +35,15 @@ namespace matmul_choice {
 // Tiles of c that give every multiprocessor of a large GPU something to do.
 inline constexpr int64_t kFewTiles = 96;
 
+// Products of a and b below which a launch is over before Hopper's ring has filled: 128 cubed.
+inline constexpr double kFewProducts = 1 << 21;
+
+// An operand that the copy engine cannot read is copied first, which moves each of its elements
+// twice. That pays where an element is used often: m n / (m + n) products for each, on average. A
+// copy takes 4 (m + n) k bytes at 4 TB/s, the product 2 m n k flop at 700 TFLOP/s; at 128 uses the
+// copy is 2.7 times as long as the product, together still less than rung 9 takes.
+inline constexpr double kManyUses = 128;
+
 inline int64_t tiles(const MatmulSize& size, int64_t tile_m, int64_t tile_n) {
   return size.batch * ((size.m + tile_m - 1) / tile_m) * ((size.n + tile_n - 1) / tile_n);
 }
@@ -56,13 +65,18 @@ inline std::string_view simt(const MatmulSize& size, const MatmulTraits& traits)
 }  // namespace matmul_choice
 
 inline std::string_view choose_matmul(const MatmulSize& size, const MatmulTraits& traits) {
+  const auto m = static_cast<double>(size.m), n = static_cast<double>(size.n);
+  const double products = static_cast<double>(size.batch) * m * n * static_cast<double>(size.k);
+  // Few rows too: the copy engine reads b at the speed of memory, and k is cut into pieces until
+  // every multiprocessor reads (matmul/hopper_choice.hpp).
+  if (traits.element_bytes == 2 && traits.compute_capability == 90 && size.k >= 64 && size.n > 8 &&
+      products >= matmul_choice::kFewProducts &&
+      (traits.whole_chunks || m * n >= matmul_choice::kManyUses * (m + n))) {
+    return "hopper";
+  }
   // float32 stays float32: tf32 has 10 bits of significand. Few rows are bound by reading b, not by
   // arithmetic.
   const bool tensor = traits.element_bytes == 2 && size.k >= 16 && size.m > 8 && size.n > 8;
-  if (tensor && traits.compute_capability == 90 && traits.whole_chunks && size.k >= 64 &&
-      matmul_choice::tiles(size, 128, 128) >= matmul_choice::kFewTiles) {
-    return "hopper";
-  }
   if (tensor && traits.compute_capability >= 80) return "tensor_core";
   return matmul_choice::simt(size, traits);
 }

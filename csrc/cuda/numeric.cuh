@@ -49,6 +49,23 @@ __device__ inline float16 narrow<float16>(float x) {
   return {float_to_half(x)};
 }
 
+// Two numbers as neighbours in memory, the first in the low half: the bits of narrow.
+template <class T>
+__device__ inline uint32_t narrow_pair(float low, float high) {
+  return static_cast<uint32_t>(narrow<T>(low).bits) | static_cast<uint32_t>(narrow<T>(high).bits)
+                                                          << 16;
+}
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+template <>
+__device__ inline uint32_t narrow_pair<bfloat16>(float low, float high) {
+  return floats_to_bf16x2(low, high);
+}
+template <>
+__device__ inline uint32_t narrow_pair<float16>(float low, float high) {
+  return floats_to_f16x2(low, high);
+}
+#endif
+
 #define TILEGRAD_MATH(name)                                      \
   __device__ inline float name(float x) { return ::name##f(x); } \
   __device__ inline double name(double x) { return ::name(x); }

@@ -2,6 +2,7 @@
 // What a device backend offers besides its ops: memory and copies for tilegrad.Array, streams,
 // properties. python/tilegrad/array.py and cuda.py are the public face.
 #include "../../cuda/cross_entropy_choice.hpp"
+#include "../../cuda/matmul/hopper_choice.hpp"
 #include "../../cuda/matmul_choice.hpp"
 #include "../families.hpp"
 #include "architecture.hpp"
@@ -208,6 +209,22 @@ void bind_runtime(py::module_& m) {
       },
       py::arg("batch"), py::arg("m"), py::arg("n"), py::arg("k"), py::arg("element_bytes"),
       py::arg("compute_capability"), py::arg("b_along_k"), py::arg("whole_chunks"));
+  m.def(
+      "_hopper_choice",
+      [](int64_t batch, int64_t rows, int64_t cols, int64_t k, int multiprocessors) {
+        const HopperChoice choice = choose_hopper({batch, rows, cols, k}, multiprocessors);
+        return py::make_tuple(choice.tile_m, choice.tile_n, choice.pieces);
+      },
+      py::arg("batch"), py::arg("m"), py::arg("n"), py::arg("k"), py::arg("multiprocessors"));
+  m.def(
+      "_hopper_cycles",
+      [](int64_t batch, int64_t rows, int64_t cols, int64_t k, int multiprocessors, int tile_m,
+         int tile_n, int pieces) {
+        return hopper_choice::cycles({batch, rows, cols, k}, {tile_m, tile_n, pieces},
+                                     multiprocessors);
+      },
+      py::arg("batch"), py::arg("m"), py::arg("n"), py::arg("k"), py::arg("multiprocessors"),
+      py::arg("tile_m"), py::arg("tile_n"), py::arg("pieces"));
   m.def(
       "_longest_held_row",
       [](size_t element_bytes, size_t shared_bytes) {

@@ -21,43 +21,50 @@
 
 namespace tilegrad::TILEGRAD_BACKEND {
 
-template <class V>
-__device__ inline V activate_here(const Activation& activation, V x) {
+// Calls use(f) with the formula of an activation; identity has none.
+template <class Use>
+__device__ inline void with_formula(const Activation& activation, const Use& use) {
   switch (activation.kind) {
     case ActivationKind::sigmoid:
-      return Sigmoid{}.value(x);
+      return use(Sigmoid{});
     case ActivationKind::tanh:
-      return Tanh{}.value(x);
+      return use(Tanh{});
     case ActivationKind::relu:
-      return Relu{}.value(x);
+      return use(Relu{});
     case ActivationKind::leaky_relu:
-      return LeakyRelu{activation.alpha}.value(x);
+      return use(LeakyRelu{activation.alpha});
     case ActivationKind::elu:
-      return Elu{activation.alpha}.value(x);
+      return use(Elu{activation.alpha});
     case ActivationKind::selu:
-      return Elu{kSeluAlpha, kSeluScale}.value(x);
+      return use(Elu{kSeluAlpha, kSeluScale});
     case ActivationKind::gelu:
-      return Gelu{}.value(x);
+      return use(Gelu{});
     case ActivationKind::gelu_tanh:
-      return GeluTanh{}.value(x);
+      return use(GeluTanh{});
     case ActivationKind::silu:
-      return Silu{}.value(x);
+      return use(Silu{});
     case ActivationKind::softplus:
-      return Softplus{activation.alpha, activation.beta}.value(x);
+      return use(Softplus{activation.alpha, activation.beta});
     case ActivationKind::mish:
-      return Mish{}.value(x);
+      return use(Mish{});
     case ActivationKind::hardtanh:
-      return Hardtanh{activation.alpha, activation.beta}.value(x);
+      return use(Hardtanh{activation.alpha, activation.beta});
     case ActivationKind::relu6:
-      return Hardtanh{0, 6}.value(x);
+      return use(Hardtanh{0, 6});
     case ActivationKind::hardsigmoid:
-      return Hardsigmoid{}.value(x);
+      return use(Hardsigmoid{});
     case ActivationKind::hardswish:
-      return Hardswish{}.value(x);
+      return use(Hardswish{});
     case ActivationKind::identity:
       break;
   }
-  return x;
+}
+
+template <class V>
+__device__ inline V activate_here(const Activation& activation, V x) {
+  V y = x;
+  with_formula(activation, [&](const auto& f) { y = f.value(x); });
+  return y;
 }
 
 // In double a call: inlined, the long formulas would cost every product registers.

@@ -3,50 +3,83 @@
 
 #include <algorithm>
 
+#include "hopper_choice.hpp"
+#include "hopper_layout.hpp"
+#include "split_k.cuh"
+
 namespace tilegrad::TILEGRAD_BACKEND {
 namespace {
 
-// May the copy engine read the matrix? One of its axes is contiguous, the steps of the others are
-// multiples of 16 bytes, and its coordinates fit into 32 bits. `along`, `other`: the strides of the
-// contiguous axis and of the other one; `length`: elements of the contiguous axis.
+// May c, and what is kept beside it, leave by the copy engine? It cannot add to what is there.
 template <class T>
-bool tma_reads(const Matrix<const T>& matrix, int64_t along, int64_t other, int64_t length) {
-  constexpr int64_t kStrideLimit = int64_t{1} << 39;  // of 2^40 bytes
-  return along == 1 && reinterpret_cast<uintptr_t>(matrix.data) % 16 == 0 && other % 8 == 0 &&
-         other >= length && other < kStrideLimit && matrix.batch_stride % 8 == 0 &&
-         matrix.batch_stride >= 0 && matrix.batch_stride < kStrideLimit;
+bool leaves_by_engine(const MatmulProblem<T>& problem) {
+  const MatmulSize& size = problem.size;
+  T* const kept = problem.epilogue.preactivation;
+  return problem.beta == 0 && problem.wide.data == nullptr && engine_writes(problem.c, size) &&
+         (kept == nullptr || engine_writes<T>({kept, size.n, 1, size.m * size.n}, size));
 }
 
-template <class T, int kTileN, Major kMajorA, Major kMajorB>
-void start(Context& context, const MatmulProblem<T>& problem) {
-  using Tile = HopperTile<kTileN>;
+template <class T, int kTileM, int kTileN, Major kMajorA, Major kMajorB>
+void start(Context& context, const MatmulProblem<T>& problem, const HopperRun& run) {
+  using Tile = HopperTile<kTileM, kTileN>;
   const auto &a = problem.a, &b = problem.b;
   const MatmulSize& size = problem.size;
   // A matrix that every batch shares is one matrix to the copy engine.
   const auto count = [&](int64_t stride) { return stride == 0 ? 1 : size.batch; };
   const auto step = [](int64_t stride, int64_t any) { return stride == 0 ? any : stride; };
-  const TensorMap map_a = HopperOperand<kMajorA, Tile::kM>::map(a.data, a.row_stride, a.col_stride,
-                                                                step(a.batch_stride, 8), size.m,
-                                                                size.k, count(a.batch_stride));
-  const TensorMap map_b = HopperOperand<kMajorB, Tile::kN>::map(b.data, b.col_stride, b.row_stride,
-                                                                step(b.batch_stride, 8), size.n,
-                                                                size.k, count(b.batch_stride));
-  const int64_t blocks =
-      std::min<int64_t>(typename Tile::Grid(size).count, device_info().multiprocessors);
-  launch(matmul_hopper_kernel<T, kTileN, kMajorA, kMajorB>, dim3(static_cast<unsigned>(blocks)),
-         dim3(Tile::kThreads), Tile::kSharedBytes, stream_of(context), problem, map_a, map_b);
+  HopperMaps maps = {};
+  maps.a = HopperOperand<kMajorA, Tile::kM>::map(a.data, a.row_stride, a.col_stride,
+                                                 step(a.batch_stride, 8), size.m, size.k,
+                                                 count(a.batch_stride));
+  maps.b = HopperOperand<kMajorB, Tile::kN>::map(b.data, b.col_stride, b.row_stride,
+                                                 step(b.batch_stride, 8), size.n, size.k,
+                                                 count(b.batch_stride));
+  if (run.engine) {
+    maps.c = box_map<T>(problem.c, size);
+    T* const kept = problem.epilogue.preactivation;
+    if (kept != nullptr) {
+      maps.preactivation = box_map<T>({kept, size.n, 1, size.m * size.n}, size);
+    }
+  }
+  const int64_t items = typename Tile::Grid(size).count * run.pieces;
+  launch(matmul_hopper_kernel<T, kTileM, kTileN, kMajorA, kMajorB>,
+         dim3(static_cast<unsigned>(std::min<int64_t>(items, device_info().multiprocessors))),
+         dim3(Tile::kThreads), Tile::kSharedBytes, stream_of(context), problem, run, maps);
 }
 
-template <class T, int kTileN>
-void start(Context& context, const MatmulProblem<T>& problem, Major major_a, Major major_b) {
-  if (major_a == Major::k && major_b == Major::k) {
-    start<T, kTileN, Major::k, Major::k>(context, problem);
-  } else if (major_a == Major::k) {
-    start<T, kTileN, Major::k, Major::mn>(context, problem);
-  } else if (major_b == Major::k) {
-    start<T, kTileN, Major::mn, Major::k>(context, problem);
+template <class T, int kTileM, int kTileN>
+void start(Context& context, const MatmulProblem<T>& problem, const HopperRun& run) {
+  const bool k_major_a = problem.a.col_stride == 1, k_major_b = problem.b.row_stride == 1;
+  if (k_major_a && k_major_b) {
+    start<T, kTileM, kTileN, Major::k, Major::k>(context, problem, run);
+  } else if (k_major_a) {
+    start<T, kTileM, kTileN, Major::k, Major::mn>(context, problem, run);
+  } else if (k_major_b) {
+    start<T, kTileM, kTileN, Major::mn, Major::k>(context, problem, run);
   } else {
-    start<T, kTileN, Major::mn, Major::mn>(context, problem);
+    start<T, kTileM, kTileN, Major::mn, Major::mn>(context, problem, run);
+  }
+}
+
+template <class T>
+void start(Context& context, const MatmulProblem<T>& problem) {
+  const auto& [batch, m, n, k] = problem.size;
+  const HopperChoice choice = choose_hopper(problem.size, device_info().multiprocessors);
+  const WorkspaceScope scope(context);
+  HopperRun run = {choice.pieces, choice.pieces == 1 && leaves_by_engine(problem), nullptr,
+                   (n + 7) / 8 * 8};
+  const int64_t sums = batch * m * run.pitch;
+  if (run.pieces > 1) run.partial = context.workspace->take<float>(run.pieces * sums);
+  if (choice.tile_n == 256) {
+    start<T, 128, 256>(context, problem, run);
+  } else if (choice.tile_m == 128) {
+    start<T, 128, 128>(context, problem, run);
+  } else {
+    start<T, 64, 128>(context, problem, run);
+  }
+  if (run.pieces > 1) {
+    launch(matmul_join_kernel<T>, dim3(blocks_for(sums / 4, kJoinThreads)), dim3(kJoinThreads), 0,
+           stream_of(context), problem, run.partial, run.pieces, run.pitch);
   }
 }
 
@@ -58,24 +91,12 @@ bool matmul_hopper(Context& context, const MatmulProblem<T>& problem) {
     return false;
   } else {
     constexpr int64_t kMaxSize = int64_t{1} << 30;
-    const auto &a = problem.a, &b = problem.b;
-    const MatmulSize& size = problem.size;
-    const bool k_major_a = a.col_stride == 1, k_major_b = b.row_stride == 1;
-    const bool readable = (k_major_a ? tma_reads(a, a.col_stride, a.row_stride, size.k)
-                                     : tma_reads(a, a.row_stride, a.col_stride, size.m)) &&
-                          (k_major_b ? tma_reads(b, b.row_stride, b.col_stride, size.k)
-                                     : tma_reads(b, b.col_stride, b.row_stride, size.n));
-    if (device_info().compute_capability != 90 || !readable || size.k < 1 ||
-        std::max({size.m, size.n, size.k, size.batch}) > kMaxSize) {
+    const auto& [batch, m, n, k] = problem.size;
+    if (device_info().compute_capability != 90 || k < 1 || std::max({m, n, k, batch}) > kMaxSize ||
+        !engine_reads(problem.a, m, k) || !engine_reads(problem.b, k, n)) {
       return false;
     }
-    const Major major_a = k_major_a ? Major::k : Major::mn;
-    const Major major_b = k_major_b ? Major::k : Major::mn;
-    if (hopper_tile_n(size, device_info().multiprocessors) == 256) {
-      start<T, 256>(context, problem, major_a, major_b);
-    } else {
-      start<T, 128>(context, problem, major_a, major_b);
-    }
+    start(context, problem);
     return true;
   }
 }

@@ -2,121 +2,88 @@
 // Rung 10: Hopper's tensor cores by wgmma, fed by the copy engine (TMA), in a specialised block.
 //
 // Math:        c[b,i,j] = f(alpha sum_p a[b,i,p] b[b,p,j] + ..) of 16-bit elements, sums in float.
-// Shapes:      tile of c (128, kTileN), of a (128, 64), of b (64, kTileN); a ring of 4 stages.
-// Parallelism: a block an SM goes from tile to tile. Warpgroup 0 only copies: one thread of it
-//              starts the TMA of a stage as soon as the stage is free. Warpgroups 1 and 2 only
-//              multiply, (64, kTileN) each, 4 wgmma a stage, the next stage's behind them: their
-//              registers come from warpgroup 0 (setmaxnreg).
-// Memory:      a and b once a tile, straight to shared memory in the 128-byte swizzle that wgmma
-//              reads without bank conflicts; what lies outside an operand arrives as zeros. 160 KB
-//              (kTileN = 128) or 224 KB of shared memory. c leaves in runs of 64 elements.
-//              Row-major and column-major operands are read as they are (Major).
-// Source:      PTX ISA, wgmma and cp.async.bulk.tensor; P. Shah, Outperforming cuBLAS on H100
-//              (fast.cu); DeepGEMM.
+// Shapes:      tile of c (kTileM, kTileN), 64 of p a stage, a ring of 4 to 8 stages; the table and
+//              the choice are in hopper_choice.hpp. k may be cut into pieces, each an item of work
+//              of its own, whose sums split_k.cuh adds in order.
+// Parallelism: a block an SM goes from item to item. Warpgroup 0 only copies: one thread starts the
+//              TMA of a stage as soon as it is free, into the next tile while the last one is
+//              stored. Warpgroups 1 and 2 only multiply, 4 wgmma a stage, the next stage's behind
+//              them: their registers come from warpgroup 0 (setmaxnreg).
+// Memory:      a and b once a tile, c by the engine (hopper_store.cuh) or in runs of 64 elements.
+//              Predicted at 8192^3, tiles of 128 x 256: 85 flop a byte of L2, 48 KB a step of 1024
+//              cycles of wgmma; few rows are bound by memory: 64 x 128 takes b at 64 bytes a cycle.
+// Source:      PTX ISA, wgmma; P. Shah, Outperforming cuBLAS on H100 (fast.cu); DeepGEMM.
 #pragma once
 
-#include "../ptx/fence.cuh"
-#include "../ptx/mbarrier.cuh"
 #include "../ptx/setmaxnreg.cuh"
-#include "../ptx/tma.cuh"
-#include "../ptx/wgmma.cuh"
+#include "hopper_store.cuh"
 #include "tensor_core.cuh"
 
 namespace tilegrad::TILEGRAD_BACKEND {
 
-template <int kTileN>
+template <int kTileM, int kTileN>
 struct HopperTile {
-  static constexpr int kM = 128, kN = kTileN, kK = 64;
+  static constexpr int kM = kTileM, kN = kTileN, kK = 64;
   static constexpr int kConsumers = 2;  // warpgroups that multiply
   static constexpr int kThreads = (kConsumers + 1) * 128;
-  static constexpr int kStages = 4;
+  // A consumer has 64 rows and all columns, or where there are only 64 rows half of the columns.
+  static constexpr int kPartN = kM == 64 ? kN / 2 : kN;
   static constexpr int kBytesA = kM * kK * 2, kBytesB = kN * kK * 2;
   static constexpr int kStageBytes = kBytesA + kBytesB;
+  static constexpr int kStages = 192 * 1024 / kStageBytes;
   static constexpr int kBarrierBytes = 2 * kStages * 8;
-  static constexpr int kScratchBytes = kConsumers * 4 * 16 * fragment_width<kN / 8> * 4;
-  static constexpr int kSharedBytes = kStages * kStageBytes + kScratchBytes + kBarrierBytes;
+  // A warp's two boxes, or (16, 64) floats.
+  static constexpr int kWarpBytes = 4096;
+  static_assert(kWarpBytes == 2 * kBoxBytes && fragment_width<kPartN / 8> == 64);
+  static constexpr int kSharedBytes =
+      kStages * kStageBytes + kConsumers * 4 * kWarpBytes + kBarrierBytes;
   // 40 + 2 * 232 registers for each of 128 threads: what 3 * 128 threads of 168 have.
   static constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
-  using Grid = TileGrid<kM, kN, 8>;
+  // Of 8192^3 in tiles of 128 x 256, 132 at work in bands of h rows read h * 128 rows of a and
+  // 132 / h * 256 columns of b: 5248 for h = 8, 4160 for 16 (the least), 5152 for 32, of 16 KB.
+  using Grid = TileGrid<kM, kN, 16>;
 };
 
-// 256 columns a tile take fewer bytes a product; 128 where that would leave half of the device's
-// multiprocessors without a tile, or half of every tile outside c.
-inline int hopper_tile_n(const MatmulSize& size, int multiprocessors) {
-  const bool enough = TileGrid<128, 256>(size).count * 2 > multiprocessors;
-  const int64_t rest = size.n % 256;
-  return enough && (rest == 0 || rest > 128 || size.n > 1024) ? 256 : 128;
-}
+// Into how many pieces k is cut, and what becomes of the sums.
+struct HopperRun {
+  int pieces;
+  bool engine;     // pieces == 1: c leaves by the copy engine
+  float* partial;  // pieces > 1: (pieces, batch, m, pitch)
+  int64_t pitch;
+};
 
-// An operand tile of kX rows or columns and 64 of p. A k-major tile is one box of kX rows of 64 p.
-// An mn-major tile is kX / 64 slabs of 8 KB, each a box of 64 rows (p) of 64 x.
-template <Major kMajor, int kX>
-struct HopperOperand {
-  static constexpr int kSlab = 64 * 64 * 2;
+// An item of work: a tile of c and the steps of 64 p from `first` to before `last`.
+struct HopperItem {
+  TilePosition tile;
+  int64_t piece, first, last;
 
-  static TensorMap map(const void* data, int64_t x_stride, int64_t p_stride, int64_t batch_stride,
-                       int64_t x_count, int64_t k, int64_t batch) {
-    if constexpr (kMajor == Major::k) {
-      return make_tensor_map(data,
-                             {3, {k, x_count, batch}, {1, x_stride, batch_stride}, {64, kX, 1}});
-    } else {
-      return make_tensor_map(data,
-                             {3, {x_count, k, batch}, {1, p_stride, batch_stride}, {64, 64, 1}});
-    }
-  }
-
-  // Starts the copies of the tile at (x, p) of matrix z.
-  __device__ static void load(unsigned char* tile, const TensorMap& map, int x, int p, int z,
-                              uint64_t* full) {
-    if constexpr (kMajor == Major::k) {
-      tma_load_3d(tile, map, p, x, z, full);
-    } else {
-#pragma unroll
-      for (int slab = 0; slab < kX / 64; ++slab) {
-        tma_load_3d(tile + slab * kSlab, map, x + 64 * slab, p, z, full);
-      }
-    }
-  }
-
-  // Of the tile from x on (a multiple of 64) and the step-th 16 of p.
-  __device__ static uint64_t descriptor(const unsigned char* tile, int x, int step) {
-    const unsigned char* const start = tile + x / 64 * kSlab;
-    return kMajor == Major::k ? wgmma_descriptor(start + 32 * step, 16, 1024)
-                              : wgmma_descriptor(start + 2048 * step, kSlab, 1024);
+  template <class Grid>
+  __device__ HopperItem(const Grid& grid, int64_t index, int64_t k, int pieces)
+      : tile(grid.at(index % grid.count)), piece(index / grid.count) {
+    const int64_t steps = (k + 63) / 64;
+    first = piece * steps / pieces;
+    last = (piece + 1) * steps / pieces;
   }
 };
 
-// Where a role is in the ring: the stage, and the parity of the phase that it is in.
-template <int kStages>
-struct RingPosition {
-  int stage = 0;
-  uint32_t parity = 0;
-
-  __device__ void advance() {
-    if (++stage == kStages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
-};
-
-template <class T, int kTileN, Major kMajorA, Major kMajorB>
-__global__ __launch_bounds__(HopperTile<kTileN>::kThreads,
+template <class T, int kTileM, int kTileN, Major kMajorA, Major kMajorB>
+__global__ __launch_bounds__(HopperTile<kTileM, kTileN>::kThreads,
                              1) void matmul_hopper_kernel(const MatmulProblem<T> problem,
-                                                          const __grid_constant__ TensorMap map_a,
-                                                          const __grid_constant__ TensorMap map_b) {
-  using Tile = HopperTile<kTileN>;
+                                                          const HopperRun run,
+                                                          const __grid_constant__ HopperMaps maps) {
+  using Tile = HopperTile<kTileM, kTileN>;
   using OperandA = HopperOperand<kMajorA, Tile::kM>;
   using OperandB = HopperOperand<kMajorB, Tile::kN>;
   // (kStages, {a, b}), scratch of the 8 warps that store, mbarriers
   unsigned char* const shared = dynamic_smem<unsigned char>();
   unsigned char* const scratch = shared + Tile::kStages * Tile::kStageBytes;
-  uint64_t* const full = reinterpret_cast<uint64_t*>(scratch + Tile::kScratchBytes);
+  uint64_t* const full =
+      reinterpret_cast<uint64_t*>(scratch + Tile::kConsumers * 4 * Tile::kWarpBytes);
   uint64_t* const empty = full + Tile::kStages;
   const int warpgroup = static_cast<int>(threadIdx.x) / 128;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int64_t steps = (problem.size.k + Tile::kK - 1) / Tile::kK;
   const typename Tile::Grid grid(problem.size);
+  const int64_t items = grid.count * run.pieces;
 
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < Tile::kStages; ++stage) {
@@ -132,44 +99,49 @@ __global__ __launch_bounds__(HopperTile<kTileN>::kThreads,
   if (warpgroup == 0) {
     setmaxnreg_dec<Tile::kProducerRegisters>();
     if (threadIdx.x == 0) {
-      tma_prefetch_map(map_a);
-      tma_prefetch_map(map_b);
-      for (int64_t index = blockIdx.x; index < grid.count; index += gridDim.x) {
-        const TilePosition tile = grid.at(index);
-        const int row = static_cast<int>(tile.row), col = static_cast<int>(tile.col);
-        const int batch_a = problem.a.batch_stride == 0 ? 0 : static_cast<int>(tile.batch);
-        const int batch_b = problem.b.batch_stride == 0 ? 0 : static_cast<int>(tile.batch);
-        for (int64_t step = 0; step < steps; ++step, ring.advance()) {
+      tma_prefetch_map(maps.a);
+      tma_prefetch_map(maps.b);
+      for (int64_t index = blockIdx.x; index < items; index += gridDim.x) {
+        const HopperItem item(grid, index, problem.size.k, run.pieces);
+        const int row = static_cast<int>(item.tile.row), col = static_cast<int>(item.tile.col);
+        const int batch_a = problem.a.batch_stride == 0 ? 0 : static_cast<int>(item.tile.batch);
+        const int batch_b = problem.b.batch_stride == 0 ? 0 : static_cast<int>(item.tile.batch);
+        for (int64_t step = item.first; step < item.last; ++step, ring.advance()) {
           unsigned char* const stage = shared + ring.stage * Tile::kStageBytes;
           const int p = static_cast<int>(step) * Tile::kK;
           // All warps have multiplied what the stage held.
           mbarrier_wait(&empty[ring.stage], ring.parity ^ 1);
           mbarrier_arrive_expect_tx(&full[ring.stage], Tile::kStageBytes);
-          OperandA::load(stage, map_a, row, p, batch_a, &full[ring.stage]);
-          OperandB::load(stage + Tile::kBytesA, map_b, col, p, batch_b, &full[ring.stage]);
+          OperandA::load(stage, maps.a, row, p, batch_a, &full[ring.stage]);
+          OperandB::load(stage + Tile::kBytesA, maps.b, col, p, batch_b, &full[ring.stage]);
         }
       }
     }
   } else {
     setmaxnreg_inc<Tile::kConsumerRegisters>();
-    const int part = (warpgroup - 1) * 64;  // the first row of this warpgroup in the tile
-    for (int64_t index = blockIdx.x; index < grid.count; index += gridDim.x) {
-      const TilePosition tile = grid.at(index);
-      float sum[kTileN / 2] = {};  // of (64, kTileN)
-      int before = 0;              // the stage whose wgmma may still run
-      for (int64_t step = 0; step < steps; ++step, ring.advance()) {
+    // The first row and column of this warpgroup in the tile.
+    const int part_m = Tile::kM == 64 ? 0 : (warpgroup - 1) * 64;
+    const int part_n = Tile::kM == 64 ? (warpgroup - 1) * Tile::kPartN : 0;
+    const int warp = static_cast<int>(threadIdx.x) / 32 - 4;
+    unsigned char* const own = scratch + warp * Tile::kWarpBytes;
+    BoxStore<T> boxes(own);
+    for (int64_t index = blockIdx.x; index < items; index += gridDim.x) {
+      const HopperItem item(grid, index, problem.size.k, run.pieces);
+      float sum[Tile::kPartN / 2] = {};  // of (64, kPartN)
+      int before = 0;                    // the stage whose wgmma may still run
+      for (int64_t step = item.first; step < item.last; ++step, ring.advance()) {
         const unsigned char* const stage = shared + ring.stage * Tile::kStageBytes;
         // The bytes of both operands are there.
         mbarrier_wait(&full[ring.stage], ring.parity);
         wgmma_fence();
 #pragma unroll
         for (int k16 = 0; k16 < Tile::kK / 16; ++k16) {
-          wgmma_m64k16<kTileN, T, kMajorA, kMajorB>(
-              sum, OperandA::descriptor(stage, part, k16),
-              OperandB::descriptor(stage + Tile::kBytesA, 0, k16));
+          wgmma_m64k16<Tile::kPartN, T, kMajorA, kMajorB>(
+              sum, OperandA::descriptor(stage, part_m, k16),
+              OperandB::descriptor(stage + Tile::kBytesA, part_n, k16));
         }
         wgmma_commit();
-        if (step > 0) {
+        if (step > item.first) {
           wgmma_wait<1>();
           if (lane == 0) mbarrier_arrive(&empty[before]);
         }
@@ -178,12 +150,21 @@ __global__ __launch_bounds__(HopperTile<kTileN>::kThreads,
       wgmma_wait<0>();
       wgmma_settle(sum);
       if (lane == 0) mbarrier_arrive(&empty[before]);
-      const int warp = static_cast<int>(threadIdx.x) / 32 - 4;
-      store_fragments<kTileN / 8>(
-          problem, reinterpret_cast<float*>(scratch) + warp * 16 * fragment_width<kTileN / 8>,
-          tile.batch, tile.row + warp * 16, tile.col,
-          [&](int j, int r, int e) { return sum[4 * j + 2 * r + e]; });
+      const TilePosition first = {item.tile.batch, item.tile.row + part_m + warp % 4 * 16,
+                                  item.tile.col + part_n};
+      if (run.pieces > 1) {
+        const int64_t matrix = problem.size.m * run.pitch;
+        store_partial<Tile::kPartN>(run.partial + item.piece * problem.size.batch * matrix,
+                                    run.pitch, problem.size, first, sum);
+      } else if (run.engine) {
+        boxes.template store<Tile::kPartN>(problem, maps, first, sum);
+      } else {
+        store_fragments<Tile::kPartN / 8>(
+            problem, reinterpret_cast<float*>(own), first.batch, first.row, first.col,
+            [&](int j, int r, int e) { return sum[4 * j + 2 * r + e]; });
+      }
     }
+    boxes.finish();
   }
 }
 

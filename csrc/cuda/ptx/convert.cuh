@@ -63,4 +63,20 @@ __device__ inline uint16_t float_to_half(float x) {
 #endif
 }
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+// Two at once, each rounded as above (to nearest, ties to even); `low` in the low half. Elsewhere
+// narrow_pair (numeric.cuh) rounds one after the other: the same bits, as every NaN that the
+// device's arithmetic makes is the one whose bits are all set.
+__device__ inline uint32_t floats_to_bf16x2(float low, float high) {
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+__device__ inline uint32_t floats_to_f16x2(float low, float high) {
+  uint32_t pair;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+#endif
+
 }  // namespace tilegrad::TILEGRAD_BACKEND

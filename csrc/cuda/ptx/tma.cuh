@@ -211,6 +211,22 @@ __device__ inline void tma_store_2d(const void* shared, const TensorMap& map, in
 #endif
 }
 
+// Stores a box of a 3-dimensional tensor.
+__device__ inline void tma_store_3d(const void* shared, const TensorMap& map, int x, int y, int z,
+                                    [[maybe_unused]] Site site = here()) {
+#ifdef TILEGRAD_SIM
+  detail::tma_store(3, shared, map, {x, y, z}, site);
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile(
+      "cp.async.bulk.tensor.3d.global.shared::cta.tile.bulk_group [%1, {%2, %3, %4}], [%0];"
+      :
+      : "r"(shared_address(shared)), "l"(&map), "r"(x), "r"(y), "r"(z)
+      : "memory");
+#else
+  __trap();
+#endif
+}
+
 // Closes a bulk group: the stores of this thread since the last one.
 __device__ inline void tma_store_commit([[maybe_unused]] Site site = here()) {
 #ifdef TILEGRAD_SIM
@@ -229,6 +245,19 @@ __device__ inline void tma_store_wait([[maybe_unused]] Site site = here()) {
   simulator::wait_group(simulator::AsyncKind::kBulk, simulator::current_thread(), kPending);
 #elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("cp.async.bulk.wait_group %0;" : : "n"(kPending) : "memory");
+#else
+  __trap();
+#endif
+}
+
+// Waits until at most the newest kPending bulk groups of this thread have yet to read shared
+// memory, which may then be written again. (The simulator reads and writes at one time.)
+template <int kPending>
+__device__ inline void tma_store_wait_read([[maybe_unused]] Site site = here()) {
+#ifdef TILEGRAD_SIM
+  simulator::wait_group(simulator::AsyncKind::kBulk, simulator::current_thread(), kPending);
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.wait_group.read %0;" : : "n"(kPending) : "memory");
 #else
   __trap();
 #endif

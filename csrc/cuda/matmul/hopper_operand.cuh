@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: MIT
+// The parts of a kernel in which TMA feeds wgmma: operand tiles in shared memory, and the ring.
+//
+// Shapes:      an operand tile is kX rows (of a) or columns (of b) by 64 of p, of 16-bit elements.
+// Memory:      128-byte rows in the 128-byte swizzle that wgmma reads without bank conflicts. Row-
+//              and column-major operands are read as they are (Major); what lies outside an operand
+//              arrives as zeros and costs no traffic.
+// Source:      PTX ISA, wgmma and cp.async.bulk.tensor.
+#pragma once
+
+#include "../ptx/mbarrier.cuh"
+#include "../ptx/tma.cuh"
+#include "../ptx/wgmma.cuh"
+
+namespace tilegrad::TILEGRAD_BACKEND {
+
+// A k-major tile is one box of kX rows of 64 p. An mn-major tile is kX / 64 slabs of 8 KB, each a
+// box of 64 rows (p) of 64 x.
+template <Major kMajor, int kX>
+struct HopperOperand {
+  static constexpr int kSlab = 64 * 64 * 2;
+
+  static TensorMap map(const void* data, int64_t x_stride, int64_t p_stride, int64_t batch_stride,
+                       int64_t x_count, int64_t k, int64_t batch) {
+    if constexpr (kMajor == Major::k) {
+      return make_tensor_map(data,
+                             {3, {k, x_count, batch}, {1, x_stride, batch_stride}, {64, kX, 1}});
+    } else {
+      return make_tensor_map(data,
+                             {3, {x_count, k, batch}, {1, p_stride, batch_stride}, {64, 64, 1}});
+    }
+  }
+
+  // Starts the copies of the tile at (x, p) of matrix z.
+  __device__ static void load(unsigned char* tile, const TensorMap& map, int x, int p, int z,
+                              uint64_t* full) {
+    if constexpr (kMajor == Major::k) {
+      tma_load_3d(tile, map, p, x, z, full);
+    } else {
+#pragma unroll
+      for (int slab = 0; slab < kX / 64; ++slab) {
+        tma_load_3d(tile + slab * kSlab, map, x + 64 * slab, p, z, full);
+      }
+    }
+  }
+
+  // Of the tile from x on (a multiple of 64) and the step-th 16 of p.
+  __device__ static uint64_t descriptor(const unsigned char* tile, int x, int step) {
+    const unsigned char* const start = tile + x / 64 * kSlab;
+    return kMajor == Major::k ? wgmma_descriptor(start + 32 * step, 16, 1024)
+                              : wgmma_descriptor(start + 2048 * step, kSlab, 1024);
+  }
+};
+
+// Where a role is in the ring: the stage, and the parity of the phase that it is in.
+template <int kStages>
+struct RingPosition {
+  int stage = 0;
+  uint32_t parity = 0;
+
+  __device__ void advance() {
+    if (++stage == kStages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+}  // namespace tilegrad::TILEGRAD_BACKEND

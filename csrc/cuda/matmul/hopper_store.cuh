@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT
+// How the sums of a warpgroup leave rung 10: by the copy engine, or as pieces of a sum over k.
+//
+// Math:        z = alpha sum + bias[j], c = f(z), as in epilogue.cuh and with its bits.
+// Shapes:      a warp has 16 rows and kN columns of c in wgmma's fragments: thread (g, t) of it has
+//              row g + 8 r, column 8 j + 2 t + e at sum[4 j + 2 r + e].
+// Parallelism: each warp by itself. It packs 64 columns into a box of (16, 64) in shared memory and
+//              one lane starts its store; the next box is packed meanwhile, and the engine still
+//              writes while the next tile is multiplied.
+// Memory:      boxes in the 128-byte swizzle: a warp's words meet every bank once. c leaves in full
+//              lines. Pieces leave as float pairs, 32 bytes a quad of lanes.
+#pragma once
+
+#include "../ptx/fence.cuh"
+#include "epilogue.cuh"
+#include "hopper_operand.cuh"
+
+namespace tilegrad::TILEGRAD_BACKEND {
+
+struct HopperMaps {
+  TensorMap a, b;
+  TensorMap c, preactivation;  // unused where c does not leave by the engine
+};
+
+inline constexpr int kBoxRows = 16, kBoxBytes = kBoxRows * 128;
+
+// The map of a matrix that leaves in a warp's boxes.
+template <class T>
+TensorMap box_map(const Matrix<T>& c, const MatmulSize& size) {
+  const int64_t any = (size.n + 7) / 8 * 8;  // a stride that is not used
+  return make_tensor_map(
+      c.data, {3,
+               {size.n, size.m, size.batch},
+               {1, size.m == 1 ? any : c.row_stride, size.batch == 1 ? any : c.batch_stride},
+               {64, kBoxRows, 1}});
+}
+
+// A warp's two boxes, filled in turn.
+template <class T>
+class BoxStore {
+ public:
+  // boxes: 2 kBoxBytes of shared memory, a multiple of 1024, of this warp alone.
+  __device__ explicit BoxStore(unsigned char* boxes)
+      : boxes_(boxes), lane_(static_cast<int>(threadIdx.x) % 32) {}
+
+  // Finishes and stores the warp's sums, whose first element is `first` of c.
+  template <int kN>
+  __device__ void store(const MatmulProblem<T>& problem, const HopperMaps& maps,
+                        const TilePosition& first, const float (&sum)[kN / 2]) {
+    const Activation& activation = problem.epilogue.activation;
+    const bool relu = activation.kind == ActivationKind::relu;
+    if (problem.epilogue.preactivation == nullptr &&
+        (relu || activation.kind == ActivationKind::identity)) {
+#pragma unroll
+      for (int part = 0; part < kN / 64; ++part) {
+        float z[32];
+        finish(problem, first.col + 64 * part, z, [&](int i) { return sum[32 * part + i]; });
+#pragma unroll
+        for (int i = 0; i < 32; ++i) z[i] = relu ? Relu{}.value(z[i]) : z[i];
+        send(problem.size, maps.c, first, 64 * part, z);
+      }
+      return;
+    }
+    // Long formulas: one copy of them in the code, so 32 sums at a time are fetched to the same
+    // registers.
+#pragma unroll 1
+    for (int part = 0; part < kN / 64; ++part) {
+      float z[32] = {};
+#pragma unroll
+      for (int p = 0; p < kN / 64; ++p) {
+        if (p == part) {
+#pragma unroll
+          for (int i = 0; i < 32; ++i) z[i] = sum[32 * p + i];
+        }
+      }
+      finish(problem, first.col + 64 * part, z, [&](int i) { return z[i]; });
+      if (problem.epilogue.preactivation != nullptr) {
+        send(problem.size, maps.preactivation, first, 64 * part, z);
+      }
+      with_formula(activation, [&](const auto& f) {
+#pragma unroll 1
+        for (int turn = 0; turn < 8; ++turn) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) z[i] = f.value(z[i]);
+          rotate<4>(z);
+        }
+      });
+      send(problem.size, maps.c, first, 64 * part, z);
+    }
+  }
+
+  // Waits until all that was stored is written.
+  __device__ void finish() const {
+    if (lane_ == 0) tma_store_wait<0>();
+  }
+
+ private:
+  template <class Sum>
+  __device__ void finish(const MatmulProblem<T>& problem, int64_t col, float (&z)[32],
+                         const Sum& sum) const {
+    const T* const bias = problem.epilogue.bias;
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const int64_t at = col + 8 * j + lane_ % 4 * 2 + e;
+        // -0 as in finish_sum.
+        const float add = bias != nullptr && at < problem.size.n ? widen(bias[at]) : -0.0f;
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+          const int i = 4 * j + 2 * r + e;
+          z[i] = fma(problem.alpha, sum(i), add);
+        }
+      }
+    }
+  }
+
+  __device__ void send(const MatmulSize& size, const TensorMap& map, const TilePosition& first,
+                       int part, const float (&z)[32]) {
+    if (first.row >= size.m || first.col + part >= size.n) return;
+    unsigned char* const box = boxes_ + turn_ * kBoxBytes;
+    turn_ ^= 1;
+    if (lane_ == 0) tma_store_wait_read<1>();
+    // The store before the last one has read this box.
+    __syncwarp();
+    const int g = lane_ / 4;
+    unsigned char* const line = box + g * 128 + lane_ % 4 * 4;
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        *reinterpret_cast<uint32_t*>(line + r * 1024 + (j ^ g) * 16) =
+            narrow_pair<T>(z[4 * j + 2 * r], z[4 * j + 2 * r + 1]);
+      }
+    }
+    fence_proxy_async();
+    // The box is full.
+    __syncwarp();
+    if (lane_ == 0) {
+      tma_store_3d(box, map, static_cast<int>(first.col) + part, static_cast<int>(first.row),
+                   static_cast<int>(first.batch));
+      tma_store_commit();
+    }
+  }
+
+  unsigned char* boxes_;
+  int lane_;
+  int turn_ = 0;
+};
+
+// Stores a warp's sums over a piece of k: `partial` is that piece's (batch, m, pitch).
+template <int kN>
+__device__ inline void store_partial(float* partial, int64_t pitch, const MatmulSize& size,
+                                     const TilePosition& first, const float (&sum)[kN / 2]) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int64_t row = first.row + lane / 4 + 8 * r;
+    if (row >= size.m) continue;
+    float* const out = partial + (first.batch * size.m + row) * pitch + first.col + lane % 4 * 2;
+    const int64_t left = pitch - first.col;  // a multiple of 8
+#pragma unroll
+    for (int j = 0; j < kN / 8; ++j) {
+      if (8 * j < left) {
+        *reinterpret_cast<float2*>(out + 8 * j) =
+            float2{sum[4 * j + 2 * r], sum[4 * j + 2 * r + 1]};
+      }
+    }
+  }
+}
+
+}  // namespace tilegrad::TILEGRAD_BACKEND
