@@ -16,8 +16,10 @@
 namespace tilegrad::TILEGRAD_BACKEND {
 namespace {
 
+constexpr size_t kRungCount = 11;
+
 template <class T>
-constexpr std::array<MatmulRung<T>, 10> rungs() {
+constexpr std::array<MatmulRung<T>, kRungCount> rungs() {
   constexpr std::string_view kAny = "any dtype";
   return {{
       {"naive", 0, kAny, matmul_naive<T>},
@@ -30,6 +32,7 @@ constexpr std::array<MatmulRung<T>, 10> rungs() {
       {"warp_tile", 0, kAny, matmul_warp_tile<T>},
       {"tensor_core", 80, "float32, bfloat16 or float16", matmul_tensor_core<T>},
       {"hopper", 90, "bfloat16 or float16, operands at multiples of 16 bytes", matmul_hopper<T>},
+      {"tf32x3", 80, "float32", matmul_tf32x3<T>},
   }};
 }
 
@@ -42,7 +45,8 @@ constexpr std::string_view dtype_name() {
 }
 
 template <class T>
-const MatmulRung<T>* find_rung(const std::array<MatmulRung<T>, 10>& table, std::string_view name) {
+const MatmulRung<T>* find_rung(const std::array<MatmulRung<T>, kRungCount>& table,
+                               std::string_view name) {
   for (const MatmulRung<T>& rung : table) {
     if (rung.name == name) return &rung;
   }
@@ -50,7 +54,7 @@ const MatmulRung<T>* find_rung(const std::array<MatmulRung<T>, 10>& table, std::
 }
 
 template <class T>
-std::string names(const std::array<MatmulRung<T>, 10>& table) {
+std::string names(const std::array<MatmulRung<T>, kRungCount>& table) {
   std::string text;
   for (const MatmulRung<T>& rung : table) {
     if (!text.empty()) text += ", ";
@@ -90,9 +94,9 @@ template <class T>
 void matmul_chosen(Context& context, MatmulProblem<T> problem, int device) {
   static constexpr auto kRungs = rungs<T>();
   const auto& [batch, m, n, k] = problem.size;
-  MatmulTraits traits = {static_cast<int>(sizeof(T)), device,
-                         problem.b.row_stride == 1 && problem.b.col_stride != 1,
-                         whole_chunks(problem.a, m, k) && whole_chunks(problem.b, k, n)};
+  MatmulTraits traits = {
+      static_cast<int>(sizeof(T)), device, problem.b.row_stride == 1 && problem.b.col_stride != 1,
+      whole_chunks(problem.a, m, k) && whole_chunks(problem.b, k, n), float32_precision()};
   std::string_view name = choose_matmul(problem.size, traits);
   if (name == "hopper") {
     if constexpr (sizeof(T) == 2) {

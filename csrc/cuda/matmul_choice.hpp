@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "../ops.hpp"
+#include "matmul_precision.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
 
@@ -16,6 +17,7 @@ struct MatmulTraits {
   int compute_capability;    // 80 for 8.0
   bool b_along_k = false;    // b is contiguous down its columns: "NT"
   bool whole_chunks = true;  // both operands are made of runs of whole 16 bytes
+  Float32Precision float32 = Float32Precision::highest;  // of elements of 4 bytes
 };
 
 // Whether a matrix of that layout is made of runs of whole chunks of 16 bytes, wherever it lies:
@@ -74,10 +76,15 @@ inline std::string_view choose_matmul(const MatmulSize& size, const MatmulTraits
       (traits.whole_chunks || m * n >= matmul_choice::kManyUses * (m + n))) {
     return "hopper";
   }
-  // float32 stays float32: tf32 has 10 bits of significand. Few rows are bound by reading b, not by
-  // arithmetic.
-  const bool tensor = traits.element_bytes == 2 && size.k >= 16 && size.m > 8 && size.n > 8;
+  // float32 stays float32 unless asked: tf32 has 10 bits of significand. Few rows are bound by
+  // reading b, not by arithmetic.
+  const bool large = size.k >= 16 && size.m > 8 && size.n > 8;
+  const bool tensor = large && traits.element_bytes == 2;
   if (tensor && traits.compute_capability >= 80) return "tensor_core";
+  if (large && traits.element_bytes == 4 && traits.compute_capability >= 80) {
+    if (traits.float32 == Float32Precision::high) return "tf32x3";
+    if (traits.float32 == Float32Precision::medium) return "tensor_core";
+  }
   return matmul_choice::simt(size, traits);
 }
 

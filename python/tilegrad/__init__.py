@@ -21,7 +21,14 @@ from tilegrad._makers import asarray, empty, from_dlpack, full, ones, zeros
 from tilegrad._random import manual_seed
 from tilegrad._train import TrainStep
 from tilegrad.array import Array
-from tilegrad.backends import info, num_threads, release_memory, set_num_threads
+from tilegrad.backends import (
+    get_float32_matmul_precision,
+    info,
+    num_threads,
+    release_memory,
+    set_float32_matmul_precision,
+    set_num_threads,
+)
 from tilegrad.ops import *  # noqa: F403  the names are listed in ops.__all__
 from tilegrad.ops import __all__ as _op_names
 
@@ -58,6 +65,7 @@ __all__ = [
     "fit",
     "from_dlpack",
     "full",
+    "get_float32_matmul_precision",
     "gradcheck",
     "info",
     "load",
@@ -68,6 +76,7 @@ __all__ = [
     "optim",
     "release_memory",
     "save",
+    "set_float32_matmul_precision",
     "set_num_threads",
     "zeros",
     *_op_names,

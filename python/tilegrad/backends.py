@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from typing import Any
 
 from numpy import ndarray
@@ -27,6 +28,7 @@ class _Loaded:
     sim: Any = None  # `_sim`, or `_sim_trace` inside `tilegrad.sim.trace()`
     cuda: Any = None
     array: Any = None  # the class Array
+    float32_precision = "highest"
 
 
 def of(x: object) -> Any:
@@ -81,6 +83,7 @@ def _load(place: int) -> Any:
 
     _Loaded.array = Array
     module = importlib.import_module(f"{__package__}._{name}")
+    module._set_float32_matmul_precision(_Loaded.float32_precision)
     setattr(_Loaded, name, module)
     return module
 
@@ -168,6 +171,64 @@ def set_num_threads(n: int) -> None:
         >>> set_num_threads(before)
     """
     _cpu.set_num_threads(n)
+
+
+_PRECISIONS = ("highest", "high", "medium")
+
+
+def get_float32_matmul_precision() -> str:
+    """Return how exact products of float32 matrices are on cuda and sim.
+
+    Returns:
+        "highest", "high" or "medium": see `set_float32_matmul_precision`.
+
+    Example:
+        >>> get_float32_matmul_precision()
+        'highest'
+
+    Source: torch.get_float32_matmul_precision
+    """
+    return _Loaded.float32_precision
+
+
+def set_float32_matmul_precision(precision: str) -> None:
+    """Set how exact products of float32 matrices are on cuda and sim, for the whole process.
+
+    It holds for `matmul`, `linear`, layers and their backward passes, where a product is large
+    enough for tensor cores (compute capability 8.0 and later; k from 16, m and n from 9) and names
+    no `variant`. It is read when a product starts; a `TrainStep` keeps for each shape of batch what
+    held when it first met that shape. The cpu ignores it: there float32 is "highest" always. Other
+    dtypes are not touched. Each setting gives the same bits at every run.
+
+    Math: the error of c_ij is at most e sum_p |a_ip| |b_pj|, with e of k 2^-24 for "highest",
+        2^-21 + (k / 8 + 3) 2^-24 for "high" and 2^-10 + k 2^-24 for "medium".
+
+    Args:
+        precision: "highest": float32 throughout (the default). "high": each number as the sum of
+            two of tf32, three products on tensor cores, about as accurate. "medium": numbers are
+            rounded to tf32, which keeps 10 bits of the significand.
+
+    Raises:
+        ValueError: If precision is another word.
+
+    Example:
+        >>> set_float32_matmul_precision("high")
+        >>> get_float32_matmul_precision()
+        'high'
+        >>> set_float32_matmul_precision("highest")
+
+    Source: torch.set_float32_matmul_precision
+    """
+    if precision not in _PRECISIONS:
+        raise ValueError(
+            "set_float32_matmul_precision: precision must be one of "
+            f"{', '.join(_PRECISIONS)}; got {precision!r}"
+        )
+    _Loaded.float32_precision = precision
+    for name in ("_sim", "_sim_trace", "_cuda"):
+        module = sys.modules.get(f"{__package__}.{name}")
+        if module is not None:
+            module._set_float32_matmul_precision(precision)
 
 
 def release_memory() -> int:

@@ -86,6 +86,7 @@ class Trace:
         module._use_memory(plain._memory_table())
         major, minor = plain.properties(backends.SIM)["compute_capability"]
         module._set_compute_capability(10 * major + minor)
+        module._set_float32_matmul_precision(backends.get_float32_matmul_precision())
         module._set_schedule(self.schedule or plain.schedule())
         self.schedule = module.schedule()
         module._begin_trace()

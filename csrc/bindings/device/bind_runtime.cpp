@@ -155,6 +155,14 @@ void launch_kernel(uintptr_t kernel, uintptr_t invoke, uintptr_t touch, const st
 }
 #endif
 
+Float32Precision precision_named(const std::string& name) {
+  if (name == "highest") return Float32Precision::highest;
+  if (name == "high") return Float32Precision::high;
+  check(name == "medium",
+        "set_float32_matmul_precision: precision must be highest, high or medium; got '{}'", name);
+  return Float32Precision::medium;
+}
+
 }  // namespace
 
 DType numpy_dtype(const py::array& array) {
@@ -203,12 +211,18 @@ void bind_runtime(py::module_& m) {
   m.def(
       "_matmul_choice",
       [](int64_t batch, int64_t rows, int64_t cols, int64_t k, int element_bytes,
-         int compute_capability, bool b_along_k, bool whole_chunks) {
-        return std::string(choose_matmul(
-            {batch, rows, cols, k}, {element_bytes, compute_capability, b_along_k, whole_chunks}));
+         int compute_capability, bool b_along_k, bool whole_chunks, const std::string& float32) {
+        const MatmulTraits traits = {element_bytes, compute_capability, b_along_k, whole_chunks,
+                                     precision_named(float32)};
+        return std::string(choose_matmul({batch, rows, cols, k}, traits));
       },
       py::arg("batch"), py::arg("m"), py::arg("n"), py::arg("k"), py::arg("element_bytes"),
-      py::arg("compute_capability"), py::arg("b_along_k"), py::arg("whole_chunks"));
+      py::arg("compute_capability"), py::arg("b_along_k"), py::arg("whole_chunks"),
+      py::arg("float32") = "highest");
+  m.def(
+      "_set_float32_matmul_precision",
+      [](const std::string& name) { set_float32_precision(precision_named(name)); },
+      py::arg("precision"));
   m.def(
       "_hopper_choice",
       [](int64_t batch, int64_t rows, int64_t cols, int64_t k, int multiprocessors) {

@@ -6,6 +6,7 @@
 
 #include <exception>
 
+#include "../../cuda/matmul_precision.hpp"
 #include "../../cuda/synchronous.hpp"
 #include "storage.hpp"
 
@@ -69,6 +70,7 @@ class Replay {
   // `form` tells apart the two ways in which a plan's calls may run (gradients stored or added).
   template <class Calls>
   void run(Context& context, int form, Calls&& calls) {
+    const Float32PrecisionScope scope(precision_);
     Form& now = forms_[form];
     const auto stream = static_cast<cudaStream_t>(context.stream);
     several_streams_ = several_streams_ || (last_ != nullptr && last_ != stream);
@@ -117,6 +119,7 @@ class Replay {
     return executable;
   }
 
+  const Float32Precision precision_ = float32_precision();
   Workspace workspace_{true};
   Form forms_[2];
   int place_ = kFirstPlace;

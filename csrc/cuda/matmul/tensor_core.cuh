@@ -13,23 +13,11 @@
 // Source:      PTX ISA, mma.sync, ldmatrix; CUTLASS, Efficient GEMM in CUDA.
 #pragma once
 
-#include <type_traits>
-
 #include "epilogue.cuh"
+#include "tensor_core_products.cuh"
 #include "tensor_core_tile.cuh"
 
 namespace tilegrad::TILEGRAD_BACKEND {
-
-template <class T>
-__device__ inline void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  if constexpr (std::is_same_v<T, bfloat16>) {
-    mma_m16n8k16_bf16(d, a, b);
-  } else if constexpr (std::is_same_v<T, float16>) {
-    mma_m16n8k16_f16(d, a, b);
-  } else {
-    mma_m16n8k8_tf32(d, a, b);
-  }
-}
 
 // Stores what a warp holds in mma fragments: 16 rows from `row` on and 8 kCols columns from `col`
 // on, where value(j, r, e) is this thread's element of row g + 8 r, column 8 j + 2 t + e. They go
@@ -68,11 +56,12 @@ __device__ inline void store_fragments(const MatmulProblem<T>& problem, float* s
   }
 }
 
-template <class T, bool kAlongPA, bool kAlongPB>
+// Products: how fragments are multiplied (tensor_core_products.cuh).
+template <class T, class Products, bool kAlongPA, bool kAlongPB>
 __global__ __launch_bounds__(
     TensorCoreTile<T>::kThreads,
-    TensorCoreTile<T>::kBlocks) void matmul_tensor_core_kernel(const MatmulProblem<T> problem,
-                                                               bool wide_a, bool wide_b) {
+    Products::kBlocks) void matmul_tensor_core_kernel(const MatmulProblem<T> problem, bool wide_a,
+                                                      bool wide_b) {
   using Tile = TensorCoreTile<T>;
   using TileA = SharedTile<T, kAlongPA>;
   using TileB = SharedTile<T, kAlongPB>;
@@ -112,25 +101,22 @@ __global__ __launch_bounds__(
       __syncthreads();
       load(step + Tile::kStages - 1);
       const unsigned char* const stage = shared + step % Tile::kStages * (2 * Tile::kOperandBytes);
-#pragma unroll
+#pragma unroll Products::kSteps
       for (int half = 0; half < 2; ++half) {
-        uint32_t left[Tile::kMmaM][4], right[Tile::kMmaN / 2][4];
+        typename Products::Fragment left[Tile::kMmaM], right[Tile::kMmaN / 2];
 #pragma unroll
         for (int i = 0; i < Tile::kMmaM; ++i) {
-          TileA::fragment_a(left[i], stage, warp_m + 16 * i, half, lane);
+          TileA::fragment_a(left[i].bits, stage, warp_m + 16 * i, half, lane);
+          Products::prepare(left[i]);
         }
 #pragma unroll
         for (int j = 0; j < Tile::kMmaN / 2; ++j) {
-          TileB::fragment_b(right[j], stage + Tile::kOperandBytes, warp_n + 16 * j, half, lane);
+          TileB::fragment_b(right[j].bits, stage + Tile::kOperandBytes, warp_n + 16 * j, half,
+                            lane);
+          Products::prepare(right[j]);
         }
 #pragma unroll
-        for (int i = 0; i < Tile::kMmaM; ++i) {
-#pragma unroll
-          for (int j = 0; j < Tile::kMmaN; ++j) {
-            const uint32_t pair[2] = {right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]};
-            mma<T>(sum[i][j], left[i], pair);
-          }
-        }
+        for (int i = 0; i < Tile::kMmaM; ++i) Products::add(sum[i], left[i], right);
       }
     }
     // All stages have been read; their memory is the warps' scratch.
@@ -143,6 +129,44 @@ __global__ __launch_bounds__(
                                    tile.col + warp_n,
                                    [&](int j, int r, int e) { return sum[i][j][2 * r + e]; });
     }
+  }
+}
+
+// May 16 bytes be copied at a time along the contiguous axis? `other` is the other axis' stride.
+template <class T>
+inline bool sixteen_bytes(const Matrix<const T>& matrix, int64_t along, int64_t other) {
+  constexpr int64_t kChunk = 16 / sizeof(T);
+  return along == 1 && reinterpret_cast<uintptr_t>(matrix.data) % 16 == 0 && other % kChunk == 0 &&
+         matrix.batch_stride % kChunk == 0;
+}
+
+template <class T, class Products, bool kAlongPA, bool kAlongPB>
+void start_tensor_core(Context& context, const MatmulProblem<T>& problem, bool wide_a,
+                       bool wide_b) {
+  using Tile = TensorCoreTile<T>;
+  launch(matmul_tensor_core_kernel<T, Products, kAlongPA, kAlongPB>,
+         typename Tile::Grid(problem.size).blocks(), dim3(Tile::kThreads), Tile::kSharedBytes,
+         stream_of(context), problem, wide_a, wide_b);
+}
+
+// The kernel for the axes along which the operands are contiguous.
+template <class T, class Products>
+void start_tensor_core(Context& context, const MatmulProblem<T>& problem) {
+  const Matrix<const T>&a = problem.a, &b = problem.b;
+  const bool along_p_a = a.col_stride == 1 || a.row_stride != 1;
+  const bool along_p_b = b.row_stride == 1 || b.col_stride != 1;
+  const bool wide_a = along_p_a ? sixteen_bytes(a, a.col_stride, a.row_stride)
+                                : sixteen_bytes(a, a.row_stride, a.col_stride);
+  const bool wide_b = along_p_b ? sixteen_bytes(b, b.row_stride, b.col_stride)
+                                : sixteen_bytes(b, b.col_stride, b.row_stride);
+  if (along_p_a && along_p_b) {
+    start_tensor_core<T, Products, true, true>(context, problem, wide_a, wide_b);
+  } else if (along_p_a) {
+    start_tensor_core<T, Products, true, false>(context, problem, wide_a, wide_b);
+  } else if (along_p_b) {
+    start_tensor_core<T, Products, false, true>(context, problem, wide_a, wide_b);
+  } else {
+    start_tensor_core<T, Products, false, false>(context, problem, wide_a, wide_b);
   }
 }
 

@@ -8,7 +8,6 @@
 
 #include "../ptx/cp_async.cuh"
 #include "../ptx/ldmatrix.cuh"
-#include "../ptx/mma.cuh"
 #include "tile.cuh"
 
 namespace tilegrad::TILEGRAD_BACKEND {
@@ -20,8 +19,6 @@ struct TensorCoreTile {
   static constexpr int kWarpsM = 2, kWarpsN = 4;
   static constexpr int kThreads = kWarpsM * kWarpsN * 32;
   static constexpr int kStages = 4;
-  // Two blocks share a multiprocessor, but for tf32, whose fragments take more registers.
-  static constexpr int kBlocks = sizeof(T) == 2 ? 2 : 1;
   static constexpr int kMmaM = kM / kWarpsM / 16, kMmaN = kN / kWarpsN / 8;  // mma of a warp
   static constexpr int kOperandBytes = 128 * 64;
   static constexpr int kSharedBytes = kStages * 2 * kOperandBytes;
@@ -62,7 +59,6 @@ struct SharedTile {
         a[i] = word(tile, x + lane / 4 + i % 2 * 8, 8 * step + lane % 4 + i / 2 * 4);
       }
     }
-    round(a);
   }
 
   // The fragments of b for columns x .. x + 7 and x + 8 .. x + 15: b[0], b[1] and b[2], b[3].
@@ -79,18 +75,11 @@ struct SharedTile {
         b[i] = word(tile, x + lane / 4 + i / 2 * 8, 8 * step + lane % 4 + i % 2 * 4);
       }
     }
-    round(b);
   }
 
  private:
   __device__ static uint32_t word(const unsigned char* tile, int x, int p) {
     return *reinterpret_cast<const uint32_t*>(tile + byte_at(x, p));
-  }
-  __device__ static void round(uint32_t (&fragment)[4]) {
-    if constexpr (sizeof(T) == 4) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) fragment[i] = float_to_tf32(fragment[i]);
-    }
   }
 };
 

@@ -33,7 +33,8 @@ def matmul(
         transpose_a: Swap the last two axes of `a` first.
         transpose_b: Swap the last two axes of `b` first.
         variant: On cuda and sim, the rung of the matmul ladder to run, such as "shared" or
-            "tensor_core"; None lets shape, dtype and device choose.
+            "tensor_core"; None lets shape, dtype and device choose, and for float32
+            `set_float32_matmul_precision`.
         out: C-contiguous array for the result; it must not overlap an operand.
 
     Returns:
