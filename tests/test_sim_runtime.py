@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNTIME = sorted((ROOT / "csrc" / "sim").glob("*.cpp"))
-DRIVERS = [ROOT / "tests" / "cpp" / name for name in ("sim_test.cpp", "sim_faults.cpp")]
+DRIVERS = [ROOT / "tests" / "cpp" / name for name in ("sim_test.cpp", "sim_faults.cpp", "sim_resident.cpp")]
 FLAGS = ["-std=c++20", "-O2", "-g1", "-Wall", "-Wextra", "-Werror", "-DTILEGRAD_SIM"]
 SCHEDULES = [
     "forward/eager",
@@ -49,6 +49,18 @@ FAULTS = [
     "C++ exception",
     "static shared memory",
     "a missing __syncthreads",
+    "a cluster's barrier that a block does not reach",
+    "a second arrival without a wait",
+    "a cluster's wait without an arrival",
+    "shared memory of a block that has ended",
+    "an arrival at a block that has ended",
+    "a rank outside the cluster",
+    "a multicast to blocks that are not there",
+    "store behind the shared memory of a resident block",
+    "static shared memory of resident blocks",
+    "a grid's barrier that a block does not reach",
+    "a missing cluster_sync",
+    "a missing grid_sync",
 ]
 
 
@@ -100,6 +112,7 @@ def output(driver: Path) -> str:
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_correct_kernels_under_schedule(output: str, schedule: str) -> None:
     assert f"schedule {schedule}: sum, lanes, ring, copies, poison\n" in output
+    assert f"schedule {schedule}: clusters, multicast, grids\n" in output
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -114,7 +127,7 @@ def test_no_fault_is_forgotten_here(output: str) -> None:
 
 @pytest.mark.parametrize(
     "part",
-    ["intrinsics", "memory:", "configuration:", "capture:", "four host threads"],
+    ["intrinsics", "memory:", "configuration:", "capture:", "four host threads", "residency:"],
 )
 def test_host_side(output: str, part: str) -> None:
     assert any(line.startswith(part) for line in output.splitlines())

@@ -74,6 +74,7 @@ inline const std::vector<std::string> kSchedules = {
     "forward/eager", "forward/lazy", "reverse/eager",  "reverse/lazy",
     "random:1",      "random:2",     "random:3/eager", "random:4/lazy"};
 
-void run_fault_tests();  // sim_faults.cpp
+void run_fault_tests();     // sim_faults.cpp
+void run_resident_tests();  // sim_resident.cpp
 
 }  // namespace sim_test

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The simulator's runtime by itself: small correct kernels under every schedule, the host API, and
-// (sim_faults.cpp) faults. Prints what it has checked; ends with 1 at the first thing that is
-// wrong. "sim_test device" prints the device and the schedule that the environment chooses.
+// (sim_faults.cpp) faults, (sim_resident.cpp) clusters and cooperative grids. Prints what it has
+// checked; ends with 1 at the first thing that is wrong. "sim_test device" prints the device and
+// the schedule that the environment chooses.
 #include <cmath>
 #include <cstring>
 #include <thread>
@@ -379,5 +380,6 @@ int main(int count, char** words) {
   test_capture();
   test_host_threads();
   run_fault_tests();
+  run_resident_tests();
   std::printf("all passed\n");
 }
