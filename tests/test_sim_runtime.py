@@ -11,7 +11,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNTIME = sorted((ROOT / "csrc" / "sim").glob("*.cpp"))
-DRIVERS = [ROOT / "tests" / "cpp" / name for name in ("sim_test.cpp", "sim_faults.cpp", "sim_resident.cpp")]
+DRIVERS = [
+    ROOT / "tests" / "cpp" / name for name in ("sim_test.cpp", "sim_faults.cpp", "sim_resident.cpp")
+]
 FLAGS = ["-std=c++20", "-O2", "-g1", "-Wall", "-Wextra", "-Werror", "-DTILEGRAD_SIM"]
 SCHEDULES = [
     "forward/eager",

@@ -21,6 +21,7 @@ from tilegrad import _trace_lines, _trace_page, backends, sim
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "tests" / "cpp" / "trace_kernels.cu"
+RESIDENT = ROOT / "tests" / "cpp" / "trace_resident.cuh"
 SCHEDULES = ("forward/eager", "reverse/lazy", "random:7")
 FLAGS = ["-std=c++20", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-psabi",
          "-I", str(ROOT / "csrc/sim/include")]  # fmt: skip
@@ -70,10 +71,11 @@ def run(program: Path, case: str, schedule: str) -> sim.Trace:
 
 
 def line(mark: str) -> int:
-    """Return the number of the line of trace_kernels.cu that bears a mark."""
+    """Return the number of the line of a kernel that bears a mark."""
     numbers = [
         number
-        for number, text in enumerate(KERNELS.read_text().splitlines(), 1)
+        for file in (KERNELS, RESIDENT)
+        for number, text in enumerate(file.read_text().splitlines(), 1)
         if f"// [{mark}]" in text
     ]
     assert len(numbers) == 1, mark
@@ -84,7 +86,7 @@ def cost(trace: sim.Trace, mark: str, space: str, op: str) -> tuple[int, int, in
     found = [
         site
         for site in trace.sites
-        if site.file.endswith("trace_kernels.cu")
+        if site.file.endswith((KERNELS.name, RESIDENT.name))
         and (site.line, site.space, site.op) == (line(mark), space, op)
     ]
     assert len(found) == 1, (mark, trace.sites)
@@ -113,6 +115,13 @@ TRUTHS = [
     ("cp_async", "cp.async", "global", "load", (4, 64, 64, 16)),
     ("cp_async", "cp.async", "shared", "store", (4, 16, 16, 4)),
     ("cp_async", "cp.async use", "shared", "load", (4, 16, 4, 4)),
+    # A peer's shared memory is shared memory: four blocks, no conflict along a column of 33.
+    ("cluster+", "cluster write", "shared", "store", (4 * 32, 4 * 32, 4 * 32, 1)),
+    ("cluster+", "cluster read", "shared", "load", (4, 4, 4, 1)),
+    ("peer+", "peer write", "shared", "store", (4, 4, 4, 1)),
+    # Read once for both blocks: 8 rows of 4 sectors.
+    ("multicast+", "multicast issue", "global", "load", (8, 32, 32, 4)),
+    ("grid+", "grid read", "global", "load", (4, 16, 16, 4)),
 ]
 
 
@@ -154,6 +163,10 @@ RACES = {
     "copy barrier": {"copy issue", "copy read"},
     "ring": {"ring write", "ring read"},
     "tma": {"tma issue", "tma read"},
+    "cluster": {"cluster write", "cluster read"},
+    "peer": {"peer write", "peer read"},
+    "multicast": {"multicast issue", "multicast read"},
+    "grid": {"grid write", "grid read"},
 }
 
 
@@ -165,7 +178,7 @@ def test_a_race_is_found_with_both_accesses(program: Path, case: str, schedule: 
     lines = {line(mark) for mark in RACES[case]}
     for race in trace.races:
         for access in (race.first, race.second):
-            assert access.file.endswith("trace_kernels.cu")
+            assert access.file.endswith((KERNELS.name, RESIDENT.name))
         assert {race.first.line, race.second.line} == lines
         assert "store" in (race.first.op, race.second.op)
         one, other = ((a.thread, a.block) for a in (race.first, race.second))
@@ -173,7 +186,8 @@ def test_a_race_is_found_with_both_accesses(program: Path, case: str, schedule: 
         assert one != other or race.first.instruction or race.second.instruction
         assert race.count >= 1
         assert 0 <= race.offset < race.bytes
-        assert race.space == ("global" if case in ("blocks", "atomics") else "shared")
+        global_ones = ("blocks", "atomics", "grid")
+        assert race.space == ("global" if case in global_ones else "shared")
     assert f"races: {len(trace.races)}" in str(trace)
 
 
@@ -199,6 +213,19 @@ def test_a_race_names_threads_blocks_and_place(program: Path) -> None:
     race = run(program, "blocks-", "reverse").races[0]
     assert (race.first.block, race.second.block) == ((2, 0, 0), (1, 0, 0))
     assert (race.offset, race.bytes, race.count) == (0, 128 * 128 * 4, 2)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_race_of_resident_blocks_names_both(program: Path, schedule: str) -> None:
+    def blocks(case: str) -> set[frozenset[int]]:
+        found = run(program, case, schedule).races
+        assert found
+        return {frozenset((race.first.block[0], race.second.block[0])) for race in found}
+
+    pairs = {frozenset((0, 1)), frozenset((2, 3))}
+    assert blocks("cluster-") <= pairs
+    assert blocks("peer-") <= pairs
+    assert all(len(pair) == 2 for pair in blocks("grid-"))
 
 
 # ---- bounds -------------------------------------------------------------------------------------

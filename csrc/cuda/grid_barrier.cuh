@@ -8,7 +8,8 @@
 // Source: the counter of cooperative_groups' grid barrier; integers, so any order gives the same.
 #pragma once
 
-#include "launch.cuh"
+#include <cuda_runtime.h>
+
 #include "ptx/gpu_order.cuh"
 #include "spin_wait.cuh"
 

@@ -15,6 +15,7 @@
 #include "../../csrc/cuda/ptx/tma.cuh"
 #include "../../csrc/sim/launch.hpp"
 #include "../../csrc/sim/trace.hpp"
+#include "trace_resident.cuh"
 
 namespace {
 
@@ -313,6 +314,7 @@ void run_case(const std::string& name) {
     return launch(pick(tma_kernel<true>, tma_kernel<false>), 1, 32, 8 * 128 + 8, nullptr,
                   reinterpret_cast<uint16_t*>(out), map);
   }
+  if (run_resident(stem, right, out, in)) return;
   auto* ten = device<float>(10);
   if (name == "past") return run(past_the_end_kernel, 2, 8, out, ten, 10);
   if (name == "crossing") return run(crossing_kernel, 1, 32, reinterpret_cast<float4*>(out), ten);
