@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import check_ptxas
+import check_sass
 import tilegrad as tg
 from tilegrad import backends
 
@@ -60,6 +61,61 @@ def test_the_name_of_a_kernel_is_read_from_its_mangled_name() -> None:
     assert check_ptxas.kernel_name(mangled) == "activation_backward_kernel"
     mangled = mangled.replace("26activation_backward", "15sgd_step")
     assert check_ptxas.kernel_name(mangled) == "sgd_step_kernel"
+
+
+def test_machine_code_has_the_instructions_that_each_kernel_was_written_for() -> None:
+    build = check_ptxas.latest_build()
+    if build is None:
+        pytest.skip("this build has no CUDA kernels: there is no nvcc")
+    program = check_sass.disassembler()
+    if not program:
+        pytest.skip("no cuobjdump with nvdisasm (CUDA's toolkit, or both from PyPI)")
+    kernels = check_sass.of_build(build, program)
+    assert all(len(kernels[architecture]) > 100 for architecture in check_sass.ARCHITECTURES)
+    assert check_sass.complaints(kernels) == []
+
+
+GOOD = """
+		Function : _ZN8tilegrad4cuda13a_tile_kernelIfEEvPT_
+	.headerflags	@"EF_CUDA_SM90"
+        /*0000*/                   LDC R1, c[0x0][0x28] ;               /* 0x00000a00ff017b82 */
+                                                                        /* 0x000fe20000000800 */
+        /*0010*/                   WARPGROUP.ARRIVE ;
+        /*0020*/                   HGMMA.64x128x16.F32 R24, gdesc[UR12], R24 ;
+        /*0030*/                   HGMMA.64x128x16.F32 R24, gdesc[UR16], R24, gsb0 ;
+        /*0040*/                   WARPGROUP.DEPBAR.LE gsb0, 0x1 ;
+        /*0050*/              @!P0 STG.E.128 desc[UR4][R2.64], R24 ;
+        /*0060*/               @P0 BAR.RED.OR.DEFER_BLOCKING 0x0 ;
+        /*0070*/                   REDG.E.ADD.S32.STRONG.GPU desc[UR4][R2.64], R5 ;
+"""
+
+
+def test_disassembly_is_read_with_predicates_and_groups() -> None:
+    found = check_sass.read(GOOD.splitlines())
+    (code,) = found.values()
+    assert code.counts["HGMMA.64x128x16.F32"] == 2
+    assert code.counts["STG.E.128"] == 1
+    assert (len(code.counts), code.group) == (7, 2)
+    row = check_sass.Row("a_tile_kernel", "HGMMA STG.E.128", on=("sm_90a",), group=2)
+    assert check_sass.complaints({"sm_90a": found}, [row]) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (("STG.E.128", "STG.E"), "no STG.E.128"),
+        (("LDC R1", "LDL R1"), "local memory (LDL)"),
+        (("ADD.S32", "ADD.F32.FTZ.RN"), "REDG.E.ADD.F32.FTZ.RN.STRONG.GPU adds floats in an order"),
+        (("LDC R1", "HMMA.16816.F32 R1"), "HMMA is not what it was written for"),
+        (("gdesc[UR12], R24 ;", "gdesc[UR12], R24 ;\n /*0024*/ WARPGROUP.DEPBAR.LE gsb0, 0x0 ;"),
+         "1 HGMMA before a wait, at least 2 wanted"),
+        (("a_tile_kernel", "b_tile_kernel"), "no kernel is named a_tile_kernel"),
+    ],
+)  # fmt: skip
+def test_machine_code_that_is_not_as_wanted_is_named(change: tuple[str, str], text: str) -> None:
+    row = check_sass.Row("a_tile_kernel", "HGMMA STG.E.128", group=2)
+    found = check_sass.read(GOOD.replace(*change).splitlines())
+    assert any(text in line for line in check_sass.complaints({"sm_90a": found}, [row]))
 
 
 @pytest.mark.skipif(not HAS_CUDA_BUILD, reason="this build has no CUDA backend: there is no nvcc")

@@ -15,6 +15,7 @@
 #include "../host_device.hpp"
 #include "launch.cuh"
 #include "numeric.cuh"
+#include "ptx/store.cuh"
 
 namespace tilegrad::TILEGRAD_BACKEND {
 
@@ -66,7 +67,7 @@ class Slot {
     if (whole_) {
       uint4 bits;
       std::memcpy(static_cast<void*>(&bits), packet.at, kPacketBytes);
-      *reinterpret_cast<uint4*>(p + first_) = bits;
+      store_16(p + first_, bits);
     } else if (spread_) {
       store_elements<kWarpSize>(p + first_, packet);
     } else {
