@@ -20,17 +20,21 @@ from typing import Any
 import tilegrad as tg
 from tilegrad import backends
 
-from . import machine, report
+from . import gpu_report, gpu_roofline, gpu_state, machine, report
+from .canvas import check_matplotlib
 from .device import LeftOut, Workbench, first_line, measure, tensor
 from .device_workloads import all_cases
 from .environment import torch
 from .harness import Case, Limit, Protocol, calls_per_sample, run_rounds, summary
 from .session import commit, versions
 
-FORMAT = 1  # of the JSON; raised when a reader of the old one would be misled
+FORMAT = 2  # of the JSON; raised when a reader of the old one would be misled
 _COPIED = 1 << 30  # bytes of the copy that gives the limit, many times any cache
 _PRODUCT = 8192  # side of the bf16 product that gives the other
-_MEMORY_BOUND = {"activation", "softmax", "cross_entropy", "cross_entropy_ladder"}
+_MEMORY_BOUND = {
+    "activation", "dropout", "softmax", "cross_entropy", "cross_entropy_options",
+    "cross_entropy_ladder", "optim",
+}  # fmt: skip
 _STARTS = 3  # processes of which the median start is taken
 
 
@@ -49,6 +53,11 @@ def parser() -> argparse.ArgumentParser:
     add("--minutes", type=float, default=0, metavar="N",
         help="start no case after so long, name what is left out (default: no limit)")  # fmt: skip
     add("--json", metavar="FILE", help="store conditions and figures, anew after every case")
+    add("--plot", metavar="FILE.png", help="draw the roofline of the run (needs matplotlib)")
+    add("--predict", action="store_true",
+        help="print what the model of an H200 predicts for each case; needs no GPU")  # fmt: skip
+    add("--from", dest="stored", metavar="FILE.json",
+        help="print, and with --plot draw, a run that is stored; needs no GPU")  # fmt: skip
     add("--list", action="store_true", help="print the cases and do nothing")
     return result
 
@@ -77,6 +86,16 @@ def main(argv: Sequence[str] | None = None, device: str = "cuda") -> int:
         options.error(f"--filter: must be part of a case's name; got {args.filter!r} (try --list)")
     if args.minutes < 0:
         options.error(f"--minutes: must not be negative; got {args.minutes:g}")
+    if args.plot:
+        check_matplotlib()
+    if args.predict:
+        print("\n".join(gpu_report.predictions(cases)))
+        if args.plot:
+            records = [gpu_report.as_if_measured(case) for case in cases]
+            gpu_roofline.plot({"cases": records}, args.plot)
+        return 0
+    if args.stored:
+        return _again(args.stored, args.plot)
     if args.list:
         print("\n".join(f"{case.id}{'  (quick)' if case.quick else ''}" for case in cases))
         return 0
@@ -89,6 +108,28 @@ def main(argv: Sequence[str] | None = None, device: str = "cuda") -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; the cases that were done are stored", file=sys.stderr)
         return 130
+
+
+def _again(path: str, picture: str | None) -> int:
+    """Print and draw a stored run: what this command wrote, or `make gpu-check`."""
+    found = json.loads(Path(path).read_text())
+    result = found.get("steps", {}).get("bench", {}).get("results", found)
+    family = ""
+    print(_heading(result))
+    for figures in result["cases"]:
+        if figures["family"] != family:
+            family = figures["family"]
+            print(f"\n{gpu_report.columns(family)}")
+        print(gpu_report.row(figures))
+    print("\n" + "\n".join(_last_words(result)))
+    if picture:
+        gpu_roofline.plot(result, picture)
+    return 0
+
+
+def _last_words(result: dict[str, Any]) -> list[str]:
+    words = [report.summary(result)] if "after" in result["limits"] else []
+    return [*words, *gpu_report.off_by(result), "", *gpu_report.goal_lines(result)]
 
 
 def _run(bench: Workbench, cases: Sequence[Case], args: argparse.Namespace) -> int:
@@ -119,6 +160,7 @@ def _run(bench: Workbench, cases: Sequence[Case], args: argparse.Namespace) -> i
             "tf32": "off, but for the rungs that round to it, whose peer does too",
         },
         "start": {} if bench.tiny else _start(bench),
+        "gpu": {"before": _state(bench)},
         "limits": {"before": _limits(bench, copy)},
         "cases": [],
         "left_out": [],
@@ -133,8 +175,8 @@ def _run(bench: Workbench, cases: Sequence[Case], args: argparse.Namespace) -> i
             continue
         if case.family != family:
             family = case.family
-            print(f"\n{report.columns(family)}", flush=True)
-        limit = copy if case.family in _MEMORY_BOUND else None
+            print(f"\n{gpu_report.columns(family)}", flush=True)
+        limit = copy if case.limited and case.family in _MEMORY_BOUND else None
         try:
             figures = measure(bench, case, limit, protocol)
         except LeftOut as why:
@@ -145,21 +187,27 @@ def _run(bench: Workbench, cases: Sequence[Case], args: argparse.Namespace) -> i
             result["failed"].append({"case": case.id, "why": text})
             print(f"  {case.name}: FAILED: {text}", flush=True)
         else:
+            figures |= {"predicted": gpu_report.predicted(case), "gpu": _state(bench)}
+            limits = result["limits"]["before"]
+            figures["of_product"] = gpu_report.of_product(case, figures.get("tflops", 0), limits)
             result["cases"].append(figures)
-            print(report.row(figures), flush=True)
+            print(gpu_report.row(figures), flush=True)
             for note in figures["notes"]:
                 print(f"    {note}", flush=True)
         _release()
         _store(args.json, result, start)
     result["limits"]["after"] = _limits(bench, copy)
+    result["gpu"]["after"] = _state(bench)
     result["summary"] = report.summary(result)
-    print(f"\n{result['summary']}")
+    print("\n" + "\n".join(_last_words(result)))
     late = sum(one["why"] == "the time was up" for one in result["left_out"])
     if late:
         print(f"left out, because the time was up: {report.counted(late, 'case')}")
     _store(args.json, result, start)
     if args.json:
         print(f"Stored {args.json}")
+    if args.plot:
+        gpu_roofline.plot(result, args.plot)
     for one in result["failed"]:
         print(f"failed: {one['case']}: {one['why']}")
     return 1 if result["failed"] else 0
@@ -173,6 +221,11 @@ def _store(path: str | None, result: dict[str, Any], start: float) -> None:
     new = f"{path}.new"
     Path(new).write_text(json.dumps(result, indent=1) + "\n")
     os.replace(new, path)
+
+
+def _state(bench: Workbench) -> dict[str, float]:
+    """Return clocks and power, right after what was timed."""
+    return gpu_state.read(bench.device) if bench.cuda else {}
 
 
 def _release() -> None:
@@ -253,6 +306,12 @@ def _start(bench: Workbench) -> dict[str, dict[str, float]]:
     return found
 
 
+def _clocks(state: dict[str, float]) -> list[str]:
+    return [f"as found: {', '.join(f'{key} {value:g}' for key, value in state.items())}"] * bool(
+        state
+    )
+
+
 def _heading(result: dict[str, Any]) -> str:
     device, limits = result["device"], result["limits"]["before"]
     sides = ", ".join(f"{name} {number}" for name, number in result["versions"].items() if number)
@@ -260,6 +319,7 @@ def _heading(result: dict[str, Any]) -> str:
         f"{device['name']}; {sides}, Python {result['machine']['python']}",
         "random normal operands, tf32 off; clock: " + result["conditions"]["clock"],
         "limits now: " + ", ".join(f"{name} {value}" for name, value in limits.items()),
+        *_clocks(result.get("gpu", {}).get("before", {})),
         "ratio: fastest peer's time / ours, median and quartiles; above 1 tilegrad is faster",
     ]
     if result["versions"]["torch"] is None:

@@ -37,6 +37,7 @@ from .harness import (
     record,
     run_rounds,
 )
+from .same_bits import STATEFUL, same_bits
 
 ITEM = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
 # Greatest error as a share of the largest magnitude: a few roundings of the result's dtype.
@@ -46,6 +47,7 @@ _GRAPHED = 60e-6  # seconds: a shorter call is also the launch of the next one
 _GRAPH_SECONDS = 2e-3  # length of a graph, about
 _QUEUED = 200  # launches that no queue of a GPU is too short for
 HOST = "host"  # the family of calls whose cost on the host is timed
+OPTIM = "optim"  # one whose steps are counted on the host: a graph would repeat one of them
 
 
 class LeftOut(Exception):  # noqa: N818 (nothing failed)
@@ -336,14 +338,18 @@ def measure(
     bench.notes.clear()
     contest = case.build()
     contest.check()
+    same = None
+    if case.family not in STATEFUL:
+        ours = contest.ours.calls[0] if isinstance(contest.ours, Rotation) else contest.ours
+        same = same_bits(ours)
     sides: dict[str, Call] = {OURS: contest.ours, **contest.peers}
     if case.family == HOST:
-        return _on_the_host(bench, case, sides, protocol)
+        return _on_the_host(bench, case, sides, protocol) | {"same_bits": same}
     clock = bench.clock()
     tried = {name: calls_per_sample(call, protocol.sample, clock) for name, call in sides.items()}
     each = {name: seconds for name, (_, seconds) in tried.items()}
     calls = {name: number for name, (number, _) in tried.items()}
-    short = case.limited and min(each.values()) < _GRAPHED
+    short = case.limited and case.family != OPTIM and min(each.values()) < _GRAPHED
     graphs = _graphs(bench, sides, each) if short else None
     if graphs is not None:
         sides = {**graphs}
@@ -371,7 +377,7 @@ def measure(
         "tflops": round(case.flops / ours / 1e12, 3),
         "notes": list(bench.notes),
     }
-    return result
+    return result if same is None else result | {"same_bits": same}
 
 
 def _on_the_host(

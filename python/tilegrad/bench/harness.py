@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .gpu_model import Prediction
+
 Call = Callable[[], Any]
 Clock = Callable[[], float]
 OURS = "tilegrad"
@@ -58,6 +60,7 @@ class Case:
         build: Make the operands and the sides.
         quick: Whether it is part of the quick selection.
         limited: Whether a share of the machine's limit is to be had: not for tiny calls.
+        predicted: What a model of the machine makes of it; None without one.
     """
 
     family: str
@@ -67,6 +70,7 @@ class Case:
     build: Callable[[], Contest]
     quick: bool = False
     limited: bool = True
+    predicted: Prediction | None = None
 
     @property
     def id(self) -> str:

@@ -11,9 +11,23 @@ from __future__ import annotations
 from tilegrad.bench.device import Workbench
 from tilegrad.bench.harness import Case
 
-from . import activation, cross_entropy, host, linear, matmul, optim, softmax, train_step
+from . import (
+    activation,
+    cross_entropy,
+    cross_entropy_options,
+    dropout,
+    host,
+    linear,
+    matmul,
+    optim,
+    softmax,
+    train_step,
+)
 
-FAMILIES = (matmul, linear, activation, softmax, cross_entropy, optim, train_step, host)
+FAMILIES = (
+    matmul, linear, activation, dropout, softmax, cross_entropy, cross_entropy_options, optim,
+    train_step, host,
+)  # fmt: skip
 
 
 def all_cases(bench: Workbench) -> list[Case]:

@@ -10,6 +10,7 @@ import numpy as np
 
 import tilegrad as tg
 from tilegrad import reference
+from tilegrad.bench import gpu_model
 from tilegrad.bench.device import (
     ITEM,
     TOLERANCE,
@@ -37,6 +38,7 @@ SHAPES = (
     (1023, 777, 1001, "gelu", "float32"),
 )
 _QUICK = SHAPES[1]
+_FROM_OUTPUT = (None, "relu")  # whose derivative the output tells: no preactivation is kept
 
 
 def cases(bench: Workbench) -> list[Case]:
@@ -55,9 +57,14 @@ def cases(bench: Workbench) -> list[Case]:
         ):
             item = ITEM[dtype]
             call = partial(build, bench, (rows, i, o), activation, dtype, item * moved)
-            result.append(
-                Case("linear", f"{label} {name}", item * moved, work, call, shape == _QUICK)
+            predicted = gpu_model.linear(
+                rows, i, o, dtype, training=name == "training", saves=activation not in _FROM_OUTPUT
             )
+            title = f"{label} {name}"
+            result.append(
+                Case("linear", title, item * moved, work, call, shape == _QUICK,
+                     predicted=predicted)
+            )  # fmt: skip
     return result
 
 
@@ -117,7 +124,7 @@ def _training(
     sets = range(bench.sets(moved))
     x, w, b = _operands(bench, sizes, dtype, sets)
     dy = [bench.normal(dtype, sizes[0], sizes[2]) for _ in sets]
-    from_output = activation in (None, "relu")
+    from_output = activation in _FROM_OUTPUT
 
     def ours(n: int) -> Call:
         y = bench.empty(dtype, sizes[0], sizes[2])

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tilegrad as tg
+from tilegrad.bench import gpu_model
 from tilegrad.bench.device import (
     ITEM,
     TOLERANCE,
@@ -92,7 +93,10 @@ def _case(
     m, n, k = sizes
     moved = ITEM[dtype] * (m * k + k * n + m * n)
     build = partial(_build, bench, sizes, layout, dtype, rung, moved)
-    return Case(family, name, moved, 2.0 * m * n * k, build, quick)
+    predicted = (
+        gpu_model.ladder(rung, n, dtype) if rung else gpu_model.product(m, n, k, dtype, layout)
+    )
+    return Case(family, name, moved, 2.0 * m * n * k, build, quick, predicted=predicted)
 
 
 def _build(

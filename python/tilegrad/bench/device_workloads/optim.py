@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import tilegrad as tg
+from tilegrad.bench import gpu_model
 from tilegrad.bench.device import Workbench, host, tensor
 from tilegrad.bench.environment import torch
 from tilegrad.bench.harness import OURS, Call, Case, Contest, agree
@@ -19,6 +20,7 @@ from ._common import size
 from .train_step import SIZES
 
 _LARGE = (4096, 11008)
+_16_MIB = (2048, 2048)
 _RATE = 1e-3
 _VARIANTS = {"torch": {}, "torch foreach": {"foreach": True}, "torch fused": {"fused": True}}
 # name: options, floats read and written a parameter, operations a parameter
@@ -37,16 +39,20 @@ def cases(bench: Workbench) -> list[Case]:
     network: list[tuple[int, ...]] = [shape for i, o in pairwise(SIZES) for shape in ((o, i), (o,))]
     result = []
     for name, (options, floats, flops) in _OPTIMIZERS.items():
-        for label, shapes in (("MLP", network), ("large", [_LARGE] * 4)):
+        for label, shapes in (
+            ("MLP", network), ("16 MiB", [_16_MIB]), ("large", [_LARGE] * 4)
+        ):  # fmt: skip
             sizes = [tuple(size(bench, part) for part in shape) for shape in shapes]
             count = sum(int(np.prod(shape)) for shape in sizes)
             quick = name == "Adam" and label == "MLP"
             build = partial(_build, bench, name, options, sizes)
             title = f"{name} {label} {count} f32"
-            # the step of a small network is launch cost: timed as calls, without a limit
+            predicted = gpu_model.optimizer(count, floats)
+            # the step of a small network is launch cost: it has no limit
             result.append(
-                Case("optim", title, FLOAT * floats * count, flops * count, build, quick, False)
-            )
+                Case("optim", title, FLOAT * floats * count, flops * count, build, quick,
+                     label != "MLP", predicted)
+            )  # fmt: skip
     return result
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 import tilegrad as tg
 from tilegrad import reference
+from tilegrad.bench import gpu_model
 from tilegrad.bench.device import (
     ITEM,
     TOLERANCE,
@@ -46,7 +47,11 @@ def cases(bench: Workbench) -> list[Case]:
             moved = arrays * ITEM[dtype] * n
             build = partial(_build, bench, rows, classes, dtype, way, moved)
             name = f"softmax {rows}x{classes} {SHORT[dtype]} {way}"
-            result.append(Case("softmax", name, moved, _FLOPS[way] * n, build, shape == _QUICK))
+            predicted = gpu_model.softmax(rows, classes, dtype, way)
+            result.append(
+                Case("softmax", name, moved, _FLOPS[way] * n, build, shape == _QUICK,
+                     predicted=predicted)
+            )  # fmt: skip
     return result
 
 

@@ -9,19 +9,24 @@ from itertools import pairwise
 from typing import Any
 
 import tilegrad as tg
-from tilegrad.bench.device import Workbench, host, tensor
+from tilegrad.bench import gpu_model
+from tilegrad.bench.device import ITEM, Workbench, host, tensor
 from tilegrad.bench.environment import torch
 from tilegrad.bench.harness import OURS, Call, Case, Contest, agree
 from tilegrad.bench.workloads._common import FLOAT
 from tilegrad.bench.workloads.train_step import _expected
 
-from ._common import compiled, size
+from ._common import SHORT, compiled, size
 
 SIZES = (784, 512, 512, 10)
-_BATCHES = (32, 128, 1024, 65536)
+_BATCHES = (
+    (32, "float32"), (128, "float32"), (1024, "float32"), (65536, "float32"),
+    (128, "bfloat16"), (1024, "bfloat16"), (65536, "bfloat16"),
+)  # fmt: skip
 _RATES = {"SGD": 0.1, "Adam": 1e-3}
 _STATE = {"SGD": 0, "Adam": 2}  # arrays beside the parameters that are read and written
 _STEPS_CHECKED = 3
+_TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}  # of the losses
 _LARGEST_CHECKED = 2048  # rows; a larger batch is compared between the sides only
 
 
@@ -32,28 +37,34 @@ def cases(bench: Workbench) -> list[Case]:
     layers = [a * b for a, b in pairwise(widths)]
     parameters = sum(layers) + sum(widths[1:])
     for optimizer in _RATES:
-        for rows in _BATCHES:
+        for rows, dtype in _BATCHES:
+            if dtype != "float32" and optimizer != "SGD":
+                continue
             batch = size(bench, rows)
             flops = batch * (6.0 * sum(layers) - 2 * layers[0])  # nobody needs the first dx
-            moved = FLOAT * (parameters * (2 + 2 * _STATE[optimizer]) + batch * widths[0])
-            build = partial(_build, bench, widths, batch, optimizer)
-            name = f"{optimizer} batch {batch} f32"
+            moved = FLOAT * parameters * (2 + 2 * _STATE[optimizer])
+            moved += ITEM[dtype] * batch * widths[0]
+            build = partial(_build, bench, widths, batch, optimizer, dtype)
+            name = f"{optimizer} batch {batch} {SHORT[dtype]}"
             quick = (optimizer, rows) == ("SGD", 128)
-            result.append(Case("train_step", name, moved, flops, build, quick, False))
+            predicted = gpu_model.train_step(widths, batch, dtype, _STATE[optimizer])
+            result.append(Case("train_step", name, moved, flops, build, quick, False, predicted))
     return result
 
 
-def _build(bench: Workbench, widths: tuple[int, ...], batch: int, optimizer: str) -> Contest:
-    x, target = bench.normal("float32", batch, widths[0]), bench.classes(batch, widths[-1])
+def _build(
+    bench: Workbench, widths: tuple[int, ...], batch: int, optimizer: str, dtype: str
+) -> Contest:
+    x, target = bench.normal(dtype, batch, widths[0]), bench.classes(batch, widths[-1])
     start = [
         part
         for i, o in pairwise(widths)
         for part in (
-            bench.normal("float32", o, i, scale=i**-0.5), bench.normal("float32", o, scale=1 / i)
+            bench.normal(dtype, o, i, scale=i**-0.5), bench.normal(dtype, o, scale=1 / i)
         )
     ]  # fmt: skip
     layers = [
-        tg.nn.Linear(i, o, activation="relu" if k < len(widths) - 2 else None)
+        tg.nn.Linear(i, o, activation="relu" if k < len(widths) - 2 else None, dtype=dtype)
         for k, (i, o) in enumerate(pairwise(widths))
     ]
     model = tg.nn.Sequential(*layers).to(bench.device)
@@ -82,7 +93,7 @@ def _build(bench: Workbench, widths: tuple[int, ...], batch: int, optimizer: str
             wanted = losses.get("torch", losses[OURS])
         for side, got in losses.items():
             # what was run to build a graph or compile has been undone, so all start alike
-            agree({side: got}, wanted, 1e-3)
+            agree({side: got}, wanted, _TOLERANCE[dtype])
             # a rate this small keeps weights, gradients and means from becoming denormal numbers
             slow_down[side](1e-7)
 
@@ -105,7 +116,7 @@ def _torch(
     modules: list[Any] = []
     for weight, bias in zip(start[::2], start[1::2], strict=True):
         layer = pt.nn.Linear(*weight.shape[::-1], device=x.device)
-        layer.weight.data.copy_(tensor(weight))
+        layer.weight.data.copy_(tensor(weight))  # float32, as the masters of ours
         layer.bias.data.copy_(tensor(bias))
         modules += [layer, pt.nn.ReLU()]
     model, loss_of = pt.nn.Sequential(*modules[:-1]), pt.nn.CrossEntropyLoss()
@@ -117,7 +128,8 @@ def _torch(
     update = getattr(pt.optim, optimizer)(model.parameters(), rate, **options)
 
     def forward() -> Any:
-        return loss_of(model(x), target)
+        with pt.autocast(x.device.type, pt.bfloat16, enabled=x.dtype == pt.bfloat16):
+            return loss_of(model(x), target)
 
     if label == "torch compile":
         forward = compiled(forward)

@@ -1,0 +1,385 @@
+# SPDX-License-Identifier: MIT
+"""A written model of each kernel's time on an H200: what is to be expected before a measurement.
+
+A time is the largest of what the work asks of each unit (tensor cores or multiply-add, memory, L2,
+shared memory, special functions), taken over whole waves of tiles on the multiprocessors, plus what
+nothing hides: the launch, the first loads, the last stores. The model has been fitted to nothing.
+`tilegrad bench cuda` puts each prediction beside what was measured, and one that misses says what
+is not yet understood.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from itertools import pairwise
+
+ITEM = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
+_BITS16 = ("bfloat16", "float16")
+
+
+def _known(value: float, source: str) -> float:
+    """Declare a constant of the chip with the place it is from."""
+    return field(default=value, metadata={"source": source})
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What the model takes an H200 to be; each constant with its source.
+
+    Example:
+        >>> chip = Chip()
+        >>> round(chip.tensor / 1e12), round(chip.copy / 1e12, 1)
+        (790, 4.3)
+    """
+
+    multiprocessors: float = _known(132, "read from an H200")
+    clock: float = _known(1.98e9, "read from an H200, Hz; less under a power limit")
+    copy: float = _known(4.3e12, "measured on an H200: bytes read + written a second")
+    tensor: float = _known(790e12, "measured on an H200: PyTorch, bf16, 8192^3, random data")
+    tf32: float = _known(395e12, "assumption: half of the 16-bit rate")
+    older: float = _known(0.65, "published: mma.sync reaches about 65 % of wgmma's rate")
+    fma: float = _known(66.9e12, "132 x 128 lanes x 2 x clock, float32; float64 half")
+    special: float = _known(4.18e12, "132 x 16 lanes x clock: exp2 and the like")
+    l2: float = _known(11e12, "assumption: two thirds of 64 bytes a cycle and multiprocessor")
+    latency: float = _known(0.8e-6, "assumption: a load from memory under load")
+    launch: float = _known(1.5e-6, "assumption: from one kernel's end to the next one's work")
+    fill: float = _known(1.5e-6, "assumption: a tile's pipeline from its first load to full")
+    slack: float = _known(0.9, "assumption: addresses, barriers and tails of a loop of FMA")
+    call: float = _known(2.0e-6, "goal: what a call costs the host")
+    update: float = _known(12e-6, "assumption: what an optimiser's step costs the host")
+
+    def constants(self) -> list[tuple[str, float, str]]:
+        """Return each constant's name, value and source."""
+        return [(one.name, getattr(self, one.name), one.metadata["source"]) for one in fields(self)]
+
+
+H200 = Chip()
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A predicted time.
+
+    Attributes:
+        seconds: Of one call.
+        bound: What most of it is spent on.
+        kernels: What was assumed: tiles, splits, passes.
+    """
+
+    seconds: float
+    bound: str
+    kernels: str = ""
+
+    def __add__(self, other: Prediction) -> Prediction:
+        """Return the prediction of both, one after the other."""
+        longer = self if self.seconds >= other.seconds else other
+        return Prediction(self.seconds + other.seconds, longer.bound, longer.kernels)
+
+
+def _largest(parts: dict[str, float]) -> tuple[float, str]:
+    name = max(parts, key=lambda key: parts[key])
+    return parts[name], name
+
+
+def stream(
+    read: float,
+    written: float,
+    *,
+    resident: int = 2048,
+    packets: int = 1,
+    special: float = 0,
+    flops: float = 0,
+    kernels: str = "one pass",
+    chip: Chip = H200,
+) -> Prediction:
+    """Predict a pass over memory.
+
+    Math: max((r + w) / copy, r latency / (SM resident 16 packets), special, flops) + launch.
+
+    Args:
+        read: Bytes.
+        written: Bytes.
+        resident: Threads on a multiprocessor at a time.
+        packets: Loads of 16 bytes that a thread has on their way.
+        special: Exponentials and the like.
+        flops: Other operations.
+        kernels: In words.
+        chip: The constants.
+
+    Example:
+        >>> stream(4.3e9, 0).bound, round(stream(4.3e9, 0).seconds * 1e3, 2)
+        ('memory', 1.0)
+    """
+    flying = chip.multiprocessors * resident * packets * 16
+    seconds, bound = _largest({
+        "memory": (read + written) / chip.copy,
+        "loads under way": read * chip.latency / flying,
+        "special functions": special / chip.special,
+        "arithmetic": flops / chip.fma / chip.slack,
+    })  # fmt: skip
+    exposed = chip.launch + chip.latency
+    return Prediction(seconds + exposed, bound if seconds > exposed else "launch", kernels)
+
+
+# name: (rows, columns of a tile, blocks on a multiprocessor), then for 32 threads and one k: fma,
+# trips to the load unit, instructions. The load unit makes one trip a cycle, the lanes do four fma.
+_RUNGS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
+    "naive": ((32, 8, 8), (1, 33, 3)),
+    "coalesced": ((8, 32, 8), (1, 2, 3)),
+    "shared": ((32, 32, 2), (1, 2, 3)),
+    "tile_1d": ((64, 64, 2), (8, 3, 11)),
+    "tile_2d": ((128, 128, 2), (64, 16, 80)),
+    "vectorized": ((128, 128, 2), (64, 6, 68)),
+    "double_buffered": ((128, 128, 2), (64, 6, 68)),
+    "warp_tile": ((128, 128, 2), (64, 4, 68)),
+}
+_HOPPER_TILES = ((128, 256), (128, 128))
+_OLDER_TILES = ((128, 128), (64, 64))
+_SPLITS = (1, 2, 4, 8, 16)
+
+
+def fma_product(
+    m: int, n: int, k: int, dtype: str, rung: str, extra: float = 0, chip: Chip = H200
+) -> Prediction:
+    """Predict a product without tensor cores.
+
+    Example:
+        >>> p = fma_product(4096, 4096, 4096, "float32", "shared")
+        >>> round(2 * 4096**3 / p.seconds / H200.fma, 2), p.bound
+        (0.11, 'shared memory')
+    """
+    (rows, cols, together), (fma, trips, instructions) = _RUNGS[rung]
+    if dtype == "float64" and rung not in ("naive", "coalesced", "shared"):
+        rows, cols = max(rows // 2, 32), max(cols // 2, 32)
+    per_fma, unit = _largest({
+        "arithmetic": fma / 4 * (2 if dtype == "float64" else 1),
+        "shared memory": trips,
+        "issue": instructions / 4,
+    })  # fmt: skip
+    cycles = per_fma / (32 * fma) * rows * cols * k / chip.slack
+    tiles = math.ceil(m / rows) * math.ceil(n / cols)
+    # blocks of one multiprocessor share its units: what counts is how many tiles the fullest has
+    work = math.ceil(tiles / chip.multiprocessors) * cycles / chip.clock
+    moved = ITEM[dtype] * (m * k + k * n + m * n) + extra
+    reused = tiles * (rows + cols) * k * ITEM[dtype]
+    through_l2 = reused / (1 if together < 8 else 8) / chip.l2  # 8 warps share a line in L1
+    parts = {unit: work, "memory": moved / chip.copy, "L2": through_l2}
+    seconds, bound = _largest(parts)
+    exposed = chip.launch + 2 * chip.latency
+    return Prediction(seconds + exposed, bound if seconds > exposed else "launch", rung)
+
+
+def tensor_product(
+    m: int,
+    n: int,
+    k: int,
+    dtype: str,
+    *,
+    older: bool = False,
+    extra: float = 0,
+    splits: Sequence[int] = (1,),
+    chip: Chip = H200,
+) -> Prediction:
+    """Predict a product on tensor cores: the best tile, and split of k, of those there are.
+
+    Args:
+        m: Rows.
+        n: Columns.
+        k: Length of the sums.
+        dtype: Of the operands; float32 is rounded to tf32.
+        older: By mma.sync: the rung tensor_core, and operands that the copy engine cannot read.
+        extra: Bytes that the epilogue moves besides.
+        splits: Into how many fixed parts k may be cut.
+        chip: The constants.
+
+    Example:
+        >>> p = tensor_product(8192, 8192, 8192, "bfloat16")
+        >>> p.bound, p.kernels, p.seconds > 2 * 8192**3 / 790e12
+        ('tensor cores', 'tile 128x256', True)
+    """
+    rate = chip.tensor if dtype in _BITS16 else chip.tf32
+    rate *= chip.older if older else 1.0
+    item = ITEM[dtype]
+    best: Prediction | None = None
+    for rows, cols in _OLDER_TILES if older else _HOPPER_TILES:
+        for parts in splits:
+            length = math.ceil(k / parts / 64) * 64
+            tiles = math.ceil(m / rows) * math.ceil(n / cols) * parts
+            waves = math.ceil(tiles / chip.multiprocessors)
+            sums = 8.0 * m * n * parts if parts > 1 else 0.0  # written and read in float32
+            seconds, bound = _largest({
+                "tensor cores": waves * 2 * rows * cols * length * chip.multiprocessors / rate,
+                "memory": (item * (m * k + k * n + m * n) + extra) / chip.copy,
+                "L2": (tiles * (rows + cols) * length * item + sums) / chip.l2,
+            })  # fmt: skip
+            last = min(tiles, chip.multiprocessors) * rows * cols * item / chip.copy
+            exposed = chip.launch + chip.fill + last + (chip.launch + chip.latency) * (parts > 1)
+            bound = bound if seconds > exposed else "launch"
+            text = f"tile {rows}x{cols}" + (f", k in {parts}" if parts > 1 else "")
+            if best is None or seconds + exposed < best.seconds:
+                best = Prediction(seconds + exposed, bound, text)
+    assert best is not None
+    return best
+
+
+def product(
+    m: int, n: int, k: int, dtype: str, layout: str = "NN", extra: float = 0, chip: Chip = H200
+) -> Prediction:
+    """Predict a product as a call chooses its kernel.
+
+    Example:
+        >>> product(4096, 4096, 4096, "float32").kernels
+        'warp_tile'
+        >>> product(4095, 4097, 4099, "bfloat16").bound
+        'tensor cores'
+    """
+    if dtype in _BITS16 and min(m, n) > 8 and k >= 16:
+        lengths = (m if layout[0] == "T" else k, k if layout[1] == "T" else n)
+        whole = all(length % 8 == 0 for length in lengths)
+        tiles = math.ceil(m / 128) * math.ceil(n / 128)
+        hopper = whole and k >= 64 and tiles >= 96
+        return tensor_product(m, n, k, dtype, older=not hopper, extra=extra, chip=chip)
+    edge = 64 if dtype == "float64" else 128
+    if m <= 8 and layout[1] == "N":
+        rung = "coalesced"
+    elif min(m, n) <= 32:
+        rung = "shared"
+    elif math.ceil(m / edge) * math.ceil(n / edge) >= 96:
+        rung = "warp_tile"
+    else:
+        rung = "tile_1d" if math.ceil(m / 64) * math.ceil(n / 64) >= 48 else "shared"
+    return fma_product(m, n, k, dtype, rung, extra, chip)
+
+
+def ladder(rung: str, n: int, dtype: str, chip: Chip = H200) -> Prediction:
+    """Predict a rung of the matmul ladder on square operands."""
+    if rung in ("tensor_core", "hopper"):
+        return tensor_product(n, n, n, dtype, older=rung == "tensor_core", chip=chip)
+    return fma_product(n, n, n, dtype, rung, chip=chip)
+
+
+# registers of a thread allow so many blocks of 256 threads (the erf of gelu takes most of them)
+_RESIDENT = {("gelu", "forward"): 1024, ("gelu", "backward"): 768}
+
+
+def activation(label: str, way: str, dtype: str, n: int, flops: int) -> Prediction:
+    """Predict an activation or its gradient."""
+    item = ITEM[dtype]
+    backward = way == "backward"
+    resident = _RESIDENT.get((label, way), 1536)
+    return stream(
+        item * n * (2 if backward else 1),
+        item * n,
+        resident=resident,
+        packets=2 if backward else 1,
+        special=n * (label != "relu"),
+        flops=3.0 * flops * n,  # a step of an exponential or a polynomial each
+        kernels=f"{resident} threads a multiprocessor",
+    )
+
+
+def softmax(rows: int, classes: int, dtype: str, way: str) -> Prediction:
+    """Predict softmax along rows that stay on chip, or its gradient."""
+    n = rows * classes
+    back = way == "backward"
+    return stream(
+        ITEM[dtype] * n * (1 + back), ITEM[dtype] * n, resident=1024, packets=2,
+        special=0 if back else 2 * n, flops=6.0 * n, kernels="a row on chip",
+    )  # fmt: skip
+
+
+_READS = {"three_pass": 3, "online_warp": 2, "block_row": 2, "one_pass": 1, None: 1}
+ROW_BYTES = 226 << 10  # that a block holds in shared memory
+
+
+def cross_entropy(
+    rows: int, classes: int, dtype: str, rung: str | None = None, chip: Chip = H200
+) -> Prediction:
+    """Predict loss and gradient in one call.
+
+    Example:
+        >>> round(cross_entropy(8192, 32768, "bfloat16").seconds * 1e6)
+        254
+    """
+    n, item = rows * classes, ITEM[dtype]
+    reads = 2 if rung is None and classes * item > ROW_BYTES else _READS[rung]
+    warps = rung in ("three_pass", "online_warp")  # a warp a row: the others wait less
+    one = stream(
+        reads * item * n + 8 * rows, item * n, resident=1024, packets=4, special=2 * n,
+        flops=8.0 * n, kernels=f"{reads} read{'s' * (reads > 1)}", chip=chip,
+    )  # fmt: skip
+    # few rows: each walks its row alone
+    walk = reads * math.ceil(classes * item / (512 * (1 if warps else 16))) * chip.latency / 4
+    alone = chip.launch + 2 * chip.latency + walk
+    tail = Prediction(chip.launch, "launch")  # the mean of the rows' losses
+    return one + tail if one.seconds > alone else Prediction(alone, "row", one.kernels) + tail
+
+
+def linear(
+    rows: int, i: int, o: int, dtype: str, *, training: bool, saves: bool, chip: Chip = H200
+) -> Prediction:
+    """Predict a layer's forward product, and for training its three gradients.
+
+    Args:
+        rows: Of x.
+        i: Features that come in.
+        o: Features that go out.
+        dtype: Of all.
+        training: With the gradients.
+        saves: Whether the preactivation is written beside the output.
+        chip: The constants.
+    """
+    item = ITEM[dtype]
+    out = float(item * rows * o)
+    forward = product(rows, o, i, dtype, "NT", extra=out * (training and saves), chip=chip)
+    if not training:
+        return forward
+    masked = stream(2 * out, out, resident=512, packets=2, flops=20.0 * rows * o, chip=chip)
+    dx = product(rows, i, o, dtype, "NN", chip=chip)
+    dw = product(o, i, rows, dtype, "TN", chip=chip)
+    return forward + masked + dx + dw
+
+
+def optimizer(parameters: int, floats: int, launches: int = 1, chip: Chip = H200) -> Prediction:
+    """Predict an update of all parameters, with what the call costs the host."""
+    device = stream(4.0 * (floats - 1) * parameters, 4.0 * parameters, packets=3, chip=chip)
+    host = chip.update + (launches - 1) * chip.call
+    return device if device.seconds > host else Prediction(host, "host", "one kernel")
+
+
+def train_step(
+    widths: Sequence[int], batch: int, dtype: str, state: int, chip: Chip = H200
+) -> Prediction:
+    """Predict one replay of the step's graph.
+
+    Args:
+        widths: Of the layers, with the input's.
+        batch: Rows.
+        dtype: Of parameters and activations.
+        state: Arrays of the optimiser beside the parameters.
+        chip: The constants.
+    """
+    layers = list(pairwise(widths))
+    nodes = []
+    for i, o in layers:
+        nodes.append(product(batch, o, i, dtype, "NT", chip=chip))
+    nodes.append(cross_entropy(batch, widths[-1], dtype, chip=chip))
+    for number, (i, o) in enumerate(layers):
+        out = float(ITEM[dtype] * batch * o)
+        nodes.append(stream(2 * out, out, resident=512, packets=2, chip=chip))
+        nodes.append(product(o, i, batch, dtype, "TN", chip=chip))
+        if number:  # nobody needs the gradient of the input
+            nodes.append(product(batch, i, o, dtype, "NN", chip=chip))
+    count = sum(i * o + o for i, o in layers)
+    nodes.append(stream(4.0 * (2 + state) * count, 4.0 * (1 + state) * count, chip=chip))
+    seconds = sum(one.seconds for one in nodes)
+    longest = max(nodes, key=lambda one: one.seconds)
+    waits = len(nodes) * chip.launch > seconds / 2
+    return Prediction(seconds, "launch" if waits else longest.bound, f"{len(nodes)} kernels")
+
+
+def host_call(chip: Chip = H200) -> Prediction:
+    """Predict what a call of an op costs Python."""
+    return Prediction(chip.call, "host")
