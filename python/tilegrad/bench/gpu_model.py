@@ -42,7 +42,7 @@ class Chip:
     older: float = _known(0.65, "published: mma.sync reaches about 65 % of wgmma's rate")
     fma: float = _known(66.9e12, "132 x 128 lanes x 2 x clock, float32; float64 half")
     special: float = _known(4.18e12, "132 x 16 lanes x clock: exp2 and the like")
-    l2: float = _known(11e12, "assumption: two thirds of 64 bytes a cycle and multiprocessor")
+    l2: float = _known(8.3e12, "published: what fast.cu's 704 TFLOP/s with 128x256 tiles ask of L2")
     latency: float = _known(0.8e-6, "assumption: a load from memory under load")
     launch: float = _known(1.5e-6, "assumption: from one kernel's end to the next one's work")
     fill: float = _known(1.5e-6, "assumption: a tile's pipeline from its first load to full")
@@ -135,9 +135,12 @@ _RUNGS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
     "double_buffered": ((128, 128, 2), (64, 6, 68)),
     "warp_tile": ((128, 128, 2), (64, 4, 68)),
 }
-_HOPPER_TILES = ((128, 256), (128, 128))
+# as in csrc/cuda/matmul/hopper_choice.hpp and matmul_choice.hpp
+_HOPPER_TILES = ((128, 256), (128, 128), (64, 128))
 _OLDER_TILES = ((128, 128), (64, 64))
-_SPLITS = (1, 2, 4, 8, 16)
+PIECES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
+_LEAST_STEPS = 4  # of 64, of a piece of k
+_FEW_PRODUCTS, _MANY_USES = 1 << 21, 128
 
 
 def fma_product(
@@ -179,7 +182,8 @@ def tensor_product(
     *,
     older: bool = False,
     extra: float = 0,
-    splits: Sequence[int] = (1,),
+    products: int = 1,
+    pieces: Sequence[int] = (1,),
     chip: Chip = H200,
 ) -> Prediction:
     """Predict a product on tensor cores: the best tile, and split of k, of those there are.
@@ -191,30 +195,36 @@ def tensor_product(
         dtype: Of the operands; float32 is rounded to tf32.
         older: By mma.sync: the rung tensor_core, and operands that the copy engine cannot read.
         extra: Bytes that the epilogue moves besides.
-        splits: Into how many fixed parts k may be cut.
+        products: Of the tensor cores for each one: 3 for float32 from tf32.
+        pieces: Into how many fixed ones k may be cut.
         chip: The constants.
 
     Example:
         >>> p = tensor_product(8192, 8192, 8192, "bfloat16")
         >>> p.bound, p.kernels, p.seconds > 2 * 8192**3 / 790e12
-        ('tensor cores', 'tile 128x256', True)
+        ('L2', 'tile 128x256', True)
     """
     rate = chip.tensor if dtype in _BITS16 else chip.tf32
-    rate *= chip.older if older else 1.0
+    rate *= (chip.older if older else 1.0) / products
     item = ITEM[dtype]
     best: Prediction | None = None
     for rows, cols in _OLDER_TILES if older else _HOPPER_TILES:
-        for parts in splits:
-            length = math.ceil(k / parts / 64) * 64
+        for parts in pieces:
+            steps = math.ceil(math.ceil(k / 64) / parts)
+            length = 64 * steps
             tiles = math.ceil(m / rows) * math.ceil(n / cols) * parts
+            if parts > 1 and (steps < _LEAST_STEPS or tiles > chip.multiprocessors):
+                break
+            brought = min(m, rows) + min(n, cols)  # what lies outside c is not fetched
             waves = math.ceil(tiles / chip.multiprocessors)
             sums = 8.0 * m * n * parts if parts > 1 else 0.0  # written and read in float32
             seconds, bound = _largest({
                 "tensor cores": waves * 2 * rows * cols * length * chip.multiprocessors / rate,
                 "memory": (item * (m * k + k * n + m * n) + extra) / chip.copy,
-                "L2": (tiles * (rows + cols) * length * item + sums) / chip.l2,
+                "L2": (tiles * brought * length * item + sums) / chip.l2,
             })  # fmt: skip
-            last = min(tiles, chip.multiprocessors) * rows * cols * item / chip.copy
+            last = min(tiles * rows * cols, chip.multiprocessors * rows * cols, m * n)
+            last *= item / chip.copy
             exposed = chip.launch + chip.fill + last + (chip.launch + chip.latency) * (parts > 1)
             bound = bound if seconds > exposed else "launch"
             text = f"tile {rows}x{cols}" + (f", k in {parts}" if parts > 1 else "")
@@ -235,12 +245,15 @@ def product(
         >>> product(4095, 4097, 4099, "bfloat16").bound
         'tensor cores'
     """
+    if dtype in _BITS16 and k >= 64 and n > 8 and m * n * k >= _FEW_PRODUCTS:
+        shapes = ((m if layout[0] == "T" else k, m * k), (k if layout[1] == "T" else n, k * n))
+        padded = sum(size for length, size in shapes if length % 8)
+        if not padded or m * n >= _MANY_USES * (m + n):
+            one = tensor_product(m, n, k, dtype, extra=extra, pieces=PIECES, chip=chip)
+            item = ITEM[dtype]
+            return one + stream(item * padded, item * padded, chip=chip) if padded else one
     if dtype in _BITS16 and min(m, n) > 8 and k >= 16:
-        lengths = (m if layout[0] == "T" else k, k if layout[1] == "T" else n)
-        whole = all(length % 8 == 0 for length in lengths)
-        tiles = math.ceil(m / 128) * math.ceil(n / 128)
-        hopper = whole and k >= 64 and tiles >= 96
-        return tensor_product(m, n, k, dtype, older=not hopper, extra=extra, chip=chip)
+        return tensor_product(m, n, k, dtype, older=True, extra=extra, chip=chip)
     edge = 64 if dtype == "float64" else 128
     if m <= 8 and layout[1] == "N":
         rung = "coalesced"
@@ -255,8 +268,11 @@ def product(
 
 def ladder(rung: str, n: int, dtype: str, chip: Chip = H200) -> Prediction:
     """Predict a rung of the matmul ladder on square operands."""
-    if rung in ("tensor_core", "hopper"):
-        return tensor_product(n, n, n, dtype, older=rung == "tensor_core", chip=chip)
+    if rung == "hopper":
+        return tensor_product(n, n, n, dtype, pieces=PIECES, chip=chip)
+    if rung in ("tensor_core", "tf32x3"):
+        products = 3 if rung == "tf32x3" else 1
+        return tensor_product(n, n, n, dtype, older=True, products=products, chip=chip)
     return fma_product(n, n, n, dtype, rung, chip=chip)
 
 
