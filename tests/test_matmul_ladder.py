@@ -27,7 +27,7 @@ CHAINED = (
     "warp_tile",
 )
 RUNGS = (*CHAINED, "tensor_core", "hopper")
-FLOAT32_RUNGS = ("tf32x3",)  # test_matmul_float32.py
+FLOAT32_RUNGS = ("tf32x3", "hopper_tf32")  # test_matmul_float32.py
 # (m, n, k): one element; nothing to sum; around a warp, a tile of 32, 64 and 128 and a slice of 8;
 # primes; tall, wide and a long sum that goes round every ring of buffers.
 SHAPES = [

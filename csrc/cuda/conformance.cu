@@ -16,6 +16,7 @@
 
 #include "conformance_cases.cuh"
 #include "conformance_resident.cuh"
+#include "conformance_tf32.cuh"
 
 namespace tilegrad::TILEGRAD_BACKEND {
 namespace {
@@ -126,6 +127,29 @@ Words run_dependency() {
   return out.read();
 }
 
+// Floats of every exponent, infinities, NaN and ties.
+Words run_tma_tf32() {
+  Buffer from(16 * 32, 60);
+  Words floats = from.read();
+  for (size_t i = 0; i < floats.size(); i += 4) floats[i] = (floats[i] & 0xffffe000u) | 0x1000u;
+  const uint32_t edges[] = {0x7f800000u, 0xff800000u, 0x7f7fffffu, 0x7f7fefffu, 1u, 0x80001001u};
+  std::copy(std::begin(edges), std::end(edges), floats.begin() + 1);
+  CUDA_CHECK(cudaMemcpy(from.data(), floats.data(), floats.size() * 4, cudaMemcpyHostToDevice));
+  return run(
+      &tma_tf32_kernel, 512, 128, 2048 + 8,
+      make_tensor_map(from.data(), {2, {32, 16, 1}, {1, 32, 0}, {32, 16, 1}, TensorElement::tf32}));
+}
+
+template <int kN>
+void add_wgmma_tf32(std::vector<Case>& cases, const std::string& name) {
+  cases.push_back(
+      {name, 90, 90, false, [] { return run(&wgmma_tf32_kernel<kN, false>, 128, 128, 40960); }});
+  if (kN == 64) {
+    cases.push_back({name + "_rounding", 90, 90, true,
+                     [] { return run(&wgmma_tf32_kernel<64, true>, 4096, 128, 40960); }});
+  }
+}
+
 template <class T>
 void add_mma(std::vector<Case>& cases, const std::string& name) {
   cases.push_back({name, 80, 999, false, [] { return run(&mma_kernel<T, false>, 128, 32, 0); }});
@@ -180,6 +204,10 @@ std::vector<Case> all_cases() {
   add_wgmma<64, float16>(cases, "wgmma_m64n64k16_f16");
   add_wgmma<128, float16>(cases, "wgmma_m64n128k16_f16");
   add_wgmma<256, float16>(cases, "wgmma_m64n256k16_f16");
+  cases.push_back({"tma_tf32", 90, 999, false, run_tma_tf32});
+  add_wgmma_tf32<64>(cases, "wgmma_m64n64k8_tf32");
+  add_wgmma_tf32<128>(cases, "wgmma_m64n128k8_tf32");
+  add_wgmma_tf32<256>(cases, "wgmma_m64n256k8_tf32");
   return cases;
 }
 

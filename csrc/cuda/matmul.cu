@@ -16,7 +16,7 @@
 namespace tilegrad::TILEGRAD_BACKEND {
 namespace {
 
-constexpr size_t kRungCount = 11;
+constexpr size_t kRungCount = 12;
 
 template <class T>
 constexpr std::array<MatmulRung<T>, kRungCount> rungs() {
@@ -33,6 +33,7 @@ constexpr std::array<MatmulRung<T>, kRungCount> rungs() {
       {"tensor_core", 80, "float32, bfloat16 or float16", matmul_tensor_core<T>},
       {"hopper", 90, "bfloat16 or float16, operands at multiples of 16 bytes", matmul_hopper<T>},
       {"tf32x3", 80, "float32", matmul_tf32x3<T>},
+      {"hopper_tf32", 90, "float32, k a multiple of 4", matmul_hopper_tf32<T>},
   }};
 }
 
@@ -94,9 +95,12 @@ template <class T>
 void matmul_chosen(Context& context, MatmulProblem<T> problem, int device) {
   static constexpr auto kRungs = rungs<T>();
   const auto& [batch, m, n, k] = problem.size;
-  MatmulTraits traits = {
-      static_cast<int>(sizeof(T)), device, problem.b.row_stride == 1 && problem.b.col_stride != 1,
-      whole_chunks(problem.a, m, k) && whole_chunks(problem.b, k, n), float32_precision()};
+  MatmulTraits traits = {static_cast<int>(sizeof(T)),
+                         device,
+                         problem.b.row_stride == 1 && problem.b.col_stride != 1,
+                         whole_chunks(problem.a, m, k) && whole_chunks(problem.b, k, n),
+                         float32_precision(),
+                         problem.a.col_stride == 1 && problem.b.row_stride == 1};
   std::string_view name = choose_matmul(problem.size, traits);
   if (name == "hopper") {
     if constexpr (sizeof(T) == 2) {

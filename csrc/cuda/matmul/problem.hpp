@@ -63,5 +63,7 @@ template <class T>
 bool matmul_hopper(Context&, const MatmulProblem<T>&);
 template <class T>
 bool matmul_tf32x3(Context&, const MatmulProblem<T>&);
+template <class T>
+bool matmul_hopper_tf32(Context&, const MatmulProblem<T>&);
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

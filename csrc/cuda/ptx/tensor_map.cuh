@@ -23,14 +23,21 @@
 
 namespace tilegrad::TILEGRAD_BACKEND {
 
-// An array of 16-bit elements in up to 3 dimensions, the innermost first, whose elements lie next
-// to each other. The rows of a box are 128 bytes, the period of the
-// swizzle; elements outside the array read as 0.
+// What the elements of an array are. Those of tf32 are float in memory; the copy engine rounds them
+// on their way to shared memory: to nearest, ties to even, infinities and NaN as they are. (The
+// mode is not in the manual; triton-lang/triton #11751 found it so on a GPU.)
+enum class TensorElement { bits16, tf32 };
+
+// An array in up to 3 dimensions, the innermost first, whose elements lie next to each other. The
+// rows of a box are 128 bytes, the period of the swizzle; elements outside the array read as 0.
 struct TensorShape {
   int rank;                       // 2 or 3
   std::array<int64_t, 3> size;    // >= 1
-  std::array<int64_t, 3> stride;  // in elements; [0] is 1, the others multiples of 8
-  std::array<uint32_t, 3> box;    // what one copy moves: 64, then up to 256 each
+  std::array<int64_t, 3> stride;  // in elements; [0] is 1, the others multiples of 16 bytes
+  std::array<uint32_t, 3> box;    // what one copy moves: 128 bytes, then up to 256 each
+  TensorElement element = TensorElement::bits16;
+
+  uint32_t element_bytes() const { return element == TensorElement::bits16 ? 2 : 4; }
 };
 
 // Byte `offset` of a box whose rows are 128 bytes lies at this offset in shared memory, both from
@@ -71,13 +78,15 @@ inline TensorMap make_tensor_map(const void* base, const TensorShape& shape) {
   for (int i = 0; i < shape.rank; ++i) {
     size[i] = static_cast<cuuint64_t>(shape.size[i]);
     step[i] = 1;
-    if (i > 0) stride[i - 1] = static_cast<cuuint64_t>(shape.stride[i]) * 2;
+    if (i > 0) stride[i - 1] = static_cast<cuuint64_t>(shape.stride[i]) * shape.element_bytes();
   }
+  const CUtensorMapDataType type = shape.element == TensorElement::bits16
+                                       ? CU_TENSOR_MAP_DATA_TYPE_UINT16
+                                       : CU_TENSOR_MAP_DATA_TYPE_TFLOAT32;
   TensorMap map;
   const CUresult result =
-      encode(&map, CU_TENSOR_MAP_DATA_TYPE_UINT16, static_cast<cuuint32_t>(shape.rank),
-             const_cast<void*>(base), size, stride, shape.box.data(), step,
-             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+      encode(&map, type, static_cast<cuuint32_t>(shape.rank), const_cast<void*>(base), size, stride,
+             shape.box.data(), step, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
              CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {
     throw std::runtime_error(

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 // wgmma: a warpgroup (4 warps, the first a multiple of 4) multiplies tiles that lie in shared
-// memory, asynchronously: d (64, kN) += a (64, 16) b (16, kN), 16-bit elements, float sums.
+// memory, asynchronously: d (64, kN) += a (64, 16) b (16, kN) of 16-bit elements, or k = 8 of tf32;
+// float sums.
 //
-// Order of use: wgmma_fence, wgmma_m64k16 several times, wgmma_commit, wgmma_wait<0>. Until the
-// wait no thread may touch d or overwrite the tiles. In the simulator d is NaN until the wait.
+// Order of use: wgmma_fence, wgmma_m64k16 or wgmma_m64k8_tf32 several times, wgmma_commit,
+// wgmma_wait<0>. Until the wait no thread may touch d or overwrite the tiles. In the simulator d is
+// NaN until the wait.
 //
 // With w = warp % 4, g = lane / 4, t = lane % 4, d[4 j + 2 r + e] is row 16 w + g + 8 r, column
 // 8 j + 2 t + e (PTX ISA, Register Fragments: accumulator D of wgmma.m64nNk16).
@@ -108,6 +110,12 @@ __device__ inline void wgmma_settle([[maybe_unused]] float (&d)[kCount]) {
                : "l"(a), "l"(b), "n"(kMajorA == Major::mn ? 1 : 0),                             \
                  "n"(kMajorB == Major::mn ? 1 : 0)                                              \
                : "memory")
+#define TILEGRAD_WGMMA_TF32(n, count, a_number, b_number)                                       \
+  asm volatile("wgmma.mma_async.sync.aligned.m64n" #n "k8.f32.tf32.tf32 {"                      \
+               TILEGRAD_TEXT_##count "}, %" #a_number ", %" #b_number ", 1, 1, 1;"              \
+               : TILEGRAD_D##count(0)                                                           \
+               : "l"(a), "l"(b)                                                                 \
+               : "memory")
 // clang-format on
 
 // d += a b with kN of 64, 128 or 256; T is bfloat16 or float16.
@@ -119,7 +127,8 @@ __device__ inline void wgmma_m64k16([[maybe_unused]] float (&d)[kN / 2],
   constexpr bool kBfloat = std::is_same_v<T, bfloat16>;
   static_assert(kBfloat || std::is_same_v<T, float16>);
 #ifdef TILEGRAD_SIM
-  detail::wgmma<kN, kBfloat, kMajorA == Major::mn, kMajorB == Major::mn>(d, a, b, site);
+  using Element = std::conditional_t<kBfloat, detail::WgmmaBfloat16, detail::WgmmaFloat16>;
+  detail::wgmma<kN, Element, kMajorA == Major::mn, kMajorB == Major::mn>(d, a, b, site);
 #elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
   if constexpr (kBfloat) {
     if constexpr (kN == 64) TILEGRAD_WGMMA(64, bf16, 32, 32, 33, 34, 35);
@@ -135,6 +144,25 @@ __device__ inline void wgmma_m64k16([[maybe_unused]] float (&d)[kN / 2],
 #endif
 }
 
+// d += a b with kN of 64, 128 or 256, k = 8. The elements are float of which the low 13 bits are
+// not read: round first (TensorElement::tf32). Both tiles are k-major, the only layout of 4 bytes.
+template <int kN>
+__device__ inline void wgmma_m64k8_tf32([[maybe_unused]] float (&d)[kN / 2],
+                                        [[maybe_unused]] uint64_t a, [[maybe_unused]] uint64_t b,
+                                        [[maybe_unused]] Site site = here()) {
+  static_assert(kN == 64 || kN == 128 || kN == 256);
+#ifdef TILEGRAD_SIM
+  detail::wgmma<kN, detail::WgmmaTf32, false, false>(d, a, b, site);
+#elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  if constexpr (kN == 64) TILEGRAD_WGMMA_TF32(64, 32, 32, 33);
+  if constexpr (kN == 128) TILEGRAD_WGMMA_TF32(128, 64, 64, 65);
+  if constexpr (kN == 256) TILEGRAD_WGMMA_TF32(256, 128, 128, 129);
+#else
+  __trap();
+#endif
+}
+
+#undef TILEGRAD_WGMMA_TF32
 #undef TILEGRAD_WGMMA
 #undef TILEGRAD_D128
 #undef TILEGRAD_D64

@@ -40,8 +40,27 @@ struct WgmmaState {
 
 inline unsigned wgmma_owner() { return simulator::current_thread() / kWarpgroup * kWarpgroup; }
 
+// What an operand is made of: its bytes and its float.
+struct WgmmaBfloat16 {
+  using Bits = uint16_t;
+  static float value(Bits bits) { return bits_to_float(static_cast<uint32_t>(bits) << 16); }
+};
+struct WgmmaFloat16 {
+  using Bits = uint16_t;
+  static float value(Bits bits) { return half_to_float(bits); }
+};
+// The instruction does not read the low 13 bits.
+struct WgmmaTf32 {
+  using Bits = uint32_t;
+  static float value(Bits bits) { return bits_to_float(bits & 0xffffe000u); }
+};
+
+// The k of an instruction is 32 bytes.
+template <class Element>
+inline constexpr uint32_t kWgmmaDepth = 32 / sizeof(typename Element::Bits);
+
 // Element (i, p) of a tile, i of m or n, p of k, as its descriptor says.
-template <bool kTranspose>
+template <class Element, bool kTranspose>
 class WgmmaOperand {
  public:
   WgmmaOperand(uint64_t descriptor, const char* shared)
@@ -50,26 +69,29 @@ class WgmmaOperand {
         leading_(field(descriptor, 16)),
         stride_(field(descriptor, 32)) {}
 
-  uint16_t operator()(uint32_t i, uint32_t p) const {
-    uint16_t bits;
-    std::memcpy(&bits, address(i, p), 2);
-    return bits;
+  float operator()(uint32_t i, uint32_t p) const {
+    typename Element::Bits bits;
+    std::memcpy(&bits, address(i, p), kBytes);
+    return Element::value(bits);
   }
 
-  // Tells the analysis of the 16-byte chunks that hold `count` of i and all 16 of p.
+  // Tells the analysis of the 16-byte chunks that hold `count` of i and all of p.
   void trace(const simulator::AsyncTag& tag, uint32_t count) const {
     for (uint32_t i = 0; i < count; i += kTranspose ? 8 : 1) {
-      for (uint32_t p = 0; p < 16; p += kTranspose ? 1 : 8) {
+      for (uint32_t p = 0; p < kWgmmaDepth<Element>; p += kTranspose ? 1 : 16 / kBytes) {
         trace_async(tag, nullptr, address(i, p), 16, false);
       }
     }
   }
 
  private:
+  static constexpr uint32_t kBytes = sizeof(typename Element::Bits);
+  static_assert(kBytes == 2 || !kTranspose);  // tf32 knows k-major tiles only
+
   const char* address(uint32_t i, uint32_t p) const {
     const uint32_t offset = kTranspose
                                 ? i % 64 * 2 + i / 64 * leading_ + p % 8 * 128 + p / 8 * stride_
-                                : i % 8 * 128 + i / 8 * stride_ + p * 2;
+                                : i % 8 * 128 + i / 8 * stride_ + p * kBytes;
     const uint32_t address = start_ + offset;
     return shared_ + (address ^ (address >> 3 & 0x70u));
   }
@@ -81,24 +103,20 @@ class WgmmaOperand {
   uint32_t start_, leading_, stride_;
 };
 
-template <bool kBfloat>
-inline float wgmma_element(uint16_t bits) {
-  return kBfloat ? bits_to_float(static_cast<uint32_t>(bits) << 16) : half_to_float(bits);
-}
-
-template <int kN, bool kBfloat, bool kTransposeA, bool kTransposeB>
+template <int kN, class Element, bool kTransposeA, bool kTransposeB>
 inline void wgmma_multiply(float* d, uint64_t a, uint64_t b, const char* shared) {
-  const WgmmaOperand<kTransposeA> left(a, shared);
-  const WgmmaOperand<kTransposeB> right(b, shared);
-  float row[16][kN];
+  constexpr uint32_t kDepth = kWgmmaDepth<Element>;
+  const WgmmaOperand<Element, kTransposeA> left(a, shared);
+  const WgmmaOperand<Element, kTransposeB> right(b, shared);
+  float row[kDepth][kN];
   for (uint32_t j = 0; j < kN; ++j) {
-    for (uint32_t p = 0; p < 16; ++p) row[p][j] = wgmma_element<kBfloat>(right(j, p));
+    for (uint32_t p = 0; p < kDepth; ++p) row[p][j] = right(j, p);
   }
   for (uint32_t i = 0; i < 64; ++i) {
     float sum[kN];
     std::memcpy(sum, d + i * kN, sizeof(sum));
-    for (uint32_t p = 0; p < 16; ++p) {
-      const float factor = wgmma_element<kBfloat>(left(i, p));
+    for (uint32_t p = 0; p < kDepth; ++p) {
+      const float factor = left(i, p);
       for (int j = 0; j < kN; ++j) sum[j] += factor * row[p][j];
     }
     std::memcpy(d + i * kN, sum, sizeof(sum));
@@ -147,7 +165,7 @@ inline WgmmaTile& wgmma_take(WgmmaState::Warpgroup& warpgroup, WgmmaRecord* cons
   return tile;
 }
 
-template <int kN, bool kBfloat, bool kTransposeA, bool kTransposeB>
+template <int kN, class Element, bool kTransposeA, bool kTransposeB>
 inline void wgmma(float* d, uint64_t a, uint64_t b, Site site) {
   WgmmaRecord mine{d, a, b, site};
   simulator::group_collective(
@@ -175,12 +193,12 @@ inline void wgmma(float* d, uint64_t a, uint64_t b, Site site) {
         const simulator::AsyncTag tag{simulator::AsyncKind::kMatrix, owner, "wgmma.mma_async",
                                       first.site};
         if (simulator::tracer() != nullptr) {
-          trace_flops(uint64_t{2} * 64 * kN * 16);
-          WgmmaOperand<kTransposeA>(first.a, shared).trace(tag, 64);
-          WgmmaOperand<kTransposeB>(first.b, shared).trace(tag, kN);
+          trace_flops(uint64_t{2} * 64 * kN * kWgmmaDepth<Element>);
+          WgmmaOperand<Element, kTransposeA>(first.a, shared).trace(tag, 64);
+          WgmmaOperand<Element, kTransposeB>(first.b, shared).trace(tag, kN);
         }
         simulator::issue(tag, [value, shared, a = first.a, b = first.b] {
-          wgmma_multiply<kN, kBfloat, kTransposeA, kTransposeB>(value, a, b, shared);
+          wgmma_multiply<kN, Element, kTransposeA, kTransposeB>(value, a, b, shared);
         });
       },
       "wgmma.mma_async", site);
