@@ -191,7 +191,7 @@ template <class T>
 void cross_entropy_target_backward(Context&, T* dtarget, const T* grad_output,
                                    const CrossEntropy<T>& problem);
 
-// The other losses: ops_losses.hpp.
+// The other losses: ops_losses.hpp. Small networks of dense layers: ops_mlp.hpp.
 
 // ---- copies ------------------------------------------------------------------------------------
 

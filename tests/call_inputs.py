@@ -40,6 +40,13 @@ def ramp(*shape: int, start: float = -1.0) -> Any:
     return np.linspace(start, 1, int(np.prod(shape))).reshape(shape)
 
 
+def each_array(function: Callable[[Any], Any], value: Any) -> Any:
+    """Return a value of a call with the function applied to its array, or to a list's arrays."""
+    if isinstance(value, list):
+        return [each_array(function, v) for v in value]
+    return function(value) if isinstance(value, np.ndarray) else value
+
+
 def legal_calls(
     fill: Callable[..., Any] = ramp, rows: int = 4, inner: int = 3, columns: int = 6
 ) -> dict[str, Call]:
@@ -68,6 +75,13 @@ def legal_calls(
     layer = {"input": fill(rows, inner), "weight": fill(columns, inner), "bias": fill(columns)}
     calls["linear"] = layer
     calls["linear_backward"] = {"grad_output": fill(rows, columns), **layer}
+    network = {
+        "input": fill(rows, inner),
+        "weights": [fill(columns, inner), fill(columns, columns)],
+        "biases": [fill(columns), fill(columns, start=0.5)],
+    }
+    calls["fused_mlp"] = network
+    calls["fused_mlp_backward"] = {"grad_output": fill(rows, columns), **network}
 
     def loss(name: str, wrt: str = "input", **operands: Any) -> None:
         calls[name] = {**operands, "reduction": "none"}

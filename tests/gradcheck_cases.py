@@ -69,6 +69,7 @@ def cases() -> Iterator[Any]:
     yield case("linear", x, weight, label="without bias", activation="gelu")
     yield case("linear", normal(2, 2, 4), weight, bias, label="batch", activation="tanh")
     yield case("linear", x, weight, bias, activation="elu", activation_args={"alpha": -0.5})
+    yield case("fused_mlp", x, weight, normal(2, 5), bias, normal(2))
 
     index = np.array([1, 3, 0])
     shares = np.random.default_rng(3).dirichlet(np.ones(4), size=3)
@@ -140,6 +141,8 @@ def default_wrt(name: str, inputs: tuple[Any, ...]) -> tuple[str, ...]:
         return ("input", "weight")
     if name == "linear":
         return ("input", "weight", "bias")[: len(inputs)]
+    if name == "fused_mlp":
+        return ("input", "weight0", "weight1", "bias0", "bias1")
     if name in ROW_LOSSES:
         return ROW_LOSSES[name]
     if name == "margin_ranking_loss":

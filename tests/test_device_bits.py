@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tilegrad as tg
-from call_inputs import NOT_16_BIT, Call, legal_calls
+from call_inputs import NOT_16_BIT, Call, each_array, legal_calls
 from conftest import SCHEDULES
 from half_inputs import BFLOAT16, FLOAT16, Half, bits
 from helpers import Device, assert_same_bits
@@ -36,15 +36,13 @@ def calls_of(op: str, size: tuple[int, int, int]) -> Call:
 
 def put(device: Device, call: Call, dtype: str, offset: int) -> Call:
     def there(x: Any) -> Any:
-        if not isinstance(x, np.ndarray):
-            return x
         if x.dtype.kind != "f":
             return device.put(x, offset)
         if dtype in HALVES:
             return HALVES[dtype].put(device, x, offset)
         return device.put(x.astype(dtype), offset)
 
-    return {name: there(value) for name, value in call.items()}
+    return {name: each_array(there, value) for name, value in call.items()}
 
 
 def answers(op: str, call: Call) -> list[Any]:

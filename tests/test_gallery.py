@@ -20,7 +20,7 @@ def shown(name: str) -> str:
 
 
 def test_every_activation_and_loss_is_shown() -> None:
-    others = {"matmul", "linear", "dropout"}
+    others = {"matmul", "linear", "fused_mlp", "dropout"}
     forwards = {n.removesuffix("_backward") for n in ops.__all__ if n.endswith("_backward")}
     losses = {n.removesuffix("_value_and_grad") for n in ops.__all__ if n.endswith("_and_grad")}
     assert {shown(p.name) for p in _gallery.activations()} == forwards - losses - others

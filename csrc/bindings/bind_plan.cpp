@@ -118,6 +118,7 @@ void bind_plan(py::module_& m) {
       .def("input", &Plan::input, py::arg("placeholder"))
       .def("output", &Plan::output, py::arg("placeholder"));
   bind_plan_layers(plan);
+  bind_plan_mlp(plan);
   bind_plan_losses(plan);
   bind_plan_updates(plan);
   plan.def("run", &Plan::run, py::arg("batch"), py::arg("accumulate"), py::arg("out") = py::none());

@@ -9,6 +9,7 @@ namespace tilegrad::TILEGRAD_BACKEND {
 void bind_runtime(pybind11::module_& m);
 void bind_matmul(pybind11::module_& m);
 void bind_linear(pybind11::module_& m);
+void bind_fused_mlp(pybind11::module_& m);
 void bind_activation(pybind11::module_& m);
 void bind_prelu(pybind11::module_& m);
 void bind_softmax(pybind11::module_& m);

@@ -19,6 +19,7 @@ PYBIND11_MODULE(TILEGRAD_MODULE, m) {
   bind_runtime(m);
   bind_matmul(m);
   bind_linear(m);
+  bind_fused_mlp(m);
   bind_activation(m);
   bind_prelu(m);
   bind_softmax(m);

@@ -124,6 +124,7 @@ class Plan {
 
 using PlanClass = py::class_<Plan>;
 void bind_plan_layers(PlanClass& plan);
+void bind_plan_mlp(PlanClass& plan);
 void bind_plan_losses(PlanClass& plan);
 void bind_plan_updates(PlanClass& plan);
 

@@ -42,14 +42,28 @@ def _ctc_loss_backward(grad_output: Any, input: Any, *rest: Any) -> Any:
     return ops.log_softmax_backward(gradient, input, -1)
 
 
-# Ops whose gradient belongs to them and what stands before them: (function, its backward pass).
+def _fused_mlp(input: Any, weight0: Any, weight1: Any, bias0: Any, bias1: Any) -> Any:
+    return ops.fused_mlp(input, (weight0, weight1), (bias0, bias1), "tanh", "sigmoid")
+
+
+def _fused_mlp_backward(grad_output: Any, input: Any, *layers: Any) -> Any:
+    found: Any = ops.fused_mlp_backward(
+        grad_output, input, layers[:2], layers[2:], "tanh", "sigmoid"
+    )
+    return (found[0], *found[1], *found[2])
+
+
+# Ops whose gradient belongs to them and what stands before them, or whose operands are lists:
+# (function, its backward pass).
 COMPOSED: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "ctc_loss": (_ctc_loss, _ctc_loss_backward),
+    "fused_mlp": (_fused_mlp, _fused_mlp_backward),
 }
 # Ops whose operands are not one array: (positional arguments, options).
 _OPERANDS: dict[str, Callable[[Draw], Operands]] = {
     "matmul": lambda draw: ((draw(3, 4), draw(4, 5)), {}),
     "linear": lambda draw: ((draw(4, 3), draw(5, 3), draw(5)), {}),
+    "fused_mlp": lambda draw: ((draw(4, 3), draw(5, 3), draw(2, 5), draw(5), draw(2)), {}),
     "cross_entropy": lambda draw: ((draw(4, 5), np.array([0, 4, 2, 2])), {}),
     "binary_cross_entropy": lambda draw: ((_share(draw), _share(draw)), {}),
     "binary_cross_entropy_with_logits": lambda draw: ((draw(4, 5), _share(draw)), {}),

@@ -168,6 +168,9 @@ def operands(
     elif stem == "linear":
         result = (*shapes[0][:-1], shapes[1][0])
         forward = (*forward, draw(shapes[1][:1]))
+    elif stem == "fused_mlp":  # three square layers
+        width = shapes[0][-1:]
+        forward = (*forward, [draw((*width, *width)) for _ in range(3)], [draw(width)] * 3)
     elif stem in ("softmax", "log_softmax"):
         forward = (*forward, -1)
     elif stem in _TARGETS:

@@ -31,6 +31,8 @@ __all__: list[str] = [
     "dropout_backward",
     "elu",
     "elu_backward",
+    "fused_mlp",
+    "fused_mlp_backward",
     "gaussian_nll_loss",
     "gaussian_nll_loss_backward",
     "gaussian_nll_loss_value_and_grad",
@@ -233,6 +235,31 @@ class Plan:
         logarithm: typing.Any,
         full: typing.Any,
         reduction: typing.Any,
+    ) -> None: ...
+    def fused_mlp(
+        self,
+        y: typing.Any,
+        x: typing.Any,
+        weights: typing.Any,
+        biases: typing.Any,
+        activation: typing.Any,
+        output_activation: typing.Any,
+        activation_args: typing.Any,
+        output_activation_args: typing.Any,
+    ) -> None: ...
+    def fused_mlp_backward(
+        self,
+        dx: typing.Any,
+        dweights: typing.Any,
+        dbiases: typing.Any,
+        dy: typing.Any,
+        x: typing.Any,
+        weights: typing.Any,
+        biases: typing.Any,
+        activation: typing.Any,
+        output_activation: typing.Any,
+        activation_args: typing.Any,
+        output_activation_args: typing.Any,
     ) -> None: ...
     def input(self, placeholder: typing.Any) -> None: ...
     def linear(
@@ -548,6 +575,29 @@ def elu_backward(
     alpha: typing.Any,
     output: typing.Any,
     wrt: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def fused_mlp(
+    input: typing.Any,
+    weights: typing.Any,
+    biases: typing.Any,
+    activation: typing.Any,
+    output_activation: typing.Any,
+    activation_args: typing.Any,
+    output_activation_args: typing.Any,
+    out: typing.Any,
+) -> typing.Any: ...
+def fused_mlp_backward(
+    grad_output: typing.Any,
+    input: typing.Any,
+    weights: typing.Any,
+    biases: typing.Any,
+    activation: typing.Any,
+    output_activation: typing.Any,
+    activation_args: typing.Any,
+    output_activation_args: typing.Any,
+    wrt: typing.Any,
+    accumulate: bool,
     out: typing.Any,
 ) -> typing.Any: ...
 def gaussian_nll_loss(

@@ -23,6 +23,7 @@ from tilegrad.nn.activation import (
 )
 from tilegrad.nn.container import Flatten, Sequential
 from tilegrad.nn.dropout import Dropout
+from tilegrad.nn.fused_mlp import FusedMLP
 from tilegrad.nn.linear import Linear
 from tilegrad.nn.loss import CrossEntropyLoss, Loss
 from tilegrad.nn.loss_ctc import CTCLoss
@@ -61,6 +62,7 @@ __all__ = [
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",
+    "FusedMLP",
     "GaussianNLLLoss",
     "Hardsigmoid",
     "Hardswish",

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from tilegrad._recorder import Recorder
 
 
-def _size(name: str, value: int) -> int:
+def _size(name: str, value: int, layer: str = "Linear") -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"Linear: {name} must be an integer; got {value!r}")
+        raise TypeError(f"{layer}: {name} must be an integer; got {value!r}")
     size = operator.index(value)
     if size < 1:
-        raise ValueError(f"Linear: {name} must be at least 1; got {size}")
+        raise ValueError(f"{layer}: {name} must be at least 1; got {size}")
     return size
 
 

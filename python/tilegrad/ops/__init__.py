@@ -61,6 +61,10 @@ from .dropout import (
     dropout,
     dropout_backward,
 )
+from .fused_mlp import (
+    fused_mlp,
+    fused_mlp_backward,
+)
 from .linear import (
     linear,
     linear_backward,
@@ -166,6 +170,8 @@ __all__ = [
     "dropout_backward",
     "elu",
     "elu_backward",
+    "fused_mlp",
+    "fused_mlp_backward",
     "gaussian_nll_loss",
     "gaussian_nll_loss_backward",
     "gaussian_nll_loss_value_and_grad",

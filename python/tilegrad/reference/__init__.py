@@ -60,6 +60,8 @@ from ._losses import (
     softmax_backward,
 )
 from ._matmul import (
+    fused_mlp,
+    fused_mlp_backward,
     linear,
     linear_backward,
     matmul,
@@ -164,6 +166,8 @@ __all__ = [
     "dropout_backward",
     "elu",
     "elu_backward",
+    "fused_mlp",
+    "fused_mlp_backward",
     "gaussian_nll_loss",
     "gaussian_nll_loss_backward",
     "gaussian_nll_loss_value_and_grad",

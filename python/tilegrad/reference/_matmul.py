@@ -87,3 +87,65 @@ def linear_backward(
         dz_rows.T @ x_rows if "weight" in wanted else None,
         dz_rows.sum(axis=0) if "bias" in wanted and bias is not None else None,
     )
+
+
+@quiet()
+def fused_mlp(
+    input: ArrayLike,
+    weights: Sequence[ArrayLike],
+    biases: Sequence[ArrayLike | None] | None = None,
+    activation: str | None = "relu",
+    output_activation: str | None = None,
+    *,
+    activation_args: Mapping[str, float] | None = None,
+    output_activation_args: Mapping[str, float] | None = None,
+) -> Array:
+    """Return a_L of a_0 = x, a_{l+1} = f_l(a_l weights[l]^T + biases[l])."""
+    a = f64(input)
+    for layer, weight in enumerate(weights):
+        bias = None if biases is None else biases[layer]
+        is_last = layer + 1 == len(weights)
+        f = (
+            (output_activation, output_activation_args)
+            if is_last
+            else (activation, activation_args)
+        )
+        a = linear(a, weight, bias, f[0], activation_args=f[1])
+    return a
+
+
+@quiet()
+def fused_mlp_backward(
+    grad_output: ArrayLike,
+    input: ArrayLike,
+    weights: Sequence[ArrayLike],
+    biases: Sequence[ArrayLike | None] | None = None,
+    activation: str | None = "relu",
+    output_activation: str | None = None,
+    *,
+    activation_args: Mapping[str, float] | None = None,
+    output_activation_args: Mapping[str, float] | None = None,
+    wrt: str | Sequence[str] = ("input", "weights", "biases"),
+) -> tuple[Array | None, Any, Any]:
+    """Return dx, dweights and dbiases: linear_backward of each layer from the last one on."""
+    hidden, output = (activation, activation_args), (output_activation, output_activation_args)
+    count = len(weights)
+    given = [None] * count if biases is None else list(biases)
+    functions = [hidden] * (count - 1) + [output]
+    inputs = [f64(input)]
+    for weight, bias, (name, args) in zip(weights, given, functions, strict=True):
+        inputs.append(linear(inputs[-1], weight, bias, name, activation_args=args))
+    gradient: Any = f64(grad_output)
+    dweights: list[Any] = [None] * count
+    dbiases: list[Any] = [None] * count
+    for layer in reversed(range(count)):
+        name, args = functions[layer]
+        gradient, dweights[layer], dbiases[layer] = linear_backward(
+            gradient, inputs[layer], weights[layer], given[layer], name, activation_args=args
+        )
+    wanted = {wrt} if isinstance(wrt, str) else set(wrt)
+    return (
+        gradient if "input" in wanted else None,
+        tuple(dweights) if "weights" in wanted else None,
+        tuple(dbiases) if "biases" in wanted and biases is not None else None,
+    )

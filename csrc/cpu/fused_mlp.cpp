@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: MIT
+// Math:   a[l + 1] = f_l(a[l] W_l^T + b_l);  backward from x: the forward pass again, then
+// linear's. Shapes: a[l] (rows, features[l]). Parallelism, memory: those of linear, a layer at a
+// time; what layers hand on lies in workspace.
+#include "../mlp_layers.hpp"
+
+namespace tilegrad::cpu {
+
+template <class T>
+void fused_mlp(Context& context, T* y, const T* x, const MlpArrays<const T>& parameters,
+               const MlpShape& shape) {
+  mlp_by_layers(context, y, x, parameters, shape);
+}
+
+template <class T, class G>
+void fused_mlp_backward(Context& context, T* dx, const MlpArrays<G>& gradients, const T* dy,
+                        const T* x, const MlpArrays<const T>& parameters, const MlpShape& shape,
+                        bool accumulate) {
+  mlp_backward_by_layers(context, dx, gradients, dy, x, parameters, shape, accumulate);
+}
+
+#define TILEGRAD_INSTANTIATE(T, G)                                                        \
+  template void fused_mlp_backward(Context&, T*, const MlpArrays<G>&, const T*, const T*, \
+                                   const MlpArrays<const T>&, const MlpShape&, bool);
+TILEGRAD_INSTANTIATE(float, float)
+TILEGRAD_INSTANTIATE(double, double)
+TILEGRAD_INSTANTIATE(bfloat16, bfloat16)
+TILEGRAD_INSTANTIATE(bfloat16, float)
+#undef TILEGRAD_INSTANTIATE
+template void fused_mlp(Context&, float*, const float*, const MlpArrays<const float>&,
+                        const MlpShape&);
+template void fused_mlp(Context&, double*, const double*, const MlpArrays<const double>&,
+                        const MlpShape&);
+template void fused_mlp(Context&, bfloat16*, const bfloat16*, const MlpArrays<const bfloat16>&,
+                        const MlpShape&);
+
+}  // namespace tilegrad::cpu
