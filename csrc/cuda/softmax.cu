@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kWarpThreads, 1)
     // A warp's lanes go through the reductions together, those without a row too.
     const int64_t offset = (first + in_block) * slots.n;
     const bool exists = first + in_block < rows;
-    SoftmaxInputs<Op> held[kPackets];
+    SoftmaxInputs<Op> held[kPackets] = {};
     typename Op::Sums sums{};
 #pragma unroll
     for (int k = 0; k < kPackets; ++k) {

@@ -12,7 +12,7 @@ template <class T_>
 struct SoftmaxForward {
   using T = T_;
   using A = Accumulate<T>;
-  using Sums = OnlineSum<A>;
+  using Sums = OnlineSum<T>;
   static constexpr int kInputs = 1;
 
   T* result;
@@ -31,7 +31,7 @@ struct SoftmaxForward {
   }
   __device__ A value(A x, A, const Sums& total) const {
     const A z = x - total.highest;
-    return log_of ? z - total.sum : exp(z) * total.sum;
+    return log_of ? z - total.sum : exp_of_negative<T>(z) * total.sum;
   }
 };
 
@@ -88,13 +88,11 @@ struct SoftmaxInputs {
   __device__ void store(const Op& op, const Slot& slot, int64_t offset,
                         const typename Op::Sums& total) const {
     using T = typename Op::T;
-    Packet<T> result;
+    const Numbers<T> first = widen(packets[0]), last = widen(packets[Op::kInputs - 1]);
+    Numbers<T> result;
 #pragma unroll
-    for (int j = 0; j < kPacket<T>; ++j) {
-      result.at[j] = narrow<T>(
-          op.value(widen(packets[0].at[j]), widen(packets[Op::kInputs - 1].at[j]), total));
-    }
-    slot.store(op.result + offset, result);
+    for (int j = 0; j < kPacket<T>; ++j) result.at[j] = op.value(first.at[j], last.at[j], total);
+    slot.store(op.result + offset, narrow(result));
   }
 };
 

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "../host_device.hpp"
 #include "launch.cuh"
@@ -28,6 +29,45 @@ template <class T>
 struct Packet {
   T at[kPacket<T>];
 };
+
+// The elements of a packet as numbers, and back.
+template <class T>
+struct Numbers {
+  Accumulate<T> at[kPacket<T>];
+};
+template <class T>
+__device__ inline Numbers<T> widen(const Packet<T>& packet) {
+  Numbers<T> x;
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    uint32_t words[kPacketBytes / 4];
+    std::memcpy(words, packet.at, kPacketBytes);
+#pragma unroll
+    for (int i = 0; i < kPacketBytes / 4; ++i) {
+      x.at[2 * i] = bits_to_float(words[i] << 16);
+      x.at[2 * i + 1] = bits_to_float(words[i] & 0xffff0000u);
+    }
+  } else {
+#pragma unroll
+    for (int j = 0; j < kPacket<T>; ++j) x.at[j] = widen(packet.at[j]);
+  }
+  return x;
+}
+template <class T>
+__device__ inline Packet<T> narrow(const Numbers<T>& x) {
+  Packet<T> packet;
+  if constexpr (sizeof(T) == 2) {
+    uint32_t words[kPacketBytes / 4];
+#pragma unroll
+    for (int i = 0; i < kPacketBytes / 4; ++i) {
+      words[i] = narrow_pair<T>(x.at[2 * i], x.at[2 * i + 1]);
+    }
+    std::memcpy(static_cast<void*>(packet.at), words, kPacketBytes);
+  } else {
+#pragma unroll
+    for (int j = 0; j < kPacket<T>; ++j) packet.at[j] = narrow<T>(x.at[j]);
+  }
+  return packet;
+}
 
 // Whether all pointers may be read in packets. Null is aligned.
 template <class... Pointers>

@@ -26,14 +26,15 @@ __global__ void __launch_bounds__(kThreads, 1)
   using Team = BlockTeam<kThreads>;
   for (int64_t row = blockIdx.x; row < a.rows; row += gridDim.x) {
     const CrossEntropyRow<T> r = find_row(a, row, row * slots.n, 1);
-    RowSums<A, kSoft> sums;
+    RowSums<T, kSoft> sums;
     if (r.counts()) {
       for_row<kBatch>(slots, r.x, [&](int64_t, const auto& slot, const Packet<T>& packet) {
         add_packet(sums, a, r, slot, packet);
       });
     }
     // Its barriers also keep a gradient in place from the target's logit until all have read it.
-    const RowEnd<A> end = end_row<Team>(r, sums);
+    RowEnd<A> end{};
+    if (r.counts()) end = end_row<Team>(r, sums);  // the same for the whole block
     if (r.dx != nullptr) {
       for_row<kBatch>(slots, r.x, [&](int64_t, const auto& slot, const Packet<T>& packet) {
         store_gradient<kSoft>(a, r, end, slot, packet);

@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     CrossEntropyRow<T> r{};
     r.target = kIgnoredClass;
     if (exists) r = find_row(a, row, row / inner * classes * inner + row % inner, inner);
-    RowSums<A, kSoft> sums;
+    RowSums<T, kSoft> sums;
     for (int64_t begin = slice * kGroup; r.counts() && begin < classes; begin += kSlices * kGroup) {
       Group<A> x;
 #pragma unroll
@@ -75,9 +75,9 @@ __global__ void __launch_bounds__(kThreads, 1)
         if (c >= classes) continue;
         A g = 0;
         if (r.counts()) {
-          g = exp(widen(r.x[c * inner]) - end.highest) * end.factor;
+          g = exp_of_negative<T>(widen(r.x[c * inner]) - end.highest) * end.factor;
           if constexpr (kSoft) g -= soft_mass_of_class(a, r, c) * r.scale;
-          if (c == r.target) g -= r.hit * r.scale;
+          if (c == r.target) g -= end.share;
         }
         r.dx[c * inner] = narrow<T>(g);
       }

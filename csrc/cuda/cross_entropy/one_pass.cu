@@ -20,11 +20,10 @@ namespace {
 constexpr int kWarpThreads = 128;
 constexpr int kBatch = 4;
 
-template <class T, bool kSoft, int kLanes, int kPackets>
-__global__ void __launch_bounds__(kWarpThreads, 1)
-    cross_entropy_one_pass_warp_kernel(CrossEntropyArguments<T> a,
-                                       RowSlots<T, LaneTeam<kLanes>> slots) {
-  using A = Accumulate<T>;
+// Rows in registers: (kPackets, kLanes) packets a row.
+template <bool kFull, bool kSoft, int kPackets, class T, int kLanes>
+__device__ inline void hold_rows(const CrossEntropyArguments<T>& a,
+                                 const RowSlots<T, LaneTeam<kLanes>>& slots) {
   using Team = LaneTeam<kLanes>;
   constexpr int kRowsPerBlock = kWarpThreads / kLanes;
   const int64_t rows_at_once = int64_t{gridDim.x} * kRowsPerBlock;
@@ -36,28 +35,39 @@ __global__ void __launch_bounds__(kWarpThreads, 1)
     CrossEntropyRow<T> r{};
     r.target = kIgnoredClass;
     if (exists) r = find_row(a, row, row * slots.n, 1);
-    Packet<T> held[kPackets] = {};  // (kPackets, kLanes) packets a row
-    RowSums<A, kSoft> sums;
+    Packet<T> held[kPackets] = {};
+    RowSums<T, kSoft> sums;
     if (r.counts()) {
 #pragma unroll
-      for (int k = 0; k < kPackets; ++k) held[k] = slots.at(k).load(r.x);
+      for (int k = 0; k < kPackets; ++k) held[k] = slots.template at<kFull>(k).load(r.x);
 #pragma unroll
       for (int k = 0; k < kPackets; ++k) {
-        const auto slot = slots.at(k);
+        const auto slot = slots.template at<kFull>(k);
         if (!slot.empty()) add_packet(sums, a, r, slot, held[k]);
       }
     }
-    const RowEnd<A> end = end_row<Team>(r, sums);
+    const auto end = end_row<Team>(r, sums);
     // Every lane has read the target's logit, which a gradient in place overwrites.
     __syncwarp();
     if (r.dx != nullptr) {
 #pragma unroll
       for (int k = 0; k < kPackets; ++k) {
-        const auto slot = slots.at(k);
+        const auto slot = slots.template at<kFull>(k);
         if (!slot.empty()) store_gradient<kSoft>(a, r, end, slot, held[k]);
       }
     }
     if (exists && Team::thread() == 0) store_loss(a, r, row, end.loss);
+  }
+}
+
+template <class T, bool kSoft, int kLanes, int kPackets>
+__global__ void __launch_bounds__(kWarpThreads, 1)
+    cross_entropy_one_pass_warp_kernel(CrossEntropyArguments<T> a,
+                                       RowSlots<T, LaneTeam<kLanes>> slots) {
+  if (slots.packed) {
+    hold_rows<true, kSoft, kPackets>(a, slots);
+  } else {
+    hold_rows<false, kSoft, kPackets>(a, slots);
   }
 }
 
@@ -70,7 +80,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   uint4* held = dynamic_smem<uint4>() + threadIdx.x;  // (rounds, kThreads): a thread's own column
   for (int64_t row = blockIdx.x; row < a.rows; row += gridDim.x) {
     const CrossEntropyRow<T> r = find_row(a, row, row * slots.n, 1);
-    RowSums<A, kSoft> sums;
+    RowSums<T, kSoft> sums;
     if (r.counts()) {
       for_row<kBatch>(slots, r.x, [&](int64_t i, const auto& slot, const Packet<T>& packet) {
         held[i * kThreads] = packet_bits(packet);
@@ -78,16 +88,9 @@ __global__ void __launch_bounds__(kThreads, 1)
       });
     }
     // Its barriers also keep a gradient in place from the target's logit until all have read it.
-    const RowEnd<A> end = end_row<Team>(r, sums);
-    if (r.dx != nullptr) {
-      const int64_t rounds = slots.rounds();
-      for (int64_t i = 0; i < rounds; ++i) {
-        const auto slot = slots.at(i);
-        if (slot.empty()) break;
-        const Packet<T> packet = r.counts() ? packet_of<T>(held[i * kThreads]) : Packet<T>{};
-        store_gradient<kSoft>(a, r, end, slot, packet);
-      }
-    }
+    RowEnd<A> end{};
+    if (r.counts()) end = end_row<Team>(r, sums);  // the same for the whole block
+    if (r.dx != nullptr) store_held<kSoft, kThreads>(a, r, end, slots, held);
     if (Team::thread() == 0) store_loss(a, r, row, end.loss);
   }
 }

@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (int64_t row = int64_t{blockIdx.x} * kRowsPerBlock + warp; row < a.rows;
        row += rows_at_once) {
     const CrossEntropyRow<T> r = find_row(a, row, row * slots.n, 1);
-    RowSums<A, kSoft> sums;
+    RowSums<T, kSoft> sums;
     if (r.counts()) {
       for_row<kBatch>(slots, r.x, [&](int64_t, const auto& slot, const Packet<T>& packet) {
         add_packet(sums, a, r, slot, packet);

@@ -56,25 +56,30 @@ __device__ inline CrossEntropyRow<T> find_row(const CrossEntropyArguments<T>& a,
 }
 
 // The soft shares of the classes of a slot.
-template <class T, class Team>
+template <class Slot, class T>
 __device__ inline Numbers<T> soft_mass(const CrossEntropyArguments<T>& a,
-                                       const CrossEntropyRow<T>& r, const RowSlot<T, Team>& slot) {
+                                       const CrossEntropyRow<T>& r, const Slot& slot) {
   Numbers<T> mass;
-  Packet<T> q, weight;
-  if (r.q != nullptr) q = slot.load(r.q);
-  if (a.weight != nullptr) weight = slot.load(a.weight);
 #pragma unroll
-  for (int j = 0; j < kPacket<T>; ++j) {
-    mass.at[j] = r.q == nullptr ? a.floor : fma(a.keep, widen(q.at[j]), a.floor);
-    if (a.weight != nullptr) mass.at[j] *= widen(weight.at[j]);
+  for (Accumulate<T>& share : mass.at) share = a.floor;
+  if (r.q != nullptr) {
+    const Numbers<T> q = widen(slot.load(r.q));
+#pragma unroll
+    for (int j = 0; j < kPacket<T>; ++j) mass.at[j] = fma(a.keep, q.at[j], a.floor);
+  }
+  if (a.weight != nullptr) {
+    const Numbers<T> weight = widen(slot.load(a.weight));
+#pragma unroll
+    for (int j = 0; j < kPacket<T>; ++j) mass.at[j] *= weight.at[j];
   }
   return mass;
 }
 
 // sum: S; mass and rest: the soft part of A and of sum b z, where kSoft.
-template <class A, bool kSoft>
+template <class T, bool kSoft>
 struct RowSums {
-  OnlineSum<A> exponentials;
+  using A = Accumulate<T>;
+  OnlineSum<T> exponentials;
   A mass = 0, rest = 0;
 
   // To a higher maximum. Without a number yet, rest is 0, or infinite for good.
@@ -103,34 +108,49 @@ struct RowSums {
   }
 };
 
-template <class T, bool kSoft, class Team>
-__device__ inline void add_packet(RowSums<Accumulate<T>, kSoft>& sums,
-                                  const CrossEntropyArguments<T>& a, const CrossEntropyRow<T>& r,
-                                  const RowSlot<T, Team>& slot, const Packet<T>& packet) {
+template <class T, bool kSoft, class Slot>
+__device__ inline void add_packet(RowSums<T, kSoft>& sums, const CrossEntropyArguments<T>& a,
+                                  const CrossEntropyRow<T>& r, const Slot& slot,
+                                  const Packet<T>& packet) {
   const Numbers<T> x = numbers(slot, packet, kLowest<Accumulate<T>>);
   sums.add(x.at, [&](int j) { return slot.has(j); }, [&] { return soft_mass(a, r, slot); });
+}
+
+// The sums of a whole row.
+template <class A>
+struct alignas(4 * sizeof(A)) RowTotal {
+  A highest, sum, mass, rest;
+};
+
+// Every thread of the team calls it, for any row, and has the same bits.
+template <class Team, class T, bool kSoft>
+__device__ inline RowTotal<Accumulate<T>> total_row(RowSums<T, kSoft> sums) {
+  const OnlineSum<T> all = sums.exponentials.template total<Team>();
+  if constexpr (!kSoft) return {all.highest, all.sum, 0, 0};
+  sums.move(sums.exponentials.highest, all.highest);
+  return {all.highest, all.sum, Team::sum(sums.mass), Team::sum(sums.rest)};
 }
 
 template <class A>
 struct RowEnd {
   A highest, loss;
   A factor;  // of exp(x - highest) in the gradient
+  A share;   // what the target's class has besides
 };
 
-// Of a row that counts; every thread of the team calls it, for any row, and has the same bits.
+// Of a row that counts.
+template <class T>
+__device__ inline RowEnd<Accumulate<T>> end_row(const CrossEntropyRow<T>& r,
+                                                const RowTotal<Accumulate<T>>& all) {
+  using A = Accumulate<T>;
+  const A mass = r.hit + all.mass;
+  const A rest = (r.target >= 0 ? r.hit * (r.at_target - all.highest) : A(0)) + all.rest;
+  return {all.highest, mass * log(all.sum) - rest, r.scale * mass / all.sum, r.hit * r.scale};
+}
 template <class Team, class T, bool kSoft>
 __device__ inline RowEnd<Accumulate<T>> end_row(const CrossEntropyRow<T>& r,
-                                                RowSums<Accumulate<T>, kSoft> sums) {
-  using A = Accumulate<T>;
-  const auto all = sums.exponentials.template total<Team>();
-  A mass = r.hit;
-  A rest = r.target >= 0 ? r.hit * (r.at_target - all.highest) : A(0);
-  if constexpr (kSoft) {
-    sums.move(sums.exponentials.highest, all.highest);
-    mass += Team::sum(sums.mass);
-    rest += Team::sum(sums.rest);
-  }
-  return {all.highest, mass * log(all.sum) - rest, r.scale * mass / all.sum};
+                                                const RowSums<T, kSoft>& sums) {
+  return end_row(r, total_row<Team>(sums));
 }
 
 template <class T>
@@ -145,24 +165,57 @@ __device__ inline void store_loss(const CrossEntropyArguments<T>& a, const Cross
   if (a.row_loss != nullptr) a.row_loss[row] = loss;
 }
 
-template <bool kSoft, class T, class Team>
+template <bool kSoft, class T, class Slot>
 __device__ inline void store_gradient(const CrossEntropyArguments<T>& a,
                                       const CrossEntropyRow<T>& r, const RowEnd<Accumulate<T>>& end,
-                                      const RowSlot<T, Team>& slot, const Packet<T>& packet) {
+                                      const Slot& slot, const Packet<T>& packet) {
   using A = Accumulate<T>;
-  const Numbers<T> x = numbers(slot, packet, A(0));
-  Numbers<T> mass;
-  if constexpr (kSoft) mass = soft_mass(a, r, slot);
-  const int hit = slot.find(r.target);
-  Packet<T> gradient;
-#pragma unroll
-  for (int j = 0; j < kPacket<T>; ++j) {
-    A g = exp(x.at[j] - end.highest) * end.factor;
-    if constexpr (kSoft) g -= mass.at[j] * r.scale;
-    if (slot.step(j) == hit) g -= r.hit * r.scale;
-    gradient.at[j] = narrow<T>(r.counts() ? g : A(0));
+  if (!r.counts()) {
+    slot.store(r.dx, Packet<T>{});
+    return;
   }
-  slot.store(r.dx, gradient);
+  Numbers<T> g = widen(packet);
+#pragma unroll
+  for (A& x : g.at) x = exp_of_negative<T>(x - end.highest) * end.factor;
+  if constexpr (kSoft) {
+    const Numbers<T> mass = soft_mass(a, r, slot);
+#pragma unroll
+    for (int j = 0; j < kPacket<T>; ++j) g.at[j] -= mass.at[j] * r.scale;
+  }
+  // One slot of a row has the target.
+  const int hit = slot.find(r.target);
+  if (hit >= 0) [[unlikely]] {
+#pragma unroll
+    for (int j = 0; j < kPacket<T>; ++j) {
+      if (slot.step(j) == hit) g.at[j] -= end.share;
+    }
+  }
+  slot.store(r.dx, narrow(g));
+}
+
+// The gradient of a row that a block holds in shared memory.
+template <bool kFull, bool kSoft, int kThreads, class Slots, class T>
+__device__ inline void store_held_as(const CrossEntropyArguments<T>& a, const CrossEntropyRow<T>& r,
+                                     const RowEnd<Accumulate<T>>& end, const Slots& slots,
+                                     const uint4* held) {
+  const int64_t rounds = slots.rounds();
+#pragma unroll 2
+  for (int64_t i = 0; i < rounds; ++i) {
+    const auto slot = slots.template at<kFull>(i);
+    if (slot.empty()) break;
+    store_gradient<kSoft>(a, r, end, slot,
+                          r.counts() ? packet_of<T>(held[i * kThreads]) : Packet<T>{});
+  }
+}
+template <bool kSoft, int kThreads, class Slots, class T>
+__device__ inline void store_held(const CrossEntropyArguments<T>& a, const CrossEntropyRow<T>& r,
+                                  const RowEnd<Accumulate<T>>& end, const Slots& slots,
+                                  const uint4* held) {
+  if (slots.packed) {
+    store_held_as<true, kSoft, kThreads>(a, r, end, slots, held);
+  } else {
+    store_held_as<false, kSoft, kThreads>(a, r, end, slots, held);
+  }
 }
 
 // Starts a kernel over all rows, so many to a block at a time.

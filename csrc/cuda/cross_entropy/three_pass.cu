@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(kThreads, 1)
        row += rows_at_once) {
     const CrossEntropyRow<T> r = find_row(a, row, row * slots.n, 1);
     const int64_t rounds = slots.rounds();
-    RowSums<A, kSoft> sums;
+    RowSums<T, kSoft> sums;
     A highest = kLowest<A>;
     if (r.counts()) {
       for (int64_t round = 0; round < rounds; ++round) {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
-// Bits and 16-bit floats: one instruction each on the device, plain C++ elsewhere.
-// Source: PTX ISA, cvt; IEEE 754-2019, binary16.
+// Bits, 16-bit floats, a power of two: one instruction each on the device, plain C++ elsewhere.
+// Source: PTX ISA, cvt and ex2; IEEE 754-2019, binary16.
 #pragma once
 
 #include <cuda_runtime.h>
 
 #include <bit>
+#include <cmath>
 #include <cstdint>
 
 namespace tilegrad::TILEGRAD_BACKEND {
@@ -63,20 +64,48 @@ __device__ inline uint16_t float_to_half(float x) {
 #endif
 }
 
+// Rounded to nearest, ties to even.
+__device__ inline uint16_t float_to_bfloat(float x) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-// Two at once, each rounded as above (to nearest, ties to even); `low` in the low half. Elsewhere
-// narrow_pair (numeric.cuh) rounds one after the other: the same bits, as every NaN that the
-// device's arithmetic makes is the one whose bits are all set.
-__device__ inline uint32_t floats_to_bf16x2(float low, float high) {
-  uint32_t pair;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-  return pair;
-}
-__device__ inline uint32_t floats_to_f16x2(float low, float high) {
-  uint32_t pair;
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-  return pair;
-}
+  uint16_t h;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(h) : "f"(x));
+  return h;
+#else
+  const uint32_t bits = float_to_bits(x);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fff;  // the one NaN that the instruction gives
+  return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 #endif
+}
+
+// Two numbers rounded as above, as the halves of a word.
+__device__ inline uint32_t floats_to_bfloats(float low, float high) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  uint32_t both;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+  return both;
+#else
+  return float_to_bfloat(low) | static_cast<uint32_t>(float_to_bfloat(high)) << 16;
+#endif
+}
+__device__ inline uint32_t floats_to_halves(float low, float high) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  uint32_t both;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+  return both;
+#else
+  return float_to_half(low) | static_cast<uint32_t>(float_to_half(high)) << 16;
+#endif
+}
+
+// 2^x, about two units in the last place; below the normal numbers it is zero.
+__device__ inline float exp2_quick(float x) {
+#ifdef __CUDA_ARCH__
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return x < -126.0f ? 0.0f : std::exp2f(x);
+#endif
+}
 
 }  // namespace tilegrad::TILEGRAD_BACKEND
