@@ -20,9 +20,22 @@ static_assert(held_row(33, 4, 0).hold == Hold::registers_warp);
 static_assert(held_row(513, 4, 0).hold == Hold::none);
 static_assert(held_row(513, 4, 48 << 10).hold == Hold::shared_block);
 static_assert(longest_held_row(4, 227 << 10) == 57344 && longest_held_row(2, 64 << 10) == 28672);
-static_assert(choose_cross_entropy(57344, 1, 4, 227 << 10) == CrossEntropyRung::one_pass);
-static_assert(choose_cross_entropy(57345, 1, 4, 227 << 10) == CrossEntropyRung::block_row);
-static_assert(choose_cross_entropy(10, 3, 4, 227 << 10) == CrossEntropyRung::columns);
+constexpr CrossEntropyRung rung_of(int64_t classes, size_t bytes, int capability = 90) {
+  return choose_cross_entropy(classes, 1, bytes, (capability < 80 ? 64 : 227) << 10, capability);
+}
+static_assert(rung_of(26624, 4) == CrossEntropyRung::one_pass);
+static_assert(rung_of(26625, 4) == CrossEntropyRung::cluster);
+static_assert(rung_of(57344, 4, 80) == CrossEntropyRung::one_pass);
+static_assert(rung_of(57345, 4, 80) == CrossEntropyRung::block_row);
+static_assert(rung_of(425984, 4) == CrossEntropyRung::cluster);
+static_assert(rung_of(425985, 4) == CrossEntropyRung::block_row);
+static_assert(cluster_row(53248, 4, 227 << 10).blocks == 2);
+static_assert(cluster_row(53249, 4, 227 << 10).blocks == 4);
+static_assert(cluster_row(128256, 2, 227 << 10).blocks == 4);
+static_assert(cluster_row(128256, 2, 227 << 10).piece == 32256);
+static_assert(cluster_row(262144, 4, 227 << 10).blocks == 8);
+static_assert(cluster_row(262144, 4, 227 << 10).threads == kLargeClusterBlock);
+static_assert(choose_cross_entropy(10, 3, 4, 227 << 10, 90) == CrossEntropyRung::columns);
 
 // What a mean divides by, and with it the factor of all gradients.
 template <class T>
@@ -51,8 +64,10 @@ template <class T>
 constexpr Rung<T> kRungs[] = {{"three_pass", cross_entropy_three_pass<T>},
                               {"online_warp", cross_entropy_online_warp<T>},
                               {"block_row", cross_entropy_block_row<T>},
-                              {"one_pass", cross_entropy_one_pass<T>}};
-constexpr std::string_view kRungNames = "'three_pass', 'online_warp', 'block_row', 'one_pass'";
+                              {"one_pass", cross_entropy_one_pass<T>},
+                              {"cluster", cross_entropy_cluster<T>}};
+constexpr std::string_view kRungNames =
+    "'three_pass', 'online_warp', 'block_row', 'one_pass', 'cluster'";
 
 template <class T>
 void check_variant(std::string_view variant, ClassShape shape) {
@@ -71,15 +86,18 @@ void check_variant(std::string_view variant, ClassShape shape) {
 
 template <class T>
 void run_rung(Context& context, const CrossEntropyArguments<T>& a, std::string_view variant) {
-  const CrossEntropyRung choice =
-      choose_cross_entropy(a.shape.classes, a.shape.inner, sizeof(T), device_info().shared_bytes);
+  const DeviceInfo& device = device_info();
+  const CrossEntropyRung choice = choose_cross_entropy(
+      a.shape.classes, a.shape.inner, sizeof(T), device.shared_bytes, device.compute_capability);
   if (choice == CrossEntropyRung::columns) {
     cross_entropy_columns(context, a);
     return;
   }
   if (variant.empty()) variant = kRungs<T>[static_cast<int>(choice)].name;
   for (const Rung<T>& rung : kRungs<T>) {
-    if (rung.name == variant) rung.start(context, a);
+    if (rung.name != variant) continue;
+    // Only `cluster` may find that it cannot.
+    if (!rung.start(context, a)) cross_entropy_block_row(context, a);
   }
 }
 

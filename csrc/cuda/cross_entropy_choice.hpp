@@ -62,16 +62,61 @@ constexpr int64_t longest_held_row(size_t element_bytes, size_t shared_bytes) {
   return low;
 }
 
-enum class CrossEntropyRung { three_pass, online_warp, block_row, one_pass, columns };
+// A row that a cluster of blocks holds in their shared memories: `blocks` pieces of `piece`
+// elements, the last ones cut short by the row's end. No blocks: it does not fit.
+struct ClusterRow {
+  int blocks;
+  int64_t piece;
+  int threads;  // of a block
+  size_t shared_bytes;
+};
 
-// A row that fits on chip is read once; of a longer one a block reads each packet twice. Rows that
-// lie as the columns of a matrix have one kernel for all rungs.
+inline constexpr int kMostBlocks = 8;  // of a cluster, on every device that has them
+inline constexpr int kClusterBlock = 512, kLargeClusterBlock = 1024;
+// What the warps of a cluster leave in each of its blocks, by turns in two places.
+constexpr size_t cluster_totals_bytes(int threads, size_t element_bytes) {
+  return 2u * kMostBlocks * static_cast<size_t>(threads / 32) * (element_bytes == 8 ? 32 : 16);
+}
+// As much of a row as leaves room for a second block beside the first on a multiprocessor: while
+// one waits for its sums the other moves memory.
+inline constexpr int64_t kTwoBlocksHold = 104 << 10;
+
+// The fewest blocks that leave this room; else all, and more threads that read.
+constexpr ClusterRow cluster_row(int64_t classes, size_t element_bytes, size_t shared_bytes) {
+  constexpr int64_t kPieceBytes = 512;  // 32 packets: what a warp reads at a time
+  if (classes > (int64_t{1} << 32)) return {0, 0, 0, 0};
+  const int64_t size = static_cast<int64_t>(element_bytes);
+  const int64_t parts = (classes * size + kPieceBytes - 1) / kPieceBytes;
+  int64_t piece = 0, blocks = 1;
+  do {
+    blocks *= 2;
+    piece = (parts + blocks - 1) / blocks * kPieceBytes;
+  } while (piece > kTwoBlocksHold && blocks < kMostBlocks);
+  const int threads = piece > kTwoBlocksHold ? kLargeClusterBlock : kClusterBlock;
+  const int64_t round = threads * 16;
+  const size_t wanted = static_cast<size_t>((piece + round - 1) / round * round) +
+                        cluster_totals_bytes(threads, element_bytes);
+  if (wanted > shared_bytes) return {0, 0, 0, 0};
+  return {static_cast<int>(blocks), piece / size, threads, wanted};
+}
+
+enum class CrossEntropyRung { three_pass, online_warp, block_row, one_pass, cluster, columns };
+
+// A row that fits on chip is read once: by a block where two have room for one each, else by a
+// cluster where the device has them (compute capability 9.0); of a longer one a block reads each
+// packet twice. Rows that lie as the columns of a matrix have one kernel for all rungs.
 constexpr CrossEntropyRung choose_cross_entropy(int64_t classes, int64_t inner,
-                                                size_t element_bytes, size_t shared_bytes) {
+                                                size_t element_bytes, size_t shared_bytes,
+                                                int compute_capability) {
   if (inner != 1) return CrossEntropyRung::columns;
-  return held_row(classes, element_bytes, shared_bytes).hold == Hold::none
-             ? CrossEntropyRung::block_row
-             : CrossEntropyRung::one_pass;
+  const HeldRow held = held_row(classes, element_bytes, shared_bytes);
+  const bool has_clusters = compute_capability >= 90;
+  if (held.hold == Hold::none || static_cast<int64_t>(held.shared_bytes) > kTwoBlocksHold) {
+    if (has_clusters && cluster_row(classes, element_bytes, shared_bytes).blocks != 0) {
+      return CrossEntropyRung::cluster;
+    }
+  }
+  return held.hold == Hold::none ? CrossEntropyRung::block_row : CrossEntropyRung::one_pass;
 }
 
 }  // namespace tilegrad::TILEGRAD_BACKEND
