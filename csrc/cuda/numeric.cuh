@@ -4,9 +4,9 @@
 #pragma once
 
 #include <cmath>
-#include <type_traits>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "../context.hpp"
 #include "../host_device.hpp"
