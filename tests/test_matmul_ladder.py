@@ -183,8 +183,11 @@ def test_the_cpu_has_no_ladder() -> None:
         (4096, 4096, 4096, 2, 80, "tensor_core"),
         (4096, 4096, 4096, 2, 90, "hopper"),
         (4096, 4096, 32, 2, 90, "tensor_core"),  # too short a sum for the ring
-        (256, 256, 4096, 2, 90, "tensor_core"),  # too few tiles for the device
-        (4, 4096, 4096, 2, 90, "coalesced"),  # bound by reading b
+        (256, 256, 4096, 2, 90, "hopper"),  # few tiles: k is cut into pieces
+        (4, 4096, 4096, 2, 90, "hopper"),  # bound by reading b, which the engine does best
+        (4, 4096, 4096, 2, 80, "coalesced"),
+        (120, 120, 120, 2, 90, "tensor_core"),  # too little work for the ring
+        (4096, 8, 4096, 2, 90, "shared"),
         (4, 4096, 4096, 4, 90, "coalesced"),
         (16, 4096, 4096, 4, 90, "shared"),
         (512, 512, 512, 4, 90, "tile_1d"),
@@ -201,6 +204,7 @@ def test_the_choice_is_a_function_of_shape_dtype_and_device(
 def test_the_choice_sees_layout_and_batch() -> None:
     choice = backends.at(backends.SIM)._matmul_choice
     assert choice(1, 4, 512, 512, 4, 90, True, True) == "shared"  # b has to be turned
-    assert choice(1, 4096, 4096, 4096, 2, 90, False, False) == "tensor_core"  # no whole chunks
+    assert choice(1, 4096, 4096, 4096, 2, 90, False, False) == "hopper"  # reads a copy
+    assert choice(1, 100, 4096, 4096, 2, 90, False, False) == "tensor_core"  # too short for that
     assert choice(64, 128, 128, 128, 4, 90, False, True) == "tile_1d"
     assert choice(128, 128, 128, 128, 4, 90, False, True) == "warp_tile"

@@ -203,6 +203,8 @@ def products() -> Iterator[Case]:
                         f"matmul_{variant}",
                         tuple(product_exceptions(variant, left, right, dtype)),
                     )
+    yield from large_products()
+    for dtype in FLOATS:
         for activation in (None, "relu", "gelu"):
             wide = {"float32": 4.0, "float64": 2.0, "float16": 8.0}[dtype]
             sums = Excuse("sums[blockIdx.y * out + col]", wide, "linear.cu", "4.0x the")
@@ -218,6 +220,29 @@ def products() -> Iterator[Case]:
                 "matmul",
                 (sums,) if activation else (),
             )
+
+
+def large_products() -> Iterator[Case]:
+    """Yield what the public choice gives to rung 10: its ways for c, pieces of k, copies."""
+
+    def linear(activation: str | None, rows: int, inputs: int, keep: bool) -> None:
+        operands = (on_sim(*s, dtype="float16") for s in ((rows, inputs), (160, inputs), (160,)))
+        tg.linear(*operands, activation, save_preactivation=keep)
+
+    for name, activation, keep in (
+        ("", None, False),
+        ("-gelu", "gelu", False),
+        ("-z", "gelu", True),
+    ):
+        call = partial(linear, activation, 208, 64, keep)
+        yield Case(f"linear{name}-engine", call, "matmul_hopper")
+        call = partial(linear, activation, 16, 1024, keep)
+        yield Case(f"linear{name}-pieces", call, "matmul_join", (BIAS,))
+
+    def odd() -> None:
+        tg.matmul(on_sim(257, 68, dtype="float16"), on_sim(68, 264, dtype="float16"))
+
+    yield Case("matmul-copies", odd, "pad_lines")
 
 
 def multiply(variant: str, left: bool, right: bool, dtype: str) -> None:

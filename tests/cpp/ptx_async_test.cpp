@@ -65,6 +65,46 @@ void test_tma(const char* what, int x, int y) {
   expect(good, what);
 }
 
+// A warp fills two boxes in turn, and fills the first again once it has been read.
+void tma_boxes_kernel(TensorMap store, int first, int rows) {
+  unsigned char* const boxes = shared();
+  for (int box = 0; box < 3; ++box) {
+    unsigned char* const at = boxes + box % 2 * 2048;
+    if (threadIdx.x == 0) tma_store_wait_read<1>();
+    __syncwarp();
+    for (int i = static_cast<int>(threadIdx.x); i < 64 * 16; i += 32) {
+      const auto value = static_cast<uint16_t>(1000 * box + i);
+      std::memcpy(at + swizzled(i * 2), &value, 2);
+    }
+    __syncwarp();
+    if (threadIdx.x == 0) {
+      tma_store_3d(at, store, first, rows, box);
+      tma_store_commit();
+    }
+  }
+  if (threadIdx.x == 0) tma_store_wait<0>();
+}
+
+void test_tma_boxes() {
+  constexpr int kRows = 19, kCols = 70, kStride = 72, kMatrix = kRows * kStride;
+  std::vector<uint16_t> memory(3 * kMatrix + 64, 7);
+  auto* const base = reinterpret_cast<uint16_t*>((reinterpret_cast<uintptr_t>(memory.data()) + 15) &
+                                                 ~uintptr_t{15});
+  run(&tma_boxes_kernel, 32, 4096,
+      make_tensor_map(base, {3, {kCols, kRows, 3}, {1, kStride, kMatrix}, {64, 16, 1}}), 8, 5);
+  bool good = true;
+  for (int z = 0; z < 3; ++z) {
+    for (int j = 0; j < kRows; ++j) {
+      for (int i = 0; i < kStride; ++i) {
+        const bool inside = i >= 8 && i < kCols && j >= 5;
+        const int value = inside ? 1000 * z + (j - 5) * 64 + i - 8 : 7;
+        good = good && base[z * kMatrix + j * kStride + i] == value;
+      }
+    }
+  }
+  expect(good, "TMA stores of boxes of three matrices, each reused after it was read");
+}
+
 // ---- cp.async, mbarriers, named barriers --------------------------------------------------------
 
 void cp_async_kernel(const unsigned char* from, unsigned char* out, bool wait) {
@@ -136,6 +176,7 @@ void test_all() {
   test_tma("TMA box inside", 8, 3);
   test_tma("TMA box over the end", 40, 10);
   test_tma("TMA box before the beginning", -5, -2);
+  test_tma_boxes();
   test_cp_async();
   test_mbarrier();
 }

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "hopper_choice.hpp"
 #include "hopper_layout.hpp"
 #include "split_k.cuh"
 
@@ -31,9 +30,9 @@ void start(Context& context, const MatmulProblem<T>& problem, const HopperRun& r
   maps.a = HopperOperand<kMajorA, Tile::kM>::map(a.data, a.row_stride, a.col_stride,
                                                  step(a.batch_stride, 8), size.m, size.k,
                                                  count(a.batch_stride));
-  maps.b = HopperOperand<kMajorB, Tile::kN>::map(b.data, b.col_stride, b.row_stride,
-                                                 step(b.batch_stride, 8), size.n, size.k,
-                                                 count(b.batch_stride));
+  maps.b = HopperOperand<kMajorB, Tile::kN / Tile::kCluster>::map(
+      b.data, b.col_stride, b.row_stride, step(b.batch_stride, 8), size.n, size.k,
+      count(b.batch_stride));
   if (run.engine) {
     maps.c = box_map<T>(problem.c, size);
     T* const kept = problem.epilogue.preactivation;
@@ -41,10 +40,14 @@ void start(Context& context, const MatmulProblem<T>& problem, const HopperRun& r
       maps.preactivation = box_map<T>({kept, size.n, 1, size.m * size.n}, size);
     }
   }
-  const int64_t items = typename Tile::Grid(size).count * run.pieces;
+  const int64_t clusters = std::min<int64_t>(typename Tile::Grid(size).count * run.pieces,
+                                             device_info().multiprocessors / Tile::kCluster);
   launch(matmul_hopper_kernel<T, kTileM, kTileN, kMajorA, kMajorB>,
-         dim3(static_cast<unsigned>(std::min<int64_t>(items, device_info().multiprocessors))),
-         dim3(Tile::kThreads), Tile::kSharedBytes, stream_of(context), problem, run, maps);
+         LaunchShape{.grid = dim3(static_cast<unsigned>(clusters * Tile::kCluster)),
+                     .block = dim3(Tile::kThreads),
+                     .dynamic_bytes = Tile::kSharedBytes,
+                     .cluster = Tile::kCluster},
+         stream_of(context), problem, run, maps);
 }
 
 template <class T, int kTileM, int kTileN>

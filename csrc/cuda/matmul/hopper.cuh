@@ -2,20 +2,22 @@
 // Rung 10: Hopper's tensor cores by wgmma, fed by the copy engine (TMA), in a specialised block.
 //
 // Math:        c[b,i,j] = f(alpha sum_p a[b,i,p] b[b,p,j] + ..) of 16-bit elements, sums in float.
-// Shapes:      tile of c (kTileM, kTileN), 64 of p a stage, a ring of 4 to 8 stages; the table and
-//              the choice are in hopper_choice.hpp. k may be cut into pieces, each an item of work
-//              of its own, whose sums split_k.cuh adds in order.
+// Shapes:      tile of c (kTileM, kTileN), 64 of p a stage, a ring of 4 to 8 stages (table:
+//              hopper_choice.hpp). k may be cut into pieces, whose sums split_k.cuh adds.
 // Parallelism: a block an SM goes from item to item. Warpgroup 0 only copies: one thread starts the
-//              TMA of a stage as soon as it is free, into the next tile while the last one is
-//              stored. Warpgroups 1 and 2 only multiply, 4 wgmma a stage, the next stage's behind
-//              them: their registers come from warpgroup 0 (setmaxnreg).
+//              TMA of a stage as soon as it is free, of the next tile while the last one is stored.
+//              Warpgroups 1 and 2 only multiply, 4 wgmma a stage, the next stage's behind them:
+//              their registers come from warpgroup 0 (setmaxnreg). Two blocks of a cluster have
+//              tiles of 128 x 256 below each other; each fetches half of b for both.
 // Memory:      a and b once a tile, c by the engine (hopper_store.cuh) or in runs of 64 elements.
-//              Predicted at 8192^3, tiles of 128 x 256: 85 flop a byte of L2, 48 KB a step of 1024
-//              cycles of wgmma; few rows are bound by memory: 64 x 128 takes b at 64 bytes a cycle.
+//              Predicted, 128 x 256 in pairs: 128 flop a byte of L2, 32 KB a step of 1024 cycles.
+//              Few rows wait for memory: 64 x 128 could take b at 64 bytes a cycle, it gives 18.
 // Source:      PTX ISA, wgmma; P. Shah, Outperforming cuBLAS on H100 (fast.cu); DeepGEMM.
 #pragma once
 
+#include "../ptx/cluster.cuh"
 #include "../ptx/setmaxnreg.cuh"
+#include "hopper_choice.hpp"
 #include "hopper_store.cuh"
 #include "tensor_core.cuh"
 
@@ -28,6 +30,7 @@ struct HopperTile {
   static constexpr int kThreads = (kConsumers + 1) * 128;
   // A consumer has 64 rows and all columns, or where there are only 64 rows half of the columns.
   static constexpr int kPartN = kM == 64 ? kN / 2 : kN;
+  static constexpr int kCluster = hopper_choice::cluster(kN);
   static constexpr int kBytesA = kM * kK * 2, kBytesB = kN * kK * 2;
   static constexpr int kStageBytes = kBytesA + kBytesB;
   static constexpr int kStages = 192 * 1024 / kStageBytes;
@@ -39,9 +42,10 @@ struct HopperTile {
       kStages * kStageBytes + kConsumers * 4 * kWarpBytes + kBarrierBytes;
   // 40 + 2 * 232 registers for each of 128 threads: what 3 * 128 threads of 168 have.
   static constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
-  // Of 8192^3 in tiles of 128 x 256, 132 at work in bands of h rows read h * 128 rows of a and
-  // 132 / h * 256 columns of b: 5248 for h = 8, 4160 for 16 (the least), 5152 for 32, of 16 KB.
-  using Grid = TileGrid<kM, kN, 16>;
+  // The tiles of a cluster. Of 8192^3 in tiles of 128 x 256, 132 at work in bands of h rows read
+  // h * 128 rows of a and 132 / h * 256 columns of b: 5248 for h = 8, 4160 for 16 (the least), 5152
+  // for 32, each of 16 KB.
+  using Grid = TileGrid<kM * kCluster, kN, 16 / kCluster>;
 };
 
 // Into how many pieces k is cut, and what becomes of the sums.
@@ -58,8 +62,9 @@ struct HopperItem {
   int64_t piece, first, last;
 
   template <class Grid>
-  __device__ HopperItem(const Grid& grid, int64_t index, int64_t k, int pieces)
+  __device__ HopperItem(const Grid& grid, int64_t index, int64_t k, int pieces, int down)
       : tile(grid.at(index % grid.count)), piece(index / grid.count) {
+    tile.row += down;
     const int64_t steps = (k + 63) / 64;
     first = piece * steps / pieces;
     last = (piece + 1) * steps / pieces;
@@ -74,6 +79,7 @@ __global__ __launch_bounds__(HopperTile<kTileM, kTileN>::kThreads,
   using Tile = HopperTile<kTileM, kTileN>;
   using OperandA = HopperOperand<kMajorA, Tile::kM>;
   using OperandB = HopperOperand<kMajorB, Tile::kN>;
+  using ShareB = HopperOperand<kMajorB, Tile::kN / Tile::kCluster>;  // what a block fetches
   // (kStages, {a, b}), scratch of the 8 warps that store, mbarriers
   unsigned char* const shared = dynamic_smem<unsigned char>();
   unsigned char* const scratch = shared + Tile::kStages * Tile::kStageBytes;
@@ -84,16 +90,19 @@ __global__ __launch_bounds__(HopperTile<kTileM, kTileN>::kThreads,
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const typename Tile::Grid grid(problem.size);
   const int64_t items = grid.count * run.pieces;
+  const int rank = Tile::kCluster == 1 ? 0 : cluster_rank();
+  const int64_t start = blockIdx.x / Tile::kCluster, stride = gridDim.x / Tile::kCluster;
 
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < Tile::kStages; ++stage) {
-      mbarrier_init(&full[stage], 1);                      // the producer, and its bytes
-      mbarrier_init(&empty[stage], Tile::kConsumers * 4);  // the warps that multiply
+      mbarrier_init(&full[stage], 1);  // the producer, and the bytes
+      // The warps that multiply, of all blocks whose stage is filled from here.
+      mbarrier_init(&empty[stage], Tile::kConsumers * 4 * Tile::kCluster);
     }
     fence_mbarrier_init();
   }
-  // The mbarriers are initialised.
-  __syncthreads();
+  // The mbarriers are initialised, the peer's too.
+  Tile::kCluster == 1 ? __syncthreads() : cluster_sync();
 
   RingPosition<Tile::kStages> ring;
   if (warpgroup == 0) {
@@ -101,8 +110,8 @@ __global__ __launch_bounds__(HopperTile<kTileM, kTileN>::kThreads,
     if (threadIdx.x == 0) {
       tma_prefetch_map(maps.a);
       tma_prefetch_map(maps.b);
-      for (int64_t index = blockIdx.x; index < items; index += gridDim.x) {
-        const HopperItem item(grid, index, problem.size.k, run.pieces);
+      for (int64_t index = start; index < items; index += stride) {
+        const HopperItem item(grid, index, problem.size.k, run.pieces, rank * Tile::kM);
         const int row = static_cast<int>(item.tile.row), col = static_cast<int>(item.tile.col);
         const int batch_a = problem.a.batch_stride == 0 ? 0 : static_cast<int>(item.tile.batch);
         const int batch_b = problem.b.batch_stride == 0 ? 0 : static_cast<int>(item.tile.batch);
@@ -110,10 +119,16 @@ __global__ __launch_bounds__(HopperTile<kTileM, kTileN>::kThreads,
           unsigned char* const stage = shared + ring.stage * Tile::kStageBytes;
           const int p = static_cast<int>(step) * Tile::kK;
           // All warps have multiplied what the stage held.
-          mbarrier_wait(&empty[ring.stage], ring.parity ^ 1);
+          if constexpr (Tile::kCluster == 1) {
+            mbarrier_wait(&empty[ring.stage], ring.parity ^ 1);
+          } else {
+            mbarrier_wait_cluster(&empty[ring.stage], ring.parity ^ 1);
+          }
           mbarrier_arrive_expect_tx(&full[ring.stage], Tile::kStageBytes);
           OperandA::load(stage, maps.a, row, p, batch_a, &full[ring.stage]);
-          OperandB::load(stage + Tile::kBytesA, maps.b, col, p, batch_b, &full[ring.stage]);
+          ShareB::template load<Tile::kCluster>(
+              stage + Tile::kBytesA + rank * (Tile::kBytesB / Tile::kCluster), maps.b,
+              col + rank * (Tile::kN / Tile::kCluster), p, batch_b, &full[ring.stage]);
         }
       }
     }
@@ -125,8 +140,15 @@ __global__ __launch_bounds__(HopperTile<kTileM, kTileN>::kThreads,
     const int warp = static_cast<int>(threadIdx.x) / 32 - 4;
     unsigned char* const own = scratch + warp * Tile::kWarpBytes;
     BoxStore<T> boxes(own);
-    for (int64_t index = blockIdx.x; index < items; index += gridDim.x) {
-      const HopperItem item(grid, index, problem.size.k, run.pieces);
+    const auto release = [&](int stage) {
+      if constexpr (Tile::kCluster == 1) {
+        if (lane == 0) mbarrier_arrive(&empty[stage]);
+      } else if (lane < Tile::kCluster) {
+        mbarrier_arrive_peer(&empty[stage], lane);
+      }
+    };
+    for (int64_t index = start; index < items; index += stride) {
+      const HopperItem item(grid, index, problem.size.k, run.pieces, rank * Tile::kM);
       float sum[Tile::kPartN / 2] = {};  // of (64, kPartN)
       int before = 0;                    // the stage whose wgmma may still run
       for (int64_t step = item.first; step < item.last; ++step, ring.advance()) {
@@ -143,13 +165,13 @@ __global__ __launch_bounds__(HopperTile<kTileM, kTileN>::kThreads,
         wgmma_commit();
         if (step > item.first) {
           wgmma_wait<1>();
-          if (lane == 0) mbarrier_arrive(&empty[before]);
+          release(before);
         }
         before = ring.stage;
       }
       wgmma_wait<0>();
       wgmma_settle(sum);
-      if (lane == 0) mbarrier_arrive(&empty[before]);
+      release(before);
       const TilePosition first = {item.tile.batch, item.tile.row + part_m + warp % 4 * 16,
                                   item.tile.col + part_n};
       if (run.pieces > 1) {
@@ -166,6 +188,8 @@ __global__ __launch_bounds__(HopperTile<kTileM, kTileN>::kThreads,
     }
     boxes.finish();
   }
+  // No block ends while its peer may still arrive at its mbarriers.
+  if constexpr (Tile::kCluster > 1) cluster_sync();
 }
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

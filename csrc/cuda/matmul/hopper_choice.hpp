@@ -7,9 +7,10 @@
 //              from L2 (36 bytes a cycle and multiprocessor, what fast.cu's 704 TFLOP/s with tiles
 //              of 128 x 256 amount to on an H100). A block does `turns` tiles one after the other;
 //              the whole is never faster than memory (2400 bytes a cycle, 4.2 TB/s). Pieces of k
-//              are written and read once more, as floats, and cost a second kernel.
+//              are written and read once more, as floats, and cost a second kernel. Of equal times
+//              (those of memory) the smallest tile and the fewest pieces are taken.
 // Table:       tile of c    step: flop, L2       end of a tile      stages, shared memory
-//              128 x 256    1024, 1366 cycles    1024 cycles        4, 224 KB
+//              128 x 256    1024,  911 cycles    1024 cycles        4, 224 KB, blocks in pairs
 //              128 x 128     512,  911           512                6, 224 KB
 //               64 x 128     256,  683           256                8, 224 KB
 #pragma once
@@ -29,21 +30,25 @@ struct HopperChoice {
 
 namespace hopper_choice {
 
-inline constexpr std::array<std::array<int, 2>, 3> kTiles = {{{128, 256}, {128, 128}, {64, 128}}};
+inline constexpr std::array<std::array<int, 2>, 3> kTiles = {{{64, 128}, {128, 128}, {128, 256}}};
 inline constexpr int64_t kStepK = 64;
 inline constexpr int64_t kLeastSteps = 4;  // of a piece: the ring has to fill
 inline constexpr std::array<int, 11> kPieces = {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64};
+
+// Blocks of a cluster, which have tiles below each other and share columns of b.
+constexpr int cluster(int tile_n) { return tile_n == 256 ? 2 : 1; }
 
 inline int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 inline int64_t cycles(const MatmulSize& size, const HopperChoice& choice, int multiprocessors) {
   const auto& [batch, m, n, k] = size;
   const int64_t tile_m = choice.tile_m, tile_n = choice.tile_n;
-  const int64_t items = batch * up(m, tile_m) * up(n, tile_n) * choice.pieces;
-  const int64_t turns = up(items, multiprocessors);
+  const int64_t blocks = cluster(choice.tile_n);
+  const int64_t items = batch * up(m, tile_m * blocks) * up(n, tile_n) * choice.pieces;
+  const int64_t turns = up(items, multiprocessors / blocks);
   const int64_t steps = up(up(k, kStepK), choice.pieces);
   // Rows and columns outside c are not fetched.
-  const int64_t bytes = (std::min(m, tile_m) + std::min(n, tile_n)) * kStepK * 2;
+  const int64_t bytes = (std::min(m, tile_m) + std::min(n, tile_n) / blocks) * kStepK * 2;
   const int64_t step = std::max(tile_m * tile_n / 32, bytes / 36);
   const int64_t memory = batch * (m * k + k * n + m * n) * 2 / 2400;
   const int64_t sums = choice.pieces == 1 ? 0 : batch * m * n * 4 * choice.pieces;
@@ -58,7 +63,9 @@ inline HopperChoice choose_hopper(const MatmulSize& size, int multiprocessors) {
   HopperChoice best = {};
   int64_t least = 0;
   for (const auto& [tile_m, tile_n] : kTiles) {
-    const int64_t tiles = size.batch * up(size.m, tile_m) * up(size.n, tile_n);
+    const int blocks = cluster(tile_n);
+    if (blocks > multiprocessors) continue;
+    const int64_t tiles = size.batch * up(size.m, tile_m * blocks) * up(size.n, tile_n) * blocks;
     for (const int pieces : kPieces) {
       const bool fits =
           tiles * pieces <= multiprocessors && up(size.k, kStepK) >= pieces * kLeastSteps;

@@ -31,16 +31,22 @@ struct HopperOperand {
     }
   }
 
-  // Starts the copies of the tile at (x, p) of matrix z.
+  // Starts the copies of the tile at (x, p) of matrix z, for all kBlocks blocks of the cluster.
+  template <int kBlocks = 1>
   __device__ static void load(unsigned char* tile, const TensorMap& map, int x, int p, int z,
                               uint64_t* full) {
+    const auto box = [&](unsigned char* to, int at_x, int at_y) {
+      if constexpr (kBlocks > 1) {
+        tma_load_3d_multicast(to, map, at_x, at_y, z, full, (1u << kBlocks) - 1);
+      } else {
+        tma_load_3d(to, map, at_x, at_y, z, full);
+      }
+    };
     if constexpr (kMajor == Major::k) {
-      tma_load_3d(tile, map, p, x, z, full);
+      box(tile, p, x);
     } else {
 #pragma unroll
-      for (int slab = 0; slab < kX / 64; ++slab) {
-        tma_load_3d(tile + slab * kSlab, map, x + 64 * slab, p, z, full);
-      }
+      for (int slab = 0; slab < kX / 64; ++slab) box(tile + slab * kSlab, x + 64 * slab, p);
     }
   }
 

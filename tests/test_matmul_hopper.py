@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: MIT
+"""Rung 10: every tile, pieces of k, every way for c to leave, and the choice between them."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tilegrad as tg
+from half_inputs import BFLOAT16, FLOAT16, Half, bits, every_half, normal, once
+from helpers import Array, Device, assert_close, assert_same_bits
+from linear_inputs import ACTIVATIONS, IDS
+from matmul_inputs import TRANSPOSES, swapped
+from tilegrad import backends
+
+pytestmark = pytest.mark.not_on_cpu("the ladder is the GPU's")
+
+EPS = float(np.finfo(np.float32).eps)
+SIM_MULTIPROCESSORS, H200_MULTIPROCESSORS = 4, 132
+TILES = ((64, 128), (128, 128), (128, 256))
+
+# (m, n, k): each tile; tails of m, n and k; sums that wrap each ring; more tiles than blocks, so
+# that the ring and the boxes go on into the next tile; a pair of tiles of which one is outside c;
+# pieces of k that end inside a step, and whose last is shorter.
+SHAPES = [
+    (64, 72, 40), (40, 264, 72), (136, 128, 456), (200, 136, 72), (136, 264, 328), (520, 512, 72),
+    (648, 264, 136), (40, 104, 1000), (8, 16, 328), (56, 120, 840), (72, 200, 1096), (16, 1032, 64),
+]  # fmt: skip
+
+
+def on_hopper(device: Device) -> bool:
+    place = backends.place_of(device.name)
+    major, minor = backends.at(place).properties(place)["compute_capability"]
+    return (major, minor) == (9, 0)
+
+
+@pytest.fixture(autouse=True)
+def _needs_hopper(device: Device) -> None:
+    if not on_hopper(device):
+        pytest.skip("wgmma needs compute capability 9.0")
+
+
+def choice(m: int, n: int, k: int, *, batch: int = 1, on: int = SIM_MULTIPROCESSORS) -> Any:
+    return backends.at(backends.SIM)._hopper_choice(batch, m, n, k, on)
+
+
+def test_the_shapes_meet_every_tile_and_pieces() -> None:
+    met = {choice(*shape) for shape in SHAPES}
+    assert {(m, n) for m, n, _ in met} == set(TILES)
+    assert {pieces for *_, pieces in met} >= {1, 2, 3, 4}
+
+
+@every_half
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_tile_and_layout_follows_float64(
+    device: Device, half: Half, shape: tuple[int, int, int], rng: np.random.Generator
+) -> None:
+    m, n, k = shape
+    # A large common offset, so that a lost or doubled step of k is far outside the bound.
+    a, b = half.round(16 + normal(rng, half, (m, k))), half.round(normal(rng, half, (k, n)) - 3)
+    want = a @ b
+    inside = (k + 1) * EPS * (np.abs(a) @ np.abs(b))
+    results = []
+    for ta, tb in TRANSPOSES:
+        left, right = half.put(device, swapped(a, ta)), half.put(device, swapped(b, tb))
+        c = tg.matmul(left, right, transpose_a=ta, transpose_b=tb, variant="hopper")
+        assert_close(half.get(c), want, once(half, want, inside), what=f"{ta}, {tb}")
+        results.append(bits(c))
+    for other in results[1:]:
+        assert_same_bits(other, results[0], what="another layout")
+    # c where the copy engine cannot write it.
+    moved = half.put(device, np.zeros((m, n)), offset=1)
+    tg.matmul(half.put(device, a), half.put(device, b), variant="hopper", out=moved)
+    assert_same_bits(bits(moved), results[0], what="c at another address")
+
+
+@every_half
+def test_batches_and_operands_that_all_share(
+    device: Device, half: Half, rng: np.random.Generator
+) -> None:
+    for m, n, k in ((72, 136, 72), (8, 40, 520)):
+        a, b = normal(rng, half, (3, m, k)), normal(rng, half, (3, k, n))
+        for left, right in ((a, b), (a, b[1]), (a[1], b)):
+            want = left @ right
+            inside = (k + 1) * EPS * (np.abs(left) @ np.abs(right))
+            c = tg.matmul(half.put(device, left), half.put(device, right), variant="hopper")
+            assert_close(half.get(c), want, once(half, want, inside))
+
+
+@every_half
+def test_nan_stays_in_its_row_and_column(
+    device: Device, half: Half, rng: np.random.Generator
+) -> None:
+    # Every tile is part empty: the zeros there must not meet an infinity.
+    for m, n, k in ((72, 264, 88), (40, 104, 1000)):
+        a, b = normal(rng, half, (m, k)), normal(rng, half, (k, n))
+        put = [half.put(device, x) for x in (a, b)]
+        clean = bits(tg.matmul(*put, variant="hopper"))
+        a[m - 1, k - 1], b[k - 1, n - 1] = np.nan, np.inf
+        c = tg.matmul(half.put(device, a), half.put(device, b), variant="hopper")
+        got = half.get(c)
+        assert np.isnan(got[m - 1]).all()
+        assert not np.isfinite(got[:, n - 1]).any()
+        assert_same_bits(bits(c)[: m - 1, : n - 1], clean[: m - 1, : n - 1])
+
+
+@pytest.mark.parametrize(("name", "args", "function", "_from_output"), ACTIVATIONS, ids=IDS)
+def test_the_epilogue_has_the_same_bits_on_every_way(
+    device: Device, name: str | None, args: Any, function: Any, _from_output: bool,
+    rng: np.random.Generator,
+) -> None:  # fmt: skip
+    """By the copy engine, with z beside c, element by element, from pieces, and on rung 9's way."""
+    half = BFLOAT16 if name in (None, "relu", "gelu") else FLOAT16
+    for rows, inputs, outputs in ((200, 72, 152), (40, 1000, 56)):
+        assert rows * inputs * outputs >= 2**21, "too small for this rung"
+        x, weight = normal(rng, half, (rows, inputs)), normal(rng, half, (outputs, inputs)) / 16
+        bias = normal(rng, half, (outputs,))
+        there = [half.put(device, v) for v in (x, weight, bias)]
+        y = tg.linear(*there, name, activation_args=args)
+        again, z = tg.linear(*there, name, activation_args=args, save_preactivation=True)
+        assert_same_bits(bits(again), bits(y), what="y beside z")
+        weight = half.round(weight)
+        want = x @ weight.T + bias
+        inside = (inputs + 2) * EPS * (np.abs(x) @ np.abs(weight.T) + np.abs(bias))
+        assert_close(half.get(z), want, once(half, want, inside), what="z")
+        moved = half.put(device, np.zeros((rows, outputs)), offset=3)
+        tg.linear(*there, name, activation_args=args, out=moved)
+        assert_same_bits(bits(moved), bits(y), what="y at another address")
+
+
+def test_gradients_of_weights_add_up_in_float32(device: Device, rng: np.random.Generator) -> None:
+    """The sum over many rows is cut into pieces; beta and the float result meet it at their end."""
+    half = BFLOAT16
+    for rows, inputs, outputs in ((1000, 56, 40), (1096, 200, 72)):
+        x, dy = normal(rng, half, (rows, inputs)), normal(rng, half, (rows, outputs))
+        weight = half.put(device, np.zeros((outputs, inputs)))
+        there = [half.put(device, v) for v in (dy, x)]
+        start = rng.standard_normal((outputs, inputs)).astype(np.float32)
+        for accumulate in (False, True):
+            out = (None, device.put(start.copy()), None)
+            tg.linear_backward(*there, weight, wrt="weight", accumulate=accumulate, out=out)
+            before = start if accumulate else 0 * start
+            bound = (rows + 3) * EPS * (np.abs(dy).T @ np.abs(x) + np.abs(before))
+            assert_close(device.get(out[1]), dy.T @ x + before, bound, what=f"{accumulate}")
+
+
+@every_half
+@pytest.mark.parametrize("shape", [(263, 259, 67), (257, 264, 71), (264, 257, 72)], ids=str)
+def test_odd_sizes_are_copied_to_where_the_engine_reads(
+    device: Device, half: Half, shape: tuple[int, int, int], rng: np.random.Generator
+) -> None:
+    m, n, k = shape
+    assert backends.at(backends.SIM)._matmul_choice(1, m, n, k, 2, 90, False, False) == "hopper"
+    a, b = normal(rng, half, (m, k)), normal(rng, half, (k, n))
+    want = a @ b
+    inside = (k + 1) * EPS * (np.abs(a) @ np.abs(b))
+    first = None
+    for (ta, tb), offset in zip(TRANSPOSES, (0, 1, 8, 3), strict=True):
+        left = half.put(device, swapped(a, ta), offset)
+        right = half.put(device, swapped(b, tb), offset)
+        c = tg.matmul(left, right, transpose_a=ta, transpose_b=tb)
+        assert_close(half.get(c), want, once(half, want, inside), what=f"{ta}, {tb}")
+        first = bits(c) if first is None else first
+        assert_same_bits(bits(c), first, what="another layout and address")
+
+
+# ---- the choice ----------------------------------------------------------------------------------
+
+
+def model(shape: tuple[int, int, int, int], tile: tuple[int, int], pieces: int, on: int) -> int:
+    """Return the cycles that hopper_choice.hpp states, written again."""
+    batch, m, n, k = shape
+    blocks = 2 if tile[1] == 256 else 1
+    clusters = batch * -(-m // (tile[0] * blocks)) * -(-n // tile[1]) * pieces
+    turns = -(-clusters // (on // blocks))
+    in_all = -(-k // 64)
+    steps = -(-in_all // pieces)
+    fetched = (min(m, tile[0]) + min(n, tile[1]) // blocks) * 128
+    area = tile[0] * tile[1]
+    at_work = turns * (steps * max(area // 32, fetched // 36) + area // 32)
+    memory = batch * (m * k + k * n + m * n) * 2 // 2400
+    join = 0 if pieces == 1 else 3000 + 2 * (batch * m * n * 4 * pieces) // 4000
+    return 1500 + max(at_work, memory) + join
+
+
+@pytest.mark.parametrize("on", [1, SIM_MULTIPROCESSORS, 114, H200_MULTIPROCESSORS])
+def test_the_choice_is_the_fastest_by_the_model(on: int, rng: np.random.Generator) -> None:
+    sim = backends.at(backends.SIM)
+    shapes = [tuple(int(2**e) for e in rng.uniform((0, 0, 3, 6), (5, 13, 13, 16)))
+              for _ in range(200)]  # fmt: skip
+    shapes += [(1, 512, 512, 65536), (1, 4096, 4096, 4096), (1, 1, 4096, 4096)]
+    for shape in shapes:
+        tile_m, tile_n, pieces = sim._hopper_choice(*shape, on)
+        got = model(shape, (tile_m, tile_n), pieces, on)
+        assert got == sim._hopper_cycles(*shape, on, tile_m, tile_n, pieces)
+        batch, m, n, k = shape
+        best = got
+        for tile, each in itertools.product(TILES, range(1, 65)):
+            blocks = 2 if tile[1] == 256 else 1
+            items = batch * -(-m // (tile[0] * blocks)) * -(-n // tile[1]) * each * blocks
+            possible = each == 1 or (items <= on and -(-k // 64) >= 4 * each)
+            if blocks <= on and possible:
+                best = min(best, model(shape, tile, each, on))
+        # Not every number of pieces is tried.
+        assert got <= 1.25 * best, shape
+
+
+@pytest.mark.parametrize(
+    ("batch", "m", "n", "k", "expected"),
+    [
+        (1, 8192, 8192, 8192, (128, 256, 1)),
+        (1, 4096, 4096, 4096, (128, 256, 1)),
+        (1, 65536, 512, 512, (128, 256, 1)),
+        (1, 512, 512, 65536, (128, 256, 16)),  # dW of a layer
+        (1, 1024, 1024, 1024, (64, 128, 1)),  # a tile for each of 128 multiprocessors
+        (1, 16, 4096, 4096, (64, 128, 3)),  # few rows: bound by reading b
+        (1, 64, 16384, 4096, (64, 128, 1)),
+        (64, 128, 128, 128, (64, 128, 1)),  # bound by memory: the smallest tile
+    ],
+)
+def test_the_choice_on_an_h200(
+    batch: int, m: int, n: int, k: int, expected: tuple[int, int, int]
+) -> None:
+    assert choice(m, n, k, batch=batch, on=H200_MULTIPROCESSORS) == expected
+
+
+def test_the_same_bits_again(device: Device, rng: np.random.Generator) -> None:
+    a, b = (normal(rng, FLOAT16, s) for s in ((72, 1096), (1096, 200)))
+    put: list[Any] = [FLOAT16.put(device, x) for x in (a, b)]
+    results: list[Array] = [bits(tg.matmul(*put, variant="hopper")) for _ in range(3)]
+    for other in results[1:]:
+        assert_same_bits(other, results[0])
