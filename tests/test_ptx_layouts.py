@@ -62,7 +62,13 @@ def run(program: Path, *arguments: str | Path, **variables: str) -> tuple[int, s
 
 
 @pytest.mark.parametrize(
-    ("name", "checks"), [("ptx_layouts_test", 57), ("ptx_async_test", 17), ("ptx_tf32_test", 21)]
+    ("name", "checks"),
+    [
+        ("ptx_layouts_test", 57),
+        ("wgmma_registers_test", 51),
+        ("ptx_async_test", 17),
+        ("ptx_tf32_test", 21),
+    ],
 )
 def test_bodies_follow_the_isa(build: Build, name: str, checks: int) -> None:
     status, text = run(build(f"tests/cpp/{name}.cpp"))

@@ -7,8 +7,7 @@
 //              its next rows are on their way meanwhile.
 // Memory:      a row is read and written once, 16 bytes a thread where base and length allow
 //              (kWidth 16: 8), 64 bytes of a row together; the hidden layers never leave the chip.
-//              Weights and biases are read once a block and stay in shared memory. Exception: of
-//              kWidth 16 the first weight is stored with 2.0x the wavefronts.
+//              Weights and biases are read once a block and stay in shared memory.
 // Source:      T. Mueller et al., Real-time Neural Radiance Caching for Path Tracing (2021),
 // section
 //              4: fully fused networks; PTX ISA, wgmma with operand a in registers.

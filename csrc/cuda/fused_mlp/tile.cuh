@@ -170,9 +170,12 @@ __device__ inline void load_parameters(unsigned char* weights, float* biases,
       if (l > 0) {
         *reinterpret_cast<uint4*>(at(col)) = uint4{pair[0], pair[1], pair[2], pair[3]};
       } else {
+        // Of 16 columns a warp stores rows 8 apart, in the same banks: each half begins elsewhere.
+        const bool turned = kWidth == 16 && row % 16 >= 8;
 #pragma unroll
         for (int q = 0; q < 4; ++q) {
-          *reinterpret_cast<uint32_t*>(at(fragment_column<kWidth>(col + 2 * q))) = pair[q];
+          const int column = fragment_column<kWidth>(col + 2 * (turned ? q ^ 2 : q));
+          *reinterpret_cast<uint32_t*>(at(column)) = turned ? pair[q ^ 2] : pair[q];
         }
       }
     }
