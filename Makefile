@@ -11,7 +11,7 @@ PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
 SOURCES := $(shell find csrc python cmake CMakeLists.txt pyproject.toml -type f \
              -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: help demo test test-full test-oldest lint sanitize bench gpu-check tutorials clean
+.PHONY: help demo test test-full test-oldest lint sanitize bench gpu-check gpu-wheels tutorials clean
 help:
 	@echo "make demo       train a network on real images (Fashion-MNIST if installed, else digits)"
 	@echo "make test       lint, type-check and run every test that this machine can run"
@@ -21,6 +21,7 @@ help:
 	@echo "make sanitize   the core of the suite under ASan and UBSan, the pool under TSan"
 	@echo "make bench      measure every kernel beside NumPy and PyTorch"
 	@echo "make gpu-check  on a CUDA machine, offline: build, tests, sanitizers, benchmarks"
+	@echo "make gpu-wheels WHEELS=folder  collect the wheels that such a machine may lack"
 	@echo "make tutorials  run docs/tutorials/*.py and write the notebooks"
 	@echo "make clean      remove what the above made"
 
@@ -87,6 +88,9 @@ WHEELS ?=
 GPU_CHECK ?=
 gpu-check:
 	$(PYTHON) benchmarks/gpu_check.py $(if $(WHEELS),--wheels "$(WHEELS)") $(GPU_CHECK)
+
+gpu-wheels:
+	$(PYTHON) benchmarks/gpu_wheels.py "$(or $(WHEELS),build/wheels)"
 
 tutorials: .venv/.demo
 	$(BIN)/python -m pip install --quiet "$$(ls dist/*.whl)[docs]"

@@ -44,8 +44,13 @@ def parser() -> argparse.ArgumentParser:
     add("--work", type=Path, default=ROOT / "build" / "gpu", metavar="FOLDER",
         help="where environment, wheel and logs go (default: build/gpu)")  # fmt: skip
     add("--quick", action="store_true", help="only a selection of the benchmarks")
+    add("--goals", action="store_true", help="only benchmarks that a goal asks for")
     add("--filter", default="", metavar="TEXT",
         help="only benchmarks whose family/name contains this; runs add up")  # fmt: skip
+    add("--continue", dest="goes_on", action="store_true",
+        help="only benchmarks that the results of this day and commit do not have yet")  # fmt: skip
+    add("--part", type=_part, default=(1, 1), metavar="K/N",
+        help="only the K-th of N parts of the tests; parts add up")  # fmt: skip
     return result
 
 
@@ -57,6 +62,16 @@ def _steps(text: str) -> list[str]:
             f"must be of {','.join(STEPS)}; got {','.join(unknown) or repr(text)}"
         )
     return [name for name in STEPS if name in names]
+
+
+def _part(text: str) -> tuple[int, int]:
+    try:
+        part, parts = (int(number) for number in text.split("/"))
+    except ValueError:
+        part, parts = 0, 0
+    if not 1 <= part <= parts:
+        raise argparse.ArgumentTypeError(f"must be K/N with 1 <= K <= N; got {text}")
+    return part, parts
 
 
 def _minutes(text: str) -> float:
@@ -97,7 +112,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     results = Results(out, f"{machine.label}-{head['date']}", head)
     results.save()
-    job = Job(machine, work, golden, wheels, quick=args.quick, only=args.filter)
+    job = Job(
+        machine, work, golden, wheels, quick=args.quick, only=args.filter, goals=args.goals,
+        part=args.part, before=results.json if args.goes_on else None,
+    )  # fmt: skip
     return check(job, results, args.steps, deadline)
 
 

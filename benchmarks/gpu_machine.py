@@ -76,6 +76,11 @@ class Machine:
         return re.sub(r"[^a-z0-9]+", "-", name).strip("-")
 
 
+def packages() -> tuple[str, ...]:
+    """Return the names of the Python packages that the steps need."""
+    return tuple(_PACKAGES)
+
+
 def output_of(command: Sequence[str], seconds: float = 60) -> tuple[int, str]:
     """Return the exit status and the output of a short command; 127 if there is no such program."""
     try:

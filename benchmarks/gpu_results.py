@@ -36,6 +36,8 @@ class Results:
     def add(self, step: str, record: dict[str, Any]) -> None:
         """Store what a step found, in place of what an earlier run of it did."""
         before = self.data["steps"].pop(step, {})
+        if "part" in record:
+            record = _with_parts(before, record)
         if "results" in before and "results" in record:
             record["results"] = merged(before["results"], record["results"])
         self.data["steps"][step] = record
@@ -45,6 +47,30 @@ class Results:
         """Write both files."""
         _write(self.json, json.dumps(self.data, indent=1) + "\n")
         _write(self.text, text_of(self.data))
+
+
+def _with_parts(before: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+    """Return what the parts of the tests found together, this one and those before it."""
+    of = record["part"].partition("/")[2]
+    parts = {
+        name: one
+        for name, one in before.get("parts", {}).items()
+        if name != record["part"] and name.partition("/")[2] == of
+    }
+    parts[record["part"]] = record
+    ran = list(parts.values())
+    worst = next((one["status"] for one in ran if one["status"] != PASSED), PASSED)
+    missing = int(of) - len(parts)
+    count = {key: sum(one.get(key, 0) for one in ran) for key in ("tests", "failed", "skipped")}
+    text = "{tests} tests, {failed} failed, {skipped} skipped".format(**count)
+    return {
+        **record,
+        **count,
+        "status": worst if not missing or worst != PASSED else NOT_RUN,
+        "summary": text + (f"; {missing} of {of} parts not run yet" if missing else ""),
+        "failures": [failure for one in ran for failure in one.get("failures", [])],
+        "parts": parts,
+    }
 
 
 def merged(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:

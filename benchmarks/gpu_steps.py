@@ -8,6 +8,7 @@ that step alone.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import re
@@ -31,6 +32,7 @@ TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 LIMITS = {"build": 25.0, "tests": 30.0, "conformance": 5.0, "sanitizer": 20.0, "bench": 40.0}
 _TAIL = 40  # lines of a failed command's output that are stored
 _MOST_FAILURES = 40
+_PROCESSES = 8  # that share the GPU in the tests
 _FOUND = 9  # exit status of compute-sanitizer that found something
 # Files that need torch, as in the Makefile's test-oldest.
 _NEEDS_TORCH = re.compile(r"torch|oracle_checks|_inputs|activation_ops|softmax_oracle")
@@ -50,6 +52,9 @@ class Job:
         deadline: When the step at work has to be done, in the seconds of time.monotonic.
         quick: Whether the benchmarks are a selection.
         only: What the names of the benchmarks contain.
+        goals: Whether only those are run that a goal asks for.
+        part: Which part of the tests, of how many.
+        before: Results whose benchmarks are not run again, or None.
         environ: Set for every command.
     """
 
@@ -60,6 +65,9 @@ class Job:
     deadline: float = float("inf")
     quick: bool = False
     only: str = ""
+    goals: bool = False
+    part: tuple[int, int] = (1, 1)
+    before: Path | None = None
     environ: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -235,12 +243,14 @@ def tests(job: Job) -> Record:
     """Run the suite on cuda, from the installed wheel."""
     report = job.folder / "tests.xml"
     report.unlink(missing_ok=True)
-    files = test_files(any("torch" in line for line in job.machine.left_out))
+    files = test_files(any("torch" in line for line in job.machine.left_out), job.part)
     done = job.run("tests", [
         job.python, "-m", "pytest", "--devices", "cuda", "--tb=short", f"--junitxml={report}",
-        *files,
+        *at_once(), *files,
     ])  # fmt: skip
     record = done.record(**counts(report))
+    if job.part != (1, 1):
+        record["part"] = "{}/{}".format(*job.part)
     if "tests" not in record:  # stopped, or it never began: what the output says last
         lines = done.output.strip().splitlines()
         return record | {"summary": lines[-1] if lines else "no output"}
@@ -248,12 +258,21 @@ def tests(job: Job) -> Record:
     return record | {"summary": text}
 
 
-def test_files(without_torch: bool) -> list[str]:
-    """Return the files to test: none, which is all, or those that need no torch."""
-    if not without_torch:
+def test_files(without_torch: bool, part: tuple[int, int]) -> list[str]:
+    """Return the files to test: none, which is all, those that need no torch, or a part of them."""
+    if not without_torch and part == (1, 1):
         return []
     paths = sorted((ROOT / "tests").glob("test_*.py"))
-    return [str(path) for path in paths if not _NEEDS_TORCH.search(path.read_text())]
+    if without_torch:
+        paths = [path for path in paths if not _NEEDS_TORCH.search(path.read_text())]
+    return [str(path) for path in paths[part[0] - 1 :: part[1]]]
+
+
+def at_once() -> list[str]:
+    """Return the options for several processes, each with files of its own, if pytest has them."""
+    if importlib.util.find_spec("xdist") is None:
+        return []
+    return ["-n", str(min(os.cpu_count() or 1, _PROCESSES)), "--dist", "loadfile"]
 
 
 def counts(report: Path) -> Record:
@@ -339,7 +358,10 @@ def bench(job: Job) -> Record:
     minutes = 0.9 * min(job.left(), 1e6) / 60
     command = [job.python, "-m", "tilegrad.bench", "cuda", "--json", str(stored)]
     command += ["--minutes", f"{minutes:.3f}", f"--filter={job.only}"]
-    done = job.run("bench", [*command, "--quick"] if job.quick else command)
+    command += ["--quick"] * job.quick + ["--goals"] * job.goals
+    if job.before is not None and job.before.exists():
+        command += ["--skip", str(job.before)]
+    done = job.run("bench", command)
     record = done.record()
     try:
         record["results"] = results = json.loads(stored.read_text())

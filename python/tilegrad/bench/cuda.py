@@ -20,7 +20,7 @@ from typing import Any
 import tilegrad as tg
 from tilegrad import backends
 
-from . import gpu_report, gpu_roofline, gpu_state, machine, report
+from . import gpu_goals, gpu_report, gpu_roofline, gpu_state, machine, report
 from .canvas import check_matplotlib
 from .device import LeftOut, Workbench, first_line, measure, tensor
 from .device_workloads import all_cases
@@ -50,6 +50,8 @@ def parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="a selection; its figures are rough")
     add("--filter", default="", metavar="TEXT",
         help="only cases whose family/name contains this, such as matmul/ or bf16")  # fmt: skip
+    add("--goals", action="store_true", help="only cases that a goal asks for")
+    add("--skip", metavar="FILE.json", help="leave out the cases that this stored run has")
     add("--minutes", type=float, default=0, metavar="N",
         help="start no case after so long, name what is left out (default: no limit)")  # fmt: skip
     add("--json", metavar="FILE", help="store conditions and figures, anew after every case")
@@ -82,7 +84,14 @@ def main(argv: Sequence[str] | None = None, device: str = "cuda") -> int:
     cases = [case for case in all_cases(bench) if args.filter in case.id]
     if args.quick and any(case.quick for case in cases):
         cases = [case for case in cases if case.quick]
-    if not cases:
+    if args.goals:
+        cases = [case for case in cases if gpu_goals.of_case(case.id)]
+    if args.skip:
+        done = {gpu_goals.identity(one) for one in _stored(args.skip)["cases"]}
+        cases = [case for case in cases if case.id not in done]
+        if not cases:
+            print(f"{args.skip} has all of these cases")
+    elif not cases:
         options.error(f"--filter: must be part of a case's name; got {args.filter!r} (try --list)")
     if args.minutes < 0:
         options.error(f"--minutes: must not be negative; got {args.minutes:g}")
@@ -110,11 +119,17 @@ def main(argv: Sequence[str] | None = None, device: str = "cuda") -> int:
         return 130
 
 
+def _stored(path: str) -> dict[str, Any]:
+    """Return a stored run: what this command wrote, or `make gpu-check`, which may have none."""
+    found = json.loads(Path(path).read_text())
+    if "steps" not in found:
+        return dict(found)
+    return dict(found["steps"].get("bench", {}).get("results", {"cases": []}))
+
+
 def _again(path: str, picture: str | None) -> int:
     """Print and draw a stored run: what this command wrote, or `make gpu-check`."""
-    found = json.loads(Path(path).read_text())
-    result = found.get("steps", {}).get("bench", {}).get("results", found)
-    family = ""
+    result, family = _stored(path), ""
     print(_heading(result))
     for figures in result["cases"]:
         if figures["family"] != family:
