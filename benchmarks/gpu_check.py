@@ -6,6 +6,12 @@
 What is missing is said first, and nothing is begun then. After that each step has its time, a
 failure keeps no other step from running, and results/<gpu>-<date>.json and .md are written after
 every step. Steps of one day, GPU and commit add up in one file. No setting of the card is changed.
+
+Where a call may take ten minutes only, several add up, each with the results of the one before:
+
+    --minutes 9 --steps build,conformance,sanitizer        then, with --before FILE.json,
+    --minutes 9 --steps build,tests --part 1/2             and 2/2, and as often as needed
+    --minutes 9 --steps build,bench --goals                and last without --goals
 """
 
 from __future__ import annotations
@@ -47,8 +53,8 @@ def parser() -> argparse.ArgumentParser:
     add("--goals", action="store_true", help="only benchmarks that a goal asks for")
     add("--filter", default="", metavar="TEXT",
         help="only benchmarks whose family/name contains this; runs add up")  # fmt: skip
-    add("--continue", dest="goes_on", action="store_true",
-        help="only benchmarks that the results of this day and commit do not have yet")  # fmt: skip
+    add("--before", type=Path, metavar="FILE.json",
+        help="results of an earlier call: steps add up, its cases are not timed again")  # fmt: skip
     add("--part", type=_part, default=(1, 1), metavar="K/N",
         help="only the K-th of N parts of the tests; parts add up")  # fmt: skip
     return result
@@ -90,6 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     deadline = time.monotonic() + 60 * args.minutes
     wheels = args.wheels.resolve() if args.wheels else None
+    if args.before and not args.before.is_file():
+        parser().error(f"--before: must be a file; there is no {args.before}")
     machine = probe(args.steps, wheels)
     for line in machine.left_out:
         print(f"gpu-check: {line}")
@@ -110,11 +118,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "machine": describe(machine),
         "left_out": machine.left_out,
     }
-    results = Results(out, f"{machine.label}-{head['date']}", head)
+    before = args.before.resolve() if args.before else None
+    results = Results(out, f"{machine.label}-{head['date']}", head, before)
     results.save()
     job = Job(
         machine, work, golden, wheels, quick=args.quick, only=args.filter, goals=args.goals,
-        part=args.part, before=results.json if args.goes_on else None,
+        part=args.part, before=before,
     )  # fmt: skip
     return check(job, results, args.steps, deadline)
 

@@ -33,6 +33,8 @@ _PACKAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "hypothesis": ("hypothesis", ("tests",)),
 }
 _PROGRAMS = ("cmake", "ninja")
+# Tests are more, or faster, with these: taken from the folder of wheels where they are missing.
+HELPFUL = {"expecttest": "expecttest", "pytest-xdist": "xdist"}
 _QUERY = (
     "name", "driver_version", "memory.total", "memory.used", "compute_cap", "clocks.sm",
     "clocks.mem", "clocks.max.sm", "clocks.max.mem", "power.limit", "temperature.gpu",
@@ -77,8 +79,8 @@ class Machine:
 
 
 def packages() -> tuple[str, ...]:
-    """Return the names of the Python packages that the steps need."""
-    return tuple(_PACKAGES)
+    """Return the names of the Python packages that the steps need or can use."""
+    return (*_PACKAGES, *HELPFUL)
 
 
 def output_of(command: Sequence[str], seconds: float = 60) -> tuple[int, str]:
@@ -136,7 +138,7 @@ def ask_gpu() -> tuple[dict[str, str], str]:
 
 def has_package(name: str) -> bool:
     """Tell whether this Python has a package, or the PATH a program of that name."""
-    module, _ = _PACKAGES.get(name, (name, ()))
+    module = HELPFUL.get(name) or _PACKAGES.get(name, (name, ()))[0]
     if importlib.util.find_spec(module) is not None:
         return True
     return name in _PROGRAMS and shutil.which(name) is not None
@@ -182,6 +184,8 @@ def probe(
             found.wheels.append(name)
         else:
             say(f"the Python package {name} (install it, or put its wheel into WHEELS=folder)")
+    if "build" in steps:
+        found.wheels += [name for name in HELPFUL if not has(name) and wheel_of(name, wheels)]
     if "sanitizer" in steps:
         usual = _beside_cuda("compute-sanitizer")
         found.sanitizer = shutil.which("compute-sanitizer") or (

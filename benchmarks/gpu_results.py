@@ -22,16 +22,20 @@ class Results:
         folder: Where the files go.
         stem: Their name without ending.
         head: What is said about the run: date, commit, machine.
+        before: The file of an earlier run, in another folder, that is added to too.
     """
 
-    def __init__(self, folder: Path, stem: str, head: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, stem: str, head: dict[str, Any], before: Path | None = None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.json = folder / f"{stem}.json"
         self.text = folder / f"{stem}.md"
         self.data: dict[str, Any] = {"format": FORMAT, **head, "steps": {}}
-        before = _read(self.json)
-        if before.get("format") == FORMAT and before.get("commit") == head.get("commit"):
-            self.data["steps"] = before["steps"]
+        for path in (before, self.json):
+            found = _read(path) if path else {}
+            if found.get("format") == FORMAT and found.get("commit") == head.get("commit"):
+                self.data["steps"] |= found["steps"]
 
     def add(self, step: str, record: dict[str, Any]) -> None:
         """Store what a step found, in place of what an earlier run of it did."""

@@ -8,7 +8,6 @@ that step alone.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import re
@@ -246,7 +245,7 @@ def tests(job: Job) -> Record:
     files = test_files(any("torch" in line for line in job.machine.left_out), job.part)
     done = job.run("tests", [
         job.python, "-m", "pytest", "--devices", "cuda", "--tb=short", f"--junitxml={report}",
-        *at_once(), *files,
+        *at_once(job.python), *files,
     ])  # fmt: skip
     record = done.record(**counts(report))
     if job.part != (1, 1):
@@ -268,9 +267,9 @@ def test_files(without_torch: bool, part: tuple[int, int]) -> list[str]:
     return [str(path) for path in paths[part[0] - 1 :: part[1]]]
 
 
-def at_once() -> list[str]:
+def at_once(python: str) -> list[str]:
     """Return the options for several processes, each with files of its own, if pytest has them."""
-    if importlib.util.find_spec("xdist") is None:
+    if output_of([python, "-c", "import xdist"])[0] != 0:
         return []
     return ["-n", str(min(os.cpu_count() or 1, _PROCESSES)), "--dist", "loadfile"]
 

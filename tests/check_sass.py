@@ -67,7 +67,9 @@ TABLE = (
     Row("matmul_(double_buffered|warp_tile)_kernel", "FFMA LDGSTS.E.BYPASS.128 LDS.128", of="If"),
     Row("matmul_tensor_core_kernel", "HMMA LDGSTS.E.BYPASS.128"),
     Row("matmul_tensor_core_kernel", "LDSM", of="INS"),
-    Row("matmul_hopper_kernel", "HGMMA UTMALDG USETMAXREG SYNCS", on=("sm_90a",), group=4),
+    Row("matmul_hopper_kernel", "HGMMA UTMALDG UTMASTG USETMAXREG SYNCS", on=("sm_90a",), group=4),
+    Row("matmul_hopper_tf32_kernel", "HGMMA UTMALDG USETMAXREG SYNCS", on=("sm_90a",), group=4),
+    Row("fused_mlp_(backward_)?kernel", "HGMMA LDG.E.128", on=("sm_90a",)),
     # one pass over memory
     Row("activation(_backward)?_kernel|bias_gradient_kernel", _PACKETS),
     Row("prelu(_backward)?_kernel|dropout_kernel|scale_kernel", _PACKETS),
@@ -75,6 +77,7 @@ TABLE = (
     Row("(sgd|adam|rmsprop|adagrad)_step_kernel", _PACKETS),
     Row("softmax_(warp|block)_kernel", _PACKETS),
     Row("cross_entropy_one_pass_(warp|block)_kernel", _PACKETS),
+    Row("cross_entropy_cluster_kernel", _PACKETS, on=("sm_90a",)),
     Row("cross_entropy_(online_warp|block_row|three_pass)_kernel", _PACKETS),
     Row("random_(uniform|normal)_kernel", "STG.E.128"),
     Row("norm_chunks_kernel", "LDG.E.128"),

@@ -228,13 +228,13 @@ def test_report_of_pytest_is_counted(tmp_path: Path) -> None:
 
 def test_without_torch_only_tests_that_need_none_are_run() -> None:
     steps = module("gpu_steps")
-    assert steps.test_files(False) == []
-    names = {Path(path).name for path in steps.test_files(True)}
+    assert steps.test_files(False, (1, 1)) == []
+    names = {Path(path).name for path in steps.test_files(True, (1, 1))}
     assert "test_backends.py" in names
     assert "test_network_beside_torch.py" not in names
 
 
-@pytest.mark.parametrize("name", ["gpu_machine", "gpu_steps"])
+@pytest.mark.parametrize("name", ["gpu_machine", "gpu_steps", "gpu_wheels"])
 def test_examples_of_the_modules_are_right(name: str) -> None:
     failed, attempted = doctest.testmod(module(name))
     assert failed == 0
@@ -299,3 +299,82 @@ def test_benchmarks_of_several_runs_add_up() -> None:
     }
     assert both["failed"] == []
     assert both["left_out"] == [{"case": "f/e", "why": no}]
+
+
+def test_parts_of_the_tests_are_all_of_them_and_add_up(tmp_path: Path) -> None:
+    steps = module("gpu_steps")
+    parts = [steps.test_files(False, (k, 3)) for k in (1, 2, 3)]
+    everything = sorted(str(path) for path in Path(__file__).parent.glob("test_*.py"))
+    assert sorted(name for part in parts for name in part) == everything
+    results = module("gpu_results").Results(tmp_path, "x", dict(HEAD))
+
+    def ran(part: str, failed: int) -> dict[str, Any]:
+        status = "failed" if failed else "passed"
+        return {"status": status, "part": part, "tests": 10, "failed": failed, "skipped": 1,
+                "failures": ["a::b: no"] * failed}  # fmt: skip
+
+    results.add("tests", ran("1/2", 1))
+    assert stored(results)["steps"]["tests"]["status"] == "failed"
+    results.add("tests", ran("1/2", 0))  # again, in place of the first time
+    found = stored(results)["steps"]["tests"]
+    assert (found["status"], found["tests"]) == ("not run", 10)
+    assert found["summary"].endswith("; 1 of 2 parts not run yet")
+    results.add("tests", ran("2/2", 0))
+    found = stored(results)["steps"]["tests"]
+    assert (found["status"], found["tests"], found["failures"]) == ("passed", 20, [])
+    assert found["summary"] == "20 tests, 0 failed, 2 skipped"
+
+
+def test_a_later_call_goes_on_from_the_results_of_the_one_before(tmp_path: Path) -> None:
+    def passes(job: Any) -> dict[str, Any]:
+        return {"status": "passed"}
+
+    _, first = run_steps(tmp_path / "a", {"build": passes})
+    kind = module("gpu_results").Results
+    results = kind(tmp_path / "b", "h200", dict(HEAD), first.json)
+    results.add("bench", {"status": "passed"})
+    assert list(stored(results)["steps"]) == ["build", "bench"]
+    assert kind(tmp_path / "c", "h200", {**HEAD, "commit": "def"}, first.json).data["steps"] == {}
+    job = a_job(tmp_path / "d")
+    job.deadline, job.goals, job.before = time.monotonic() + 60, True, first.json
+    python = Path(job.python)
+    python.parent.mkdir(parents=True)
+    program(python.parent, "python", f'echo "$@" > {tmp_path}/asked')
+    module("gpu_steps").bench(job)
+    asked = (tmp_path / "asked").read_text()
+    assert f"--filter= --goals --skip {first.json}" in asked
+
+
+def test_parts_are_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = module("gpu_check").parser()
+    assert parser.parse_args(["--part", "2/3"]).part == (2, 3)
+    for text in ("0/3", "4/3", "2", "a/b"):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["--part", text])
+    assert "must be K/N with 1 <= K <= N; got a/b" in capsys.readouterr().err
+
+
+def test_wheels_are_collected_for_the_other_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wheels = module("gpu_wheels")
+    asked: list[list[str]] = []
+
+    def pip(command: list[str]) -> Any:
+        asked.append(command)
+        (tmp_path / "new" / "pybind11-3.0-py3-none-any.whl").write_bytes(bytes(2_000_000))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(wheels.subprocess, "run", pip)
+    assert wheels.main([str(tmp_path / "new"), "--python", "3.13"]) == 0
+    (command,) = asked
+    assert command[1:4] == ["-m", "pip", "download"]
+    assert command[command.index("--python-version") + 1] == "3.13"
+    assert {"pybind11", "scikit-build-core", "ninja", "pytest", "hypothesis", "expecttest",
+            "pytest-xdist"} <= set(command)  # fmt: skip
+    assert not {"cmake", "numpy", "torch"} & set(command)
+    assert "1 wheels, 2.0 MB, for Python 3.13" in capsys.readouterr().out
+    wheels.main([str(tmp_path / "new"), "--cmake"])
+    assert "cmake" in asked[1]
+    with pytest.raises(SystemExit):
+        wheels.main([str(tmp_path), "--python", "2.7"])

@@ -93,6 +93,7 @@ _STEPS = "784-512-512-10, SGD step, batch 1024 and 65536"
 _TF32, _FP32 = "tf32 products", "float32 products"
 _PASSES = "elementwise and dropout from 16 MiB on"
 _UPDATES = "optimisers from 16 MiB on"
+_MLP = "fused MLP, half of what the chip allows"
 _HOST = "host cost of a call"
 _CE = r"cross_entropy/(8192x32768|16384x128256) bf16"
 _SGD = "train_step/SGD batch"
@@ -111,6 +112,10 @@ GOALS = (
     Goal(_STEP, f"{_SGD} 128 f32", 8, None, "torch"),
     Goal(_STEPS, f"{_SGD} 1024 bf16", 2, None, "torch graph"),
     Goal(_STEPS, f"{_SGD} 65536 bf16", 1.4, None, "torch compile"),
+    Goal(_MLP, "fused_mlp/64x5 2097152 bf16 inference", 250, None, ""),
+    Goal(_MLP, "fused_mlp/64x5 2097152 bf16 training", 839, None, ""),
+    Goal(_MLP, "fused_mlp/128x5 2097152 bf16 inference", 839, None, ""),
+    Goal(_MLP, "fused_mlp/128x5 2097152 bf16 training", 3329, None, ""),
     Goal(_TF32, "matmul_ladder/.* 4096 f32", 0.95, None, "torch tf32"),
     Goal(_FP32, r"matmul/(4096x4096x4096|8192x8192x8192) \w\w f32", 0.90, None, "torch"),
     Goal(_PASSES, r"activation/\w+ (8388608|100000000) .*", 0.90, None, "copy"),

@@ -270,6 +270,10 @@ def ladder(rung: str, n: int, dtype: str, chip: Chip = H200) -> Prediction:
     """Predict a rung of the matmul ladder on square operands."""
     if rung == "hopper":
         return tensor_product(n, n, n, dtype, pieces=PIECES, chip=chip)
+    if rung == "hopper_tf32":  # b is turned first, so that it runs along k
+        item = ITEM[dtype]
+        turned = stream(item * n * n, item * n * n, kernels="one pass", chip=chip)
+        return tensor_product(n, n, n, dtype, chip=chip) + turned
     if rung in ("tensor_core", "tf32x3"):
         products = 3 if rung == "tf32x3" else 1
         return tensor_product(n, n, n, dtype, older=True, products=products, chip=chip)
@@ -306,8 +310,8 @@ def softmax(rows: int, classes: int, dtype: str, way: str) -> Prediction:
     )  # fmt: skip
 
 
-_READS = {"three_pass": 3, "online_warp": 2, "block_row": 2, "one_pass": 1, None: 1}
-ROW_BYTES = 226 << 10  # that a block holds in shared memory
+_READS = {"three_pass": 3, "online_warp": 2, "block_row": 2}  # of a logit; once in the others
+ROW_BYTES = 8 * (200 << 10)  # that a cluster of 8 blocks holds in shared memory
 
 
 def cross_entropy(
@@ -320,7 +324,8 @@ def cross_entropy(
         254
     """
     n, item = rows * classes, ITEM[dtype]
-    reads = 2 if rung is None and classes * item > ROW_BYTES else _READS[rung]
+    longest = rung is None and classes * item > ROW_BYTES
+    reads = 2 if longest else _READS.get(rung or "", 1)
     warps = rung in ("three_pass", "online_warp")  # a warp a row: the others wait less
     one = stream(
         reads * item * n + 8 * rows, item * n, resident=1024, packets=4, special=2 * n,
@@ -394,6 +399,34 @@ def train_step(
     longest = max(nodes, key=lambda one: one.seconds)
     waits = len(nodes) * chip.launch > seconds / 2
     return Prediction(seconds, "launch" if waits else longest.bound, f"{len(nodes)} kernels")
+
+
+def fused_mlp(
+    rows: int, width: int, layers: int, *, training: bool, chip: Chip = H200
+) -> Prediction:
+    """Predict a small network in bfloat16 that stays on chip.
+
+    Math: max(products, rows moved) + launch; products of tiles so narrow run at half of the rate.
+
+    Args:
+        rows: Samples.
+        width: Of every layer.
+        layers: How many.
+        training: With gradients: forward, forward once more, and two products a layer.
+        chip: The constants.
+
+    Example:
+        >>> fused_mlp(1 << 21, 64, 5, training=False).bound
+        'tensor cores'
+    """
+    products = 2.0 * layers * rows * width * width * (4 if training else 1)
+    rate = chip.tensor / 2  # a warpgroup waits for its own layer before the next
+    seconds, bound = _largest({
+        "tensor cores": products / rate,
+        "memory": 2.0 * rows * width * (5 if training else 2) / chip.copy,
+    })  # fmt: skip
+    exposed = (chip.launch + chip.fill) * (3 if training else 1)
+    return Prediction(seconds + exposed, bound, "on chip")
 
 
 def host_call(chip: Chip = H200) -> Prediction:

@@ -29,6 +29,7 @@ _LOOKS = {
     "cross_entropy_options": ("#882255", "<"),
     "cross_entropy_ladder": ("#AA4499", "v"),
     "optim": ("#009E73", "P"),
+    "fused_mlp": ("#117733", "X"),
     "train_step": ("#000000", "h"),
 }
 # Some of the points have their names.

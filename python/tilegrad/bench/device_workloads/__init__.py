@@ -16,6 +16,7 @@ from . import (
     cross_entropy,
     cross_entropy_options,
     dropout,
+    fused_mlp,
     host,
     linear,
     matmul,
@@ -26,7 +27,7 @@ from . import (
 
 FAMILIES = (
     matmul, linear, activation, dropout, softmax, cross_entropy, cross_entropy_options, optim,
-    train_step, host,
+    train_step, fused_mlp, host,
 )  # fmt: skip
 
 

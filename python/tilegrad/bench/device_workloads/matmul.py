@@ -49,13 +49,14 @@ _QUICK = {(4096, 4096, 4096, "NN"), (128, 512, 512, "NT"), (4095, 4097, 4099, "N
 
 RUNGS = (
     "naive", "coalesced", "shared", "tile_1d", "tile_2d", "vectorized", "double_buffered",
-    "warp_tile", "tensor_core", "hopper", "tf32x3",
+    "warp_tile", "tensor_core", "hopper", "tf32x3", "hopper_tf32",
 )  # fmt: skip
 _LADDER = {
-    "float32": (*RUNGS[:-2], RUNGS[-1]),  # hopper's tiles are of 16-bit numbers
+    "float32": (*RUNGS[:9], *RUNGS[10:]),  # hopper's tiles are of 16-bit numbers
     "bfloat16": ("naive", "coalesced", "shared", "tensor_core", "hopper"),
 }
-_TF32 = {("float32", "tensor_core")}  # rounds its operands to tf32
+# rungs that round their operands to tf32
+_TF32 = {("float32", "tensor_core"), ("float32", "hopper_tf32")}
 _TF32_TOLERANCE = 3e-3
 
 
