@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: MIT
+// A training step of a small network as one kernel.
+//
+// Math:        train_step.hpp.
+// Shapes:      up to kMostStepLayers layers; products of at most kMostProducts multiply-adds.
+// Parallelism: a grid whose blocks are resident at once, up to two a multiprocessor. Phases follow
+//              each other behind a barrier of the grid, 2 layers - 1 of them (train_step/schedule.hpp);
+//              the items of a phase are dealt out to the blocks in turn. A weight changes in the tile
+//              of its gradient, one phase after its last reader. Every sum has an order of its own:
+//              which block makes it does not matter.
+// Memory:      what lies between layers stays in L2; a weight is read twice or three times and
+//              written once, its gradient never. Accesses: tile.cuh, finish.cuh, head.cuh.
+// Source:      persistent kernels of recurrent networks: Diamos et al., ICML 2016.
+#include "train_step.hpp"
+
+#include "grid_barrier.cuh"
+#include "row_sums.cuh"
+#include "train_step/head.cuh"
+#include "train_step/schedule.hpp"
+
+namespace tilegrad::TILEGRAD_BACKEND {
+namespace step {
+namespace {
+
+constexpr int64_t kMostProducts = int64_t{1} << 29;  // above it a product fills the device alone
+constexpr int64_t kMostRows = 1024;
+constexpr int64_t kMostWidth = 8192;
+constexpr size_t kSharedBytes = kTileFloats * sizeof(float);
+constexpr int64_t kHeadFloats = kTileFloats - 2 * kMostStepClasses - 4;  // W and a row
+
+template <class Options>
+using Constants = decltype(constants_of<float>(Options{}, StepState{}));
+
+template <class Options>
+struct Arguments {
+  NetworkStep step;
+  Schedule schedule;
+  Options options;
+  const StepState* state;
+  CrossEntropyArguments<float> loss;
+  Prepared<Constants<Options>>* prepared;
+  GridBarrier* barrier;
+  bool is_mean, weight_fits;
+};
+
+__device__ inline Operand operand(const float* data, int64_t pitch, int64_t count) {
+  return {data, static_cast<int>(pitch), static_cast<int>(count), pitch % 4 == 0 && packet_aligned(data)};
+}
+
+// The item's tile of a product with (rows, cols) results, and its sums.
+template <bool kAAlongP, bool kBAlongP>
+__device__ inline TileSums product(float* shared, Tile size, int item, const Operand& a,
+                                   const Operand& b, int64_t length, TileOf& tile) {
+  const auto k = static_cast<int>(length);
+  const auto find = [&](int m, int n) {
+    const int across = (b.count + n - 1) / n;
+    tile = {item / across * m, item % across * n, a.count, b.count};
+  };
+  switch (size) {
+    case Tile::small:
+      find(SmallTile::kM, SmallTile::kN);
+      return product_tile<SmallTile, kAAlongP, kBAlongP>(shared, a, b, k, tile.i, tile.j);
+    case Tile::medium:
+      find(MediumTile::kM, MediumTile::kN);
+      return product_tile<MediumTile, kAAlongP, kBAlongP>(shared, a, b, k, tile.i, tile.j);
+    default:
+      find(LargeTile::kM, LargeTile::kN);
+      return product_tile<LargeTile, kAAlongP, kBAlongP>(shared, a, b, k, tile.i, tile.j);
+  }
+}
+
+// Before the first reader of the divisor: the head.
+template <class Options>
+__device__ inline void prepare(float* shared, const Arguments<Options>& a) {
+  const ClassWeight<float> weight{a.loss.indices, a.loss.weight, a.loss.shape.classes,
+                                  a.loss.ignore_index};
+  const double sum = sum_of_rows(shared, a.is_mean ? a.step.rows : 0, weight);
+  if (threadIdx.x != 0) return;
+  const double divisor = a.is_mean ? sum : 1;
+  *a.prepared = {constants_of<float>(a.options, *a.state), divisor,
+                 static_cast<float>(1 / divisor)};
+}
+
+template <class Options>
+__device__ inline void run_item(float* shared, const Arguments<Options>& a, const Run& run,
+                                int item) {
+  const StepLayer& layer = a.step.layers[run.layer];
+  const auto rows = static_cast<int>(a.step.rows);
+  TileOf tile;
+  switch (run.work) {
+    case Work::prepare:
+      prepare(shared, a);
+      break;
+    case Work::forward: {
+      const TileSums sums = product<true, true>(
+          shared, run.tile, item, operand(layer.x, layer.in, rows),
+          operand(layer.weight.data, layer.in, layer.out), layer.in, tile);
+      finish_forward(sums, tile, layer);
+      break;
+    }
+    case Work::input_gradient: {
+      const TileSums sums = product<true, false>(
+          shared, run.tile, item, operand(layer.dz, layer.out, rows),
+          operand(layer.weight.data, layer.in, layer.in), layer.out, tile);
+      finish_input_gradient(sums, tile, a.step.layers[run.layer - 1]);
+      break;
+    }
+    case Work::weight_update: {
+      const TileSums sums = product<false, false>(
+          shared, run.tile, item, operand(layer.dz, layer.out, layer.out),
+          operand(layer.x, layer.in, layer.in), rows, tile);
+      finish_weight(sums, tile, layer.weight, a.prepared->constants);
+      break;
+    }
+    case Work::bias_update:
+      update_bias(shared, layer, rows, item * static_cast<int>(kBiasColumns), a.prepared->constants);
+      break;
+    case Work::loss: {
+      const Element<float> losses{a.loss.row_loss};
+      const double sum = sum_of_rows(shared, rows, losses);
+      if (threadIdx.x == 0) StoreLoss<float>{a.step.loss_value, &a.prepared->denominator}(sum);
+      break;
+    }
+    case Work::head:
+      break;  // not one by one: run_head
+  }
+}
+
+template <class Options>
+__device__ inline void run_head(float* shared, const Arguments<Options>& a, const Run& run) {
+  const StepLayer* const layer = &a.step.layers[run.layer];
+  Head head(shared, *layer, run.layer > 0 ? layer - 1 : nullptr, a.loss, a.weight_fits);
+  for (int64_t row = blockIdx.x; row < run.items; row += gridDim.x) head.row(row);
+}
+
+template <class Options>
+__global__ void __launch_bounds__(kThreads, 2)
+    network_step_kernel(const __grid_constant__ Arguments<Options> a) {
+  float* const shared = dynamic_smem<float>();
+  for (int phase = 0; phase < a.schedule.phases; ++phase) {
+    // What the phase before wrote is there for every block.
+    if (phase > 0) grid_sync(a.barrier);
+    int64_t item = blockIdx.x;
+    for (int r = a.schedule.first[phase]; r < a.schedule.first[phase + 1]; ++r) {
+      const Run run = a.schedule.runs[r];
+      if (run.work == Work::head) {
+        run_head(shared, a, run);
+        continue;
+      }
+      for (; item < run.items; item += gridDim.x) run_item(shared, a, run, static_cast<int>(item));
+      item -= run.items;
+    }
+  }
+}
+
+// But for the logits and their gradient, which are in shared memory.
+CrossEntropyArguments<float> loss_arguments(const NetworkStep& network) {
+  const CrossEntropy<float>& problem = network.loss;
+  const double smoothing = problem.label_smoothing;
+  CrossEntropyArguments<float> a{};
+  a.weight = problem.weight;
+  a.indices = problem.indices;
+  a.shape = problem.shape;
+  a.rows = network.rows;
+  a.ignore_index = problem.ignore_index;
+  a.keep = static_cast<float>(1 - smoothing);
+  a.floor = static_cast<float>(smoothing / static_cast<double>(problem.shape.classes));
+  a.soft = smoothing != 0;
+  a.aligned = packet_aligned(problem.weight);
+  return a;
+}
+
+}  // namespace
+}  // namespace step
+
+bool takes_network_step(const NetworkStep& network) {
+  if (network.rows < 1 || network.rows > step::kMostRows || network.count < 1) return false;
+  if (device_info().compute_capability < 80) return false;
+  int64_t products = 0;
+  for (int l = 0; l < network.count; ++l) {
+    const auto [in, out] = std::pair(network.layers[l].in, network.layers[l].out);
+    if (in < 1 || out < 1 || in > step::kMostWidth || out > step::kMostWidth) return false;
+    products += network.rows * in * out * (l == 0 ? 2 : 3);
+  }
+  return products <= step::kMostProducts && network.layers[network.count - 1].out <= kMostStepClasses;
+}
+
+template <class Options>
+void network_step(Context& context, const NetworkStep& network, const Options& options,
+                  const StepState* state, GridBarrier* barrier) {
+  using namespace step;
+  WorkspaceScope scope(context);
+  const auto kernel = network_step_kernel<Options>;
+  const StepLayer& last = network.layers[network.count - 1];
+  Arguments<Options> a{};
+  a.step = network;
+  a.schedule = Scheduler(network, device_info().multiprocessors).make();
+  a.options = options;
+  a.state = state;
+  a.barrier = barrier;
+  a.prepared = context.workspace->take<Prepared<Constants<Options>>>(1);
+  a.loss = loss_arguments(network);
+  a.loss.scale = &a.prepared->scale;
+  a.loss.row_loss = context.workspace->take<float>(network.rows);
+  a.is_mean = network.loss.reduction == Reduction::mean;
+  a.weight_fits = (last.out + 1) * last.in <= kHeadFloats;
+  const unsigned most = resident_blocks(kernel, kThreads, kSharedBytes);
+  const unsigned blocks = std::min(most, static_cast<unsigned>(a.schedule.most_items()));
+  launch(kernel, {.grid = blocks, .block = kThreads, .dynamic_bytes = kSharedBytes,
+                  .cooperative = true},
+         stream_of(context), a);
+}
+
+template void network_step(Context&, const NetworkStep&, const SgdOptions&, const StepState*,
+                           GridBarrier*);
+template void network_step(Context&, const NetworkStep&, const AdamOptions&, const StepState*,
+                           GridBarrier*);
+
+}  // namespace tilegrad::TILEGRAD_BACKEND

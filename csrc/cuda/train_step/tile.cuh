@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: MIT
+// A tile of a product by one block, its sums left in shared memory.
+//
+// Math:        sum[i,j] = sum_p a[i,p] b[j,p], float32, fused multiply-adds.
+// Shapes:      a (m, k) and b (n, k), each contiguous along p or along its own axis.
+// Parallelism: 8 warps; a warp has 4 kLaneRows x 32 sums and a slice of every stage's p, a lane
+//              kLaneRows x 4 sums. The slices' sums lie side by side; who reads them adds them in
+//              order. The order of all additions follows from the tile's shape.
+// Memory:      ring of kStages stages filled by cp.async, 16 bytes at a time where rows of a and b
+//              are whole groups of 16 bytes, else 4. Rows along p are padded by 16 bytes: no bank
+//              conflict. What lies outside of a or b is zero and not read.
+#pragma once
+
+#include "../launch.cuh"
+#include "../numeric.cuh"
+#include "../ptx/cp_async.cuh"
+
+namespace tilegrad::TILEGRAD_BACKEND::step {
+
+inline constexpr int kThreads = 256;
+inline constexpr int kStages = 3;
+
+// x is the operand's own axis: rows of a, columns of the result of b. Sizes and offsets fit 32 bits:
+// takes_network_step sees to it.
+struct Operand {
+  const float* data;
+  int pitch;  // elements between rows of memory
+  int count;  // along x
+  bool wide;  // rows of memory are whole, aligned groups of 4
+};
+
+template <int kLaneRowsValue, int kWarpsM, int kWarpsN, int kSlicesValue, int kSliceValue>
+struct TileShape {
+  static constexpr int kLaneRows = kLaneRowsValue, kLaneCols = 4;
+  static constexpr int kM = 4 * kLaneRows * kWarpsM, kN = 8 * kLaneCols * kWarpsN;
+  static constexpr int kSlices = kSlicesValue, kSlice = kSliceValue, kK = kSlices * kSlice;
+  static constexpr int kStage = (kM + kN) * (kK + 4);  // floats
+  static constexpr int kSumPitch = kN + 8;             // rows of neighbouring lanes: other banks
+  static constexpr int kSums = kSlices * kM * kSumPitch;
+  static constexpr int kFloats = kStages * kStage > kSums ? kStages * kStage : kSums;
+  static_assert(kWarpsM * kWarpsN * kSlices * kWarpSize == kThreads);
+};
+using SmallTile = TileShape<4, 1, 1, 8, 16>;   // (16, 32), 128 of p a stage
+using MediumTile = TileShape<8, 1, 1, 8, 8>;   // (32, 32), 64
+using LargeTile = TileShape<8, 2, 2, 2, 16>;   // (64, 64), 32
+inline constexpr int kTileFloats = SmallTile::kFloats;
+static_assert(kTileFloats >= MediumTile::kFloats && kTileFloats >= LargeTile::kFloats);
+
+// The sums of a tile: of element (i, j) one for each slice, `slice` apart.
+struct TileSums {
+  const float* data;  // (slices, m, pitch)
+  int m, log_n, slices, pitch;
+
+  __device__ int row(int e) const { return e >> log_n; }
+  __device__ int col(int e) const { return e & ((1 << log_n) - 1); }
+  __device__ int count() const { return m << log_n; }
+  __device__ float at(int e) const {
+    const float* p = data + row(e) * pitch + col(e);
+    float sum = 0;
+    for (int s = 0; s < slices; s += 2) {
+      sum += p[0];
+      sum += p[m * pitch];
+      p += 2 * m * pitch;
+    }
+    return sum;
+  }
+};
+
+// An operand's part of a stage: (kX, kK + 4) where p is contiguous, else (kK, kX).
+template <int kX, int kK, bool kAlongP>
+struct OperandStage {
+  static constexpr int kPitch = kAlongP ? kK + 4 : kX;
+
+  template <int kRun>
+  __device__ static void load_runs(float* stage, const Operand& from, int x, int p, int k) {
+    constexpr int kFast = (kAlongP ? kK : kX) / kRun;
+    constexpr int kRuns = kX * kK / kRun;
+    static_assert(kRuns % kThreads == 0);
+    constexpr int kUnroll = kRun == 4 ? kRuns / kThreads : 1;
+#pragma unroll kUnroll
+    for (int i = 0; i < kRuns / kThreads; ++i) {
+      const int run = i * kThreads + static_cast<int>(threadIdx.x);
+      const int fast = run % kFast * kRun, slow = run / kFast;
+      const int at_x = x + (kAlongP ? slow : fast), at_p = p + (kAlongP ? fast : slow);
+      const int offset = kAlongP ? at_x * from.pitch + at_p : at_p * from.pitch + at_x;
+      cp_async_zfill<4 * kRun>(stage + slow * kPitch + fast, from.data + offset,
+                               at_x < from.count && at_p < k);
+    }
+  }
+  __device__ static void load(float* stage, const Operand& from, int x, int p, int k) {
+    from.wide ? load_runs<4>(stage, from, x, p, k) : load_runs<1>(stage, from, x, p, k);
+  }
+
+  // values[q][e]: elements e of a lane at 4 steps of p. The lanes of a warp along x are kLanes: a
+  // lane has every kLanes-th x where p is contiguous, else groups of 4 neighbours.
+  template <int kCount, int kLanes>
+  __device__ static void fragment(float (&values)[4][kCount], const float* stage, int lane,
+                                  int p) {
+    if constexpr (kAlongP) {
+#pragma unroll
+      for (int e = 0; e < kCount; ++e) {
+        const float4 four =
+            *reinterpret_cast<const float4*>(stage + (lane + e * kLanes) * kPitch + p);
+        values[0][e] = four.x;
+        values[1][e] = four.y;
+        values[2][e] = four.z;
+        values[3][e] = four.w;
+      }
+    } else {
+#pragma unroll
+      for (int q = 0; q < 4; ++q) {
+#pragma unroll
+        for (int e = 0; e < kCount; e += 4) {
+          const float4 four = *reinterpret_cast<const float4*>(stage + (p + q) * kPitch +
+                                                               (lane + e / 4 * kLanes) * 4);
+          values[q][e] = four.x;
+          values[q][e + 1] = four.y;
+          values[q][e + 2] = four.z;
+          values[q][e + 3] = four.w;
+        }
+      }
+    }
+  }
+  template <int kLanes>
+  __device__ static constexpr int place(int lane, int e) {
+    return kAlongP ? lane + e * kLanes : (lane + e / 4 * kLanes) * 4 + e % 4;
+  }
+};
+
+// All threads of the block call it; `shared` has kTileFloats. Sums of (kM, kN) from (i, j) on.
+template <class Shape, bool kAAlongP, bool kBAlongP>
+__device__ inline TileSums product_tile(float* shared, const Operand& a, const Operand& b, int k,
+                                        int i, int j) {
+  using A = OperandStage<Shape::kM, Shape::kK, kAAlongP>;
+  using B = OperandStage<Shape::kN, Shape::kK, kBAlongP>;
+  constexpr int kOffsetB = Shape::kM * (Shape::kK + 4);
+  constexpr int kRows = Shape::kLaneRows, kCols = Shape::kLaneCols;
+  constexpr int kWarpM = 4 * kRows, kWarpN = 8 * kCols;
+  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
+  const int slice = warp % Shape::kSlices, place = warp / Shape::kSlices;
+  const int warp_col = place % (Shape::kN / kWarpN) * kWarpN;
+  const int warp_row = place / (Shape::kN / kWarpN) * kWarpM;
+  const int lane_row = lane / 8, lane_col = lane % 8;
+  const int row_offset = warp_row * (kAAlongP ? A::kPitch : 1);
+  const int col_offset = kOffsetB + warp_col * (kBAlongP ? B::kPitch : 1);
+  const int steps = (k + Shape::kK - 1) / Shape::kK;
+  const auto fill = [&](int step) {
+    if (step < steps) {
+      float* const stage = shared + step % kStages * Shape::kStage;
+      const int p = step * Shape::kK;
+      A::load(stage, a, i, p, k);
+      B::load(stage + kOffsetB, b, j, p, k);
+    }
+    cp_async_commit();
+  };
+
+  // Who read the shared memory before is done with it.
+  __syncthreads();
+#pragma unroll
+  for (int step = 0; step < kStages - 1; ++step) fill(step);
+  float sum[kRows][kCols] = {};
+  for (int step = 0; step < steps; ++step) {
+    cp_async_wait<kStages - 2>();
+    // Every thread's copies of this stage have come, and the stage to fill next has been read.
+    __syncthreads();
+    fill(step + kStages - 1);
+    const float* const stage = shared + step % kStages * Shape::kStage;
+#pragma unroll 1
+    for (int part = 0; part < Shape::kSlice; part += 4) {
+      const int p = slice * Shape::kSlice + part;
+      float x[4][kRows], y[4][kCols];
+      A::template fragment<kRows, 4>(x, stage + row_offset, lane_row, p);
+      B::template fragment<kCols, 8>(y, stage + col_offset, lane_col, p);
+#pragma unroll
+      for (int q = 0; q < 4; ++q) {
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+          for (int c = 0; c < kCols; ++c) sum[r][c] = fma(x[q][r], y[q][c], sum[r][c]);
+        }
+      }
+    }
+  }
+  cp_async_wait<0>();
+  // The ring has been read: its memory takes the sums.
+  __syncthreads();
+  float* const sums = shared + slice * Shape::kM * Shape::kSumPitch;
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    float* const row =
+        sums + (warp_row + A::template place<4>(lane_row, r)) * Shape::kSumPitch + warp_col;
+    if constexpr (kBAlongP) {
+#pragma unroll
+      for (int c = 0; c < kCols; ++c) row[B::template place<8>(lane_col, c)] = sum[r][c];
+    } else {
+      *reinterpret_cast<float4*>(row + 4 * lane_col) =
+          make_float4(sum[r][0], sum[r][1], sum[r][2], sum[r][3]);
+    }
+  }
+  // The sums are complete.
+  __syncthreads();
+  return {shared, Shape::kM, Shape::kN == 32 ? 5 : 6, Shape::kSlices, Shape::kSumPitch};
+}
+
+}  // namespace tilegrad::TILEGRAD_BACKEND::step
