@@ -101,8 +101,11 @@ py::object Plan::run(py::handle batch, bool accumulate, py::handle out) {
     for (const py::object& owner : owners_) note_use(owner);
   }
   accumulate_ = accumulate;
+  const bool one_kernel = !accumulate && is_one_kernel();
+  if (one_kernel) whole_step_.enter(*context, place_);
   tilegrad::TILEGRAD_BACKEND::run(kOnDevice ? kLong : nanoseconds_, [&] {
     replay_.run(*context, accumulate, [&](Context& target) {
+      if (one_kernel) return whole_step_(target);
       for (const Call& call : calls_) {
         WorkspaceScope scope(target);
         call(target);
@@ -116,7 +119,9 @@ void bind_plan(py::module_& m) {
   PlanClass plan(m, "Plan", py::module_local());
   plan.def(py::init<>())
       .def("input", &Plan::input, py::arg("placeholder"))
-      .def("output", &Plan::output, py::arg("placeholder"));
+      .def("output", &Plan::output, py::arg("placeholder"))
+      .def_property("_one_kernel", &Plan::is_one_kernel,
+                    [](Plan& self, bool allowed) { self.whole_step().allow(allowed); });
   bind_plan_layers(plan);
   bind_plan_mlp(plan);
   bind_plan_losses(plan);

@@ -33,6 +33,8 @@ void record_linear(Plan& plan, py::handle y, py::handle z, py::handle x, py::han
   const Activation f = parse_activation(activation, args, "linear");
   const Tensor w = plan.take(weight, "weight");
   const LinearSize size = linear_size(plan.take(x, "input"), w);
+  plan.whole_step().linear(w.dtype, plan.address(y), plan.address(z), plan.address(x),
+                           plan.address(weight), plan.address(bias), size, f);
   plan.record(w.dtype, nanoseconds(size), [&](auto t) -> Plan::Call {
     using T = decltype(t);
     return [=, y = plan.at<T>(y), z = plan.at<T>(z), x = plan.at<const T>(x),
@@ -48,6 +50,9 @@ void record_linear_backward(Plan& plan, py::handle dx, py::handle dweight, py::h
   const Activation f = parse_activation(activation, args, "linear_backward");
   const Tensor w = plan.take(weight, "weight");
   const LinearSize size = linear_size(plan.take(x, "input"), w);
+  plan.whole_step().linear_backward(plan.address(dx), plan.address(dweight), plan.address(dbias),
+                                    plan.address(dy), plan.address(x), plan.address(saved),
+                                    saved_is_output, f);
   plan.record(w.dtype, 2 * nanoseconds(size), [&](auto t) -> Plan::Call {
     using T = decltype(t);
     using G = ParameterGradient<T>;
@@ -72,6 +77,7 @@ void record_linear_backward(Plan& plan, py::handle dx, py::handle dweight, py::h
 void record_activation(Plan& plan, py::handle y, py::handle x, py::handle name, py::handle args) {
   const Activation f = parse_activation(name, args, "activation");
   const Tensor of = plan.take(y, "output");
+  plan.whole_step().activation(plan.address(y), plan.address(x), of.size(), f);
   plan.record(of.dtype, elementwise_nanoseconds(of), [&](auto t) -> Plan::Call {
     using T = decltype(t);
     return [f, n = of.size(), y = plan.at<T>(y), x = plan.at<const T>(x)](Context& context) {
@@ -84,6 +90,8 @@ void record_activation_backward(Plan& plan, py::handle dx, py::handle dy, py::ha
                                 bool saved_is_output, py::handle name, py::handle args) {
   const Activation f = parse_activation(name, args, "activation_backward");
   const Tensor of = plan.take(dx, "dx");
+  plan.whole_step().activation_backward(plan.address(dx), plan.address(dy), plan.address(saved),
+                                        saved_is_output, f);
   plan.record(of.dtype, elementwise_nanoseconds(of), [&](auto t) -> Plan::Call {
     using T = decltype(t);
     return [f, saved_is_output, n = of.size(), dx = plan.at<T>(dx), dy = plan.at<const T>(dy),

@@ -19,7 +19,12 @@ void record_cross_entropy(Plan& plan, py::handle loss, py::handle dlogits, py::h
   context.at(p.logits.place);
   plan.record(p.logits.dtype, elementwise_nanoseconds(p.logits), [&](auto t) -> Plan::Call {
     using T = decltype(t);
-    return [problem = p.native<T>(*context), by_index = p.by_index, loss = plan.at<T>(loss),
+    const CrossEntropy<T> native = p.native<T>(*context);
+    if constexpr (std::is_same_v<T, float>) {
+      plan.whole_step().cross_entropy(plan.address(loss), plan.address(dlogits),
+                                      plan.address(logits), native);
+    }
+    return [problem = native, by_index = p.by_index, loss = plan.at<T>(loss),
             dlogits = plan.at<T>(dlogits), logits = plan.at<const T>(logits),
             target = plan.at<const void>(target)](Context& context) mutable {
       problem.logits = logits();

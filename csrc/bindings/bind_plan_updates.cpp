@@ -40,6 +40,7 @@ void record_step(Plan& plan, const char* op, const StepLists& lists, const Optio
   const StepState* step = plan.take_state(state);
   plan.record<Floats::wide>(tensors->dtype(), nanoseconds(*tensors), [&](auto t) -> Plan::Call {
     plan.updates().claim(tensors->list<decltype(t)>(), options, step);
+    plan.whole_step().update(tensors->list<decltype(t)>(), options, step);
     return [=](Context& context) {
       const auto& list = tensors->list<decltype(t)>();
       optimizer_step(context, list.data(), std::ssize(list), options, step);

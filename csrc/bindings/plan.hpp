@@ -14,6 +14,7 @@
 #include "optim_tensors.hpp"
 #include "replay.hpp"
 #include "step_buffer.hpp"
+#include "whole_step.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
 
@@ -68,6 +69,9 @@ class Plan {
     return {this, buffer_at(tensor.data)};
   }
 
+  // The same as of now, for any dtype.
+  void* address(py::handle object) { return at<void>(object)(); }
+
   // These read an operand of a call and keep it alive as long as the plan.
   Tensor take(py::handle object, const char* name);
   StepState* take_state(const py::object& state);
@@ -90,6 +94,9 @@ class Plan {
   }
 
   FusedUpdates& updates() { return updates_; }
+  WholeStep& whole_step() { return whole_step_; }
+  // Whether one kernel does all that was recorded, and does it in the next run.
+  bool is_one_kernel() { return whole_step_.replaces(calls_.size()); }
 
  private:
   // The buffers are one step's: a second thread must not enter meanwhile. Under the GIL.
@@ -114,6 +121,7 @@ class Plan {
   std::vector<py::object> owners_;  // keeps buffers and states alive
   std::vector<StepBuffer*> states_;
   FusedUpdates updates_;
+  WholeStep whole_step_;
   Replay replay_;
   double nanoseconds_ = 0;  // estimated serial time of the calls
   int place_ = kFirstPlace;

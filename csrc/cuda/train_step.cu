@@ -3,11 +3,11 @@
 //
 // Math:        train_step.hpp.
 // Shapes:      up to kMostStepLayers layers; products of at most kMostProducts multiply-adds.
-// Parallelism: a grid whose blocks are resident at once, up to two a multiprocessor. Phases follow
-//              each other behind a barrier of the grid, 2 layers - 1 of them (train_step/schedule.hpp);
-//              the items of a phase are dealt out to the blocks in turn. A weight changes in the tile
-//              of its gradient, one phase after its last reader. Every sum has an order of its own:
-//              which block makes it does not matter.
+// Parallelism: a grid whose blocks are resident at once, one a multiprocessor. Phases follow
+//              each other behind a barrier of the grid, 2 layers - 1 of them
+//              (train_step/schedule.hpp); the items of a phase are dealt out to the blocks in turn.
+//              A weight changes in the tile of its gradient, one phase after its last reader. Every
+//              sum has an order of its own: which block makes it does not matter.
 // Memory:      what lies between layers stays in L2; a weight is read twice or three times and
 //              written once, its gradient never. Accesses: tile.cuh, finish.cuh, head.cuh.
 // Source:      persistent kernels of recurrent networks: Diamos et al., ICML 2016.
@@ -44,28 +44,52 @@ struct Arguments {
 };
 
 __device__ inline Operand operand(const float* data, int64_t pitch, int64_t count) {
-  return {data, static_cast<int>(pitch), static_cast<int>(count), pitch % 4 == 0 && packet_aligned(data)};
+  return {data, static_cast<int>(pitch), static_cast<int>(count),
+          pitch % 4 == 0 && packet_aligned(data)};
 }
 
-// The item's tile of a product with (rows, cols) results, and its sums.
-template <bool kAAlongP, bool kBAlongP>
-__device__ inline TileSums product(float* shared, Tile size, int item, const Operand& a,
-                                   const Operand& b, int64_t length, TileOf& tile) {
-  const auto k = static_cast<int>(length);
-  const auto find = [&](int m, int n) {
-    const int across = (b.count + n - 1) / n;
-    tile = {item / across * m, item % across * n, a.count, b.count};
-  };
+// f(TileShape{}) of that size.
+template <class F>
+__device__ inline auto with_shape(Tile size, const F& f) {
   switch (size) {
     case Tile::small:
-      find(SmallTile::kM, SmallTile::kN);
-      return product_tile<SmallTile, kAAlongP, kBAlongP>(shared, a, b, k, tile.i, tile.j);
+      return f(SmallTile{});
     case Tile::medium:
-      find(MediumTile::kM, MediumTile::kN);
-      return product_tile<MediumTile, kAAlongP, kBAlongP>(shared, a, b, k, tile.i, tile.j);
+      return f(MediumTile{});
     default:
-      find(LargeTile::kM, LargeTile::kN);
-      return product_tile<LargeTile, kAAlongP, kBAlongP>(shared, a, b, k, tile.i, tile.j);
+      return f(LargeTile{});
+  }
+}
+
+// The block's tiles of a product: items first, first + gridDim.x, ...; use(sums, tile) for each.
+template <bool kAAlongP, bool kBAlongP, class Use>
+__device__ inline void run_product(float* shared, const Run& run, int first, const Operand& a,
+                                   const Operand& b, int64_t length, const Use& use) {
+  const auto k = static_cast<int>(length);
+  const auto tile_of = [&](auto shape, int item) {
+    const int across = (b.count + shape.kN - 1) / shape.kN;
+    return TileOf{item / across * shape.kM, item % across * shape.kN, a.count, b.count};
+  };
+  const auto start = [&](int item) {
+    with_shape(run.tile, [&](auto shape) {
+      const TileOf tile = tile_of(shape, item);
+      TileProduct<decltype(shape), kAAlongP, kBAlongP>(shared, a, b, k).start(tile.i, tile.j);
+    });
+  };
+  if (first >= run.items) return;
+  // Who read the shared memory before is done with it.
+  __syncthreads();
+  start(first);
+  const auto stride = static_cast<int>(gridDim.x);
+  for (int item = first; item < run.items; item += stride) {
+    TileOf tile;
+    const TileSums sums = with_shape(run.tile, [&](auto shape) {
+      tile = tile_of(shape, item);
+      return TileProduct<decltype(shape), kAAlongP, kBAlongP>(shared, a, b, k)
+          .finish(tile.i, tile.j);
+    });
+    if (item + stride < run.items) start(item + stride);
+    use(sums, tile);
   }
 }
 
@@ -82,73 +106,75 @@ __device__ inline void prepare(float* shared, const Arguments<Options>& a) {
 }
 
 template <class Options>
-__device__ inline void run_item(float* shared, const Arguments<Options>& a, const Run& run,
-                                int item) {
+__device__ inline void add_losses(float* shared, const Arguments<Options>& a) {
+  const double sum = sum_of_rows(shared, a.step.rows, Element<float>{a.loss.row_loss});
+  if (threadIdx.x == 0) StoreLoss<float>{a.step.loss_value, &a.prepared->denominator}(sum);
+}
+
+// The items first, first + gridDim.x, ... of a run.
+template <class Options>
+__device__ inline void run_items(float* shared, const Arguments<Options>& a, const Run& run,
+                                 int first) {
   const StepLayer& layer = a.step.layers[run.layer];
   const auto rows = static_cast<int>(a.step.rows);
-  TileOf tile;
+  const auto stride = static_cast<int>(gridDim.x);
   switch (run.work) {
     case Work::prepare:
-      prepare(shared, a);
+      if (first == 0) prepare(shared, a);
       break;
-    case Work::forward: {
-      const TileSums sums = product<true, true>(
-          shared, run.tile, item, operand(layer.x, layer.in, rows),
-          operand(layer.weight.data, layer.in, layer.out), layer.in, tile);
-      finish_forward(sums, tile, layer);
+    case Work::forward:
+      run_product<true, true>(
+          shared, run, first, operand(layer.x, layer.in, rows),
+          operand(layer.weight.data, layer.in, layer.out), layer.in,
+          [&](const TileSums& sums, const TileOf& tile) { finish_forward(sums, tile, layer); });
       break;
-    }
-    case Work::input_gradient: {
-      const TileSums sums = product<true, false>(
-          shared, run.tile, item, operand(layer.dz, layer.out, rows),
-          operand(layer.weight.data, layer.in, layer.in), layer.out, tile);
-      finish_input_gradient(sums, tile, a.step.layers[run.layer - 1]);
-      break;
-    }
-    case Work::weight_update: {
-      const TileSums sums = product<false, false>(
-          shared, run.tile, item, operand(layer.dz, layer.out, layer.out),
-          operand(layer.x, layer.in, layer.in), rows, tile);
-      finish_weight(sums, tile, layer.weight, a.prepared->constants);
-      break;
-    }
-    case Work::bias_update:
-      update_bias(shared, layer, rows, item * static_cast<int>(kBiasColumns), a.prepared->constants);
-      break;
-    case Work::loss: {
-      const Element<float> losses{a.loss.row_loss};
-      const double sum = sum_of_rows(shared, rows, losses);
-      if (threadIdx.x == 0) StoreLoss<float>{a.step.loss_value, &a.prepared->denominator}(sum);
-      break;
-    }
     case Work::head:
-      break;  // not one by one: run_head
+      if (first < run.items) {
+        Head head(shared, layer, run.layer > 0 ? &layer - 1 : nullptr, a.loss, a.weight_fits);
+        for (int row = first; row < run.items; row += stride) head.row(row);
+      }
+      break;
+    case Work::loss:
+      if (first == 0) add_losses(shared, a);
+      break;
+    case Work::input_gradient:
+      run_product<true, false>(shared, run, first, operand(layer.dz, layer.out, rows),
+                               operand(layer.weight.data, layer.in, layer.in), layer.out,
+                               [&](const TileSums& sums, const TileOf& tile) {
+                                 finish_input_gradient(sums, tile, a.step.layers[run.layer - 1]);
+                               });
+      break;
+    case Work::weight_update:
+      run_product<false, false>(shared, run, first, operand(layer.dz, layer.out, layer.out),
+                                operand(layer.x, layer.in, layer.in), rows,
+                                [&](const TileSums& sums, const TileOf& tile) {
+                                  finish_weight(sums, tile, layer.weight, a.prepared->constants);
+                                });
+      break;
+    case Work::bias_update:
+      for (int item = first; item < run.items; item += stride) {
+        update_bias(shared, layer, rows, item * static_cast<int>(kBiasColumns),
+                    a.prepared->constants);
+      }
+      break;
   }
 }
 
 template <class Options>
-__device__ inline void run_head(float* shared, const Arguments<Options>& a, const Run& run) {
-  const StepLayer* const layer = &a.step.layers[run.layer];
-  Head head(shared, *layer, run.layer > 0 ? layer - 1 : nullptr, a.loss, a.weight_fits);
-  for (int64_t row = blockIdx.x; row < run.items; row += gridDim.x) head.row(row);
-}
-
-template <class Options>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads, 1)
     network_step_kernel(const __grid_constant__ Arguments<Options> a) {
   float* const shared = dynamic_smem<float>();
+  const auto blocks = static_cast<int>(gridDim.x);
   for (int phase = 0; phase < a.schedule.phases; ++phase) {
     // What the phase before wrote is there for every block.
     if (phase > 0) grid_sync(a.barrier);
-    int64_t item = blockIdx.x;
+    // The phase's items are dealt out in turn, across its runs.
+    int first = static_cast<int>(blockIdx.x);
     for (int r = a.schedule.first[phase]; r < a.schedule.first[phase + 1]; ++r) {
       const Run run = a.schedule.runs[r];
-      if (run.work == Work::head) {
-        run_head(shared, a, run);
-        continue;
-      }
-      for (; item < run.items; item += gridDim.x) run_item(shared, a, run, static_cast<int>(item));
-      item -= run.items;
+      run_items(shared, a, run, first);
+      if (first < run.items) first += (run.items - first + blocks - 1) / blocks * blocks;
+      first -= run.items;
     }
   }
 }
@@ -175,14 +201,16 @@ CrossEntropyArguments<float> loss_arguments(const NetworkStep& network) {
 
 bool takes_network_step(const NetworkStep& network) {
   if (network.rows < 1 || network.rows > step::kMostRows || network.count < 1) return false;
-  if (device_info().compute_capability < 80) return false;
+  const DeviceInfo& device = device_info();
+  if (device.compute_capability < 80 || device.shared_bytes < step::kSharedBytes) return false;
   int64_t products = 0;
   for (int l = 0; l < network.count; ++l) {
     const auto [in, out] = std::pair(network.layers[l].in, network.layers[l].out);
     if (in < 1 || out < 1 || in > step::kMostWidth || out > step::kMostWidth) return false;
     products += network.rows * in * out * (l == 0 ? 2 : 3);
   }
-  return products <= step::kMostProducts && network.layers[network.count - 1].out <= kMostStepClasses;
+  return products <= step::kMostProducts &&
+         network.layers[network.count - 1].out <= kMostStepClasses;
 }
 
 template <class Options>
@@ -206,8 +234,8 @@ void network_step(Context& context, const NetworkStep& network, const Options& o
   a.weight_fits = (last.out + 1) * last.in <= kHeadFloats;
   const unsigned most = resident_blocks(kernel, kThreads, kSharedBytes);
   const unsigned blocks = std::min(most, static_cast<unsigned>(a.schedule.most_items()));
-  launch(kernel, {.grid = blocks, .block = kThreads, .dynamic_bytes = kSharedBytes,
-                  .cooperative = true},
+  launch(kernel,
+         {.grid = blocks, .block = kThreads, .dynamic_bytes = kSharedBytes, .cooperative = true},
          stream_of(context), a);
 }
 

@@ -62,7 +62,7 @@ class TrainStep:
 
     Model and loss run in training mode, with the options that their modules had when the plan was
     recorded. ``.grad`` is unspecified afterwards: gradients are overwritten, never zeroed, and the
-    CPU does not even store those of weights that nothing but the update reads. An exception, such
+    step does not even store those of weights that nothing but the update reads. An exception, such
     as a class index out of range, leaves parameters and optimiser as they were; on a device such an
     index is no exception: the loss is NaN and its row adds nothing to the gradients.
 
@@ -121,7 +121,7 @@ class TrainStep:
         # alive, so that another one cannot have the same id
         self._trained: list[tuple[bool, int]] = []
         self._edits = -1  # Edits.count when they were last compared
-        self._on_cpu = True
+        self._one_kernel = True  # False: a step on a device is its calls, for comparison
         self._plans: dict[Signature, _Plan] = {}
         self._wholes: dict[Signature, _Whole] = {}
         self._latest: tuple[Signature, _Whole | None] = ((), None)
@@ -144,9 +144,9 @@ class TrainStep:
         self._enter()
         try:
             self._forget_outdated()
-            # One plan: the CPU then updates a weight where its gradient is made, without storing
-            # that. On a device gradients are stored, and two graphs serve as well as one.
-            if self.accumulate == 1 and self._accumulated == 0 and self._on_cpu:
+            # One plan: a weight can then be updated where its gradient is made, without storing
+            # that, and a device has one graph to launch, for a small network of one kernel.
+            if self.accumulate == 1 and self._accumulated == 0:
                 return self._run_whole(x, target)
             loss = self._forward_backward(x, target)
             if self._accumulated >= self.accumulate:
@@ -248,7 +248,6 @@ class TrainStep:
             return
         self._edits = Edits.count
         trained = [(p.requires_grad, id(p.data)) for p in self._parameters]
-        self._on_cpu = all(isinstance(p.data, np.ndarray) for p in self._parameters)
         if trained != self._trained:
             self._plans.clear()
             self._wholes.clear()
@@ -285,6 +284,7 @@ class TrainStep:
 
     def _record_whole(self, x: Array, target: Array, fingerprint: tuple[Any, ...]) -> _Whole:
         passes = self._record(x, target)
+        passes.recorder.plan._one_kernel = self._one_kernel
         return _Whole(passes, self._record_update(passes.recorder.plan, fingerprint))
 
     def _record_update(self, plan: Any, fingerprint: tuple[Any, ...]) -> _Update:

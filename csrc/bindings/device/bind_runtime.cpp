@@ -4,6 +4,7 @@
 #include "../../cuda/cross_entropy_choice.hpp"
 #include "../../cuda/matmul/hopper_choice.hpp"
 #include "../../cuda/matmul_choice.hpp"
+#include "../../cuda/train_step/schedule.hpp"
 #include "../families.hpp"
 #include "architecture.hpp"
 #include "storage.hpp"
@@ -163,6 +164,39 @@ Float32Precision precision_named(const std::string& name) {
   return Float32Precision::medium;
 }
 
+// The phases of a step by one kernel: lists of (work, tile, layer, items).
+py::list step_schedule(int64_t rows, const py::list& widths, int64_t multiprocessors) {
+  constexpr const char* kWorks[] = {"prepare",        "forward",       "head",       "loss",
+                                    "input_gradient", "weight_update", "bias_update"};
+  constexpr const char* kTileNames[] = {"small", "medium", "large"};
+  NetworkStep network;
+  float bias = 0;
+  network.rows = rows;
+  network.count = static_cast<int>(widths.size()) - 1;
+  check(network.count >= 1 && network.count <= kMostStepLayers,
+        "_step_schedule: 1 to {} layers; got {}", kMostStepLayers, network.count);
+  for (int l = 0; l < network.count; ++l) {
+    const auto at = static_cast<size_t>(l);
+    network.layers[l] = {};
+    network.layers[l].in = widths[at].cast<int64_t>();
+    network.layers[l].out = widths[at + 1].cast<int64_t>();
+    network.layers[l].bias.data = &bias;
+  }
+  const step::Schedule schedule = step::Scheduler(network, multiprocessors).make();
+  py::list phases;
+  for (int p = 0; p < schedule.phases; ++p) {
+    py::list runs;
+    for (int r = schedule.first[p]; r < schedule.first[p + 1]; ++r) {
+      const step::Run& run = schedule.runs[r];
+      runs.append(py::make_tuple(kWorks[static_cast<int>(run.work)],
+                                 kTileNames[static_cast<int>(run.tile)],
+                                 static_cast<int>(run.layer), run.items));
+    }
+    phases.append(runs);
+  }
+  return phases;
+}
+
 }  // namespace
 
 DType numpy_dtype(const py::array& array) {
@@ -240,6 +274,8 @@ void bind_runtime(py::module_& m) {
       },
       py::arg("batch"), py::arg("m"), py::arg("n"), py::arg("k"), py::arg("multiprocessors"),
       py::arg("tile_m"), py::arg("tile_n"), py::arg("pieces"));
+  m.def("_step_schedule", &step_schedule, py::arg("rows"), py::arg("widths"),
+        py::arg("multiprocessors"));
   m.def(
       "_longest_held_row",
       [](size_t element_bytes, size_t shared_bytes) {

@@ -106,8 +106,8 @@ __device__ inline void finish_weight(const TileSums& sums, const TileOf& tile,
 // kBiasColumns elements of a bias: a lane has a column, a warp every 8th row; the warps' sums are
 // added in order.
 template <class Constants>
-__device__ inline void update_bias(float* shared, const StepLayer& layer, int rows,
-                                   int first_col, const Constants& c) {
+__device__ inline void update_bias(float* shared, const StepLayer& layer, int rows, int first_col,
+                                   const Constants& c) {
   constexpr int kWarps = kThreads / kWarpSize;
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   const int warp = static_cast<int>(threadIdx.x) / kWarpSize;

@@ -144,15 +144,14 @@ class Head {
       float sum = 0;
 #pragma unroll 4
       for (int c = 0; c < classes; ++c) sum = fma(dlogits_[c], weight_[c * in + i], sum);
-      below_->dz[row * in + i] =
-          gradient_here(below_->activation, below_->from_output, sum, saved);
+      below_->dz[row * in + i] = gradient_here(below_->activation, below_->from_output, sum, saved);
     }
   }
 
   const StepLayer& layer_;
   const StepLayer* below_;
   const CrossEntropyArguments<float>& loss_;  // but for logits and dlogits
-  float *logits_, *dlogits_, *x_;  // of the row, in shared memory
+  float *logits_, *dlogits_, *x_;             // of the row, in shared memory
   const float* weight_;
 };
 

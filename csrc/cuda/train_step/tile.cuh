@@ -6,9 +6,11 @@
 // Parallelism: 8 warps; a warp has 4 kLaneRows x 32 sums and a slice of every stage's p, a lane
 //              kLaneRows x 4 sums. The slices' sums lie side by side; who reads them adds them in
 //              order. The order of all additions follows from the tile's shape.
-// Memory:      ring of kStages stages filled by cp.async, 16 bytes at a time where rows of a and b
-//              are whole groups of 16 bytes, else 4. Rows along p are padded by 16 bytes: no bank
-//              conflict. What lies outside of a or b is zero and not read.
+// Memory:      ring of stages filled by cp.async, 16 bytes at a time where rows of a and b are
+// whole
+//              groups of 16 bytes, else 4; that of the next tile fills while the sums of this one
+//              are used. Rows along p are padded by 16 bytes: no bank conflict. What lies outside
+//              of a or b is zero and not read.
 #pragma once
 
 #include "../launch.cuh"
@@ -18,10 +20,9 @@
 namespace tilegrad::TILEGRAD_BACKEND::step {
 
 inline constexpr int kThreads = 256;
-inline constexpr int kStages = 3;
 
-// x is the operand's own axis: rows of a, columns of the result of b. Sizes and offsets fit 32 bits:
-// takes_network_step sees to it.
+// x is the operand's own axis: rows of a, columns of the result of b. Sizes and offsets fit 32
+// bits: takes_network_step sees to it.
 struct Operand {
   const float* data;
   int pitch;  // elements between rows of memory
@@ -29,22 +30,28 @@ struct Operand {
   bool wide;  // rows of memory are whole, aligned groups of 4
 };
 
-template <int kLaneRowsValue, int kWarpsM, int kWarpsN, int kSlicesValue, int kSliceValue>
+template <int kLaneRowsValue, int kWarpsM, int kWarpsN, int kSlicesValue, int kSliceValue,
+          int kStagesValue>
 struct TileShape {
   static constexpr int kLaneRows = kLaneRowsValue, kLaneCols = 4;
   static constexpr int kM = 4 * kLaneRows * kWarpsM, kN = 8 * kLaneCols * kWarpsN;
   static constexpr int kSlices = kSlicesValue, kSlice = kSliceValue, kK = kSlices * kSlice;
+  static constexpr int kStages = kStagesValue;
   static constexpr int kStage = (kM + kN) * (kK + 4);  // floats
   static constexpr int kSumPitch = kN + 8;             // rows of neighbouring lanes: other banks
   static constexpr int kSums = kSlices * kM * kSumPitch;
-  static constexpr int kFloats = kStages * kStage > kSums ? kStages * kStage : kSums;
-  static_assert(kWarpsM * kWarpsN * kSlices * kWarpSize == kThreads);
+  static_assert(kWarpsM * kWarpsN * kSlices * kWarpSize == kThreads && kN <= 64);
 };
-using SmallTile = TileShape<4, 1, 1, 8, 16>;   // (16, 32), 128 of p a stage
-using MediumTile = TileShape<8, 1, 1, 8, 8>;   // (32, 32), 64
-using LargeTile = TileShape<8, 2, 2, 2, 16>;   // (64, 64), 32
-inline constexpr int kTileFloats = SmallTile::kFloats;
-static_assert(kTileFloats >= MediumTile::kFloats && kTileFloats >= LargeTile::kFloats);
+using SmallTile = TileShape<4, 1, 1, 8, 8, 4>;   // (16, 32), 64 of p a stage
+using MediumTile = TileShape<8, 1, 1, 8, 8, 3>;  // (32, 32), 64
+using LargeTile = TileShape<8, 2, 2, 2, 16, 3>;  // (64, 64), 32
+
+// Shared memory in floats: the ring, then the sums.
+inline constexpr int kRingFloats = LargeTile::kStages * LargeTile::kStage;
+inline constexpr int kTileFloats = kRingFloats + MediumTile::kSums;
+static_assert(kRingFloats >= SmallTile::kStages * SmallTile::kStage &&
+              kRingFloats >= MediumTile::kStages * MediumTile::kStage);
+static_assert(MediumTile::kSums >= SmallTile::kSums && MediumTile::kSums >= LargeTile::kSums);
 
 // The sums of a tile: of element (i, j) one for each slice, `slice` apart.
 struct TileSums {
@@ -76,7 +83,7 @@ struct OperandStage {
     constexpr int kFast = (kAlongP ? kK : kX) / kRun;
     constexpr int kRuns = kX * kK / kRun;
     static_assert(kRuns % kThreads == 0);
-    constexpr int kUnroll = kRun == 4 ? kRuns / kThreads : 1;
+    [[maybe_unused]] constexpr int kUnroll = kRun == 4 ? kRuns / kThreads : 1;
 #pragma unroll kUnroll
     for (int i = 0; i < kRuns / kThreads; ++i) {
       const int run = i * kThreads + static_cast<int>(threadIdx.x);
@@ -94,8 +101,7 @@ struct OperandStage {
   // values[q][e]: elements e of a lane at 4 steps of p. The lanes of a warp along x are kLanes: a
   // lane has every kLanes-th x where p is contiguous, else groups of 4 neighbours.
   template <int kCount, int kLanes>
-  __device__ static void fragment(float (&values)[4][kCount], const float* stage, int lane,
-                                  int p) {
+  __device__ static void fragment(float (&values)[4][kCount], const float* stage, int lane, int p) {
     if constexpr (kAlongP) {
 #pragma unroll
       for (int e = 0; e < kCount; ++e) {
@@ -127,80 +133,93 @@ struct OperandStage {
   }
 };
 
-// All threads of the block call it; `shared` has kTileFloats. Sums of (kM, kN) from (i, j) on.
+// The product of one shape of tile; all threads of the block call its functions. start() and
+// finish() of a tile at (i, j) alternate.
 template <class Shape, bool kAAlongP, bool kBAlongP>
-__device__ inline TileSums product_tile(float* shared, const Operand& a, const Operand& b, int k,
-                                        int i, int j) {
-  using A = OperandStage<Shape::kM, Shape::kK, kAAlongP>;
-  using B = OperandStage<Shape::kN, Shape::kK, kBAlongP>;
-  constexpr int kOffsetB = Shape::kM * (Shape::kK + 4);
-  constexpr int kRows = Shape::kLaneRows, kCols = Shape::kLaneCols;
-  constexpr int kWarpM = 4 * kRows, kWarpN = 8 * kCols;
-  const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
-  const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
-  const int slice = warp % Shape::kSlices, place = warp / Shape::kSlices;
-  const int warp_col = place % (Shape::kN / kWarpN) * kWarpN;
-  const int warp_row = place / (Shape::kN / kWarpN) * kWarpM;
-  const int lane_row = lane / 8, lane_col = lane % 8;
-  const int row_offset = warp_row * (kAAlongP ? A::kPitch : 1);
-  const int col_offset = kOffsetB + warp_col * (kBAlongP ? B::kPitch : 1);
-  const int steps = (k + Shape::kK - 1) / Shape::kK;
-  const auto fill = [&](int step) {
-    if (step < steps) {
-      float* const stage = shared + step % kStages * Shape::kStage;
-      const int p = step * Shape::kK;
-      A::load(stage, a, i, p, k);
-      B::load(stage + kOffsetB, b, j, p, k);
-    }
-    cp_async_commit();
-  };
+class TileProduct {
+ public:
+  __device__ TileProduct(float* shared, const Operand& a, const Operand& b, int k)
+      : shared_(shared), a_(a), b_(b), k_(k), steps_((k + Shape::kK - 1) / Shape::kK) {}
 
-  // Who read the shared memory before is done with it.
-  __syncthreads();
+  // The ring is free: every thread has passed a barrier since it was read.
+  __device__ void start(int i, int j) const {
 #pragma unroll
-  for (int step = 0; step < kStages - 1; ++step) fill(step);
-  float sum[kRows][kCols] = {};
-  for (int step = 0; step < steps; ++step) {
-    cp_async_wait<kStages - 2>();
-    // Every thread's copies of this stage have come, and the stage to fill next has been read.
-    __syncthreads();
-    fill(step + kStages - 1);
-    const float* const stage = shared + step % kStages * Shape::kStage;
-#pragma unroll 1
-    for (int part = 0; part < Shape::kSlice; part += 4) {
-      const int p = slice * Shape::kSlice + part;
-      float x[4][kRows], y[4][kCols];
-      A::template fragment<kRows, 4>(x, stage + row_offset, lane_row, p);
-      B::template fragment<kCols, 8>(y, stage + col_offset, lane_col, p);
+    for (int step = 0; step < kStages - 1; ++step) fill(step, i, j);
+  }
+
+  // The sums, which are complete for other threads after a barrier; the ring is free.
+  __device__ TileSums finish(int i, int j) const {
+    const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+    const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
+    const int slice = warp % Shape::kSlices, place = warp / Shape::kSlices;
+    const int warp_col = place % (Shape::kN / kWarpN) * kWarpN;
+    const int warp_row = place / (Shape::kN / kWarpN) * kWarpM;
+    const int lane_row = lane / 8, lane_col = lane % 8;
+    const int row_offset = warp_row * (kAAlongP ? A::kPitch : 1);
+    const int col_offset = kOffsetB + warp_col * (kBAlongP ? B::kPitch : 1);
+    float sum[kRows][kCols] = {};
+    for (int step = 0; step < steps_; ++step) {
+      cp_async_wait<kStages - 2>();
+      // Every thread's copies of this stage have come, and the stage to fill next has been read.
+      __syncthreads();
+      fill(step + kStages - 1, i, j);
+      const float* const stage = shared_ + step % kStages * Shape::kStage;
 #pragma unroll
-      for (int q = 0; q < 4; ++q) {
+      for (int part = 0; part < Shape::kSlice; part += 4) {
+        const int p = slice * Shape::kSlice + part;
+        float x[4][kRows], y[4][kCols];
+        A::template fragment<kRows, 4>(x, stage + row_offset, lane_row, p);
+        B::template fragment<kCols, 8>(y, stage + col_offset, lane_col, p);
 #pragma unroll
-        for (int r = 0; r < kRows; ++r) {
+        for (int q = 0; q < 4; ++q) {
 #pragma unroll
-          for (int c = 0; c < kCols; ++c) sum[r][c] = fma(x[q][r], y[q][c], sum[r][c]);
+          for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+            for (int c = 0; c < kCols; ++c) sum[r][c] = fma(x[q][r], y[q][c], sum[r][c]);
+          }
         }
       }
     }
-  }
-  cp_async_wait<0>();
-  // The ring has been read: its memory takes the sums.
-  __syncthreads();
-  float* const sums = shared + slice * Shape::kM * Shape::kSumPitch;
+    cp_async_wait<0>();
+    float* const sums = shared_ + kRingFloats;
+    float* const own = sums + slice * Shape::kM * Shape::kSumPitch + warp_col;
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    float* const row =
-        sums + (warp_row + A::template place<4>(lane_row, r)) * Shape::kSumPitch + warp_col;
-    if constexpr (kBAlongP) {
+    for (int r = 0; r < kRows; ++r) {
+      float* const row = own + (warp_row + A::template place<4>(lane_row, r)) * Shape::kSumPitch;
+      if constexpr (kBAlongP) {
 #pragma unroll
-      for (int c = 0; c < kCols; ++c) row[B::template place<8>(lane_col, c)] = sum[r][c];
-    } else {
-      *reinterpret_cast<float4*>(row + 4 * lane_col) =
-          make_float4(sum[r][0], sum[r][1], sum[r][2], sum[r][3]);
+        for (int c = 0; c < kCols; ++c) row[B::template place<8>(lane_col, c)] = sum[r][c];
+      } else {
+        *reinterpret_cast<float4*>(row + 4 * lane_col) =
+            make_float4(sum[r][0], sum[r][1], sum[r][2], sum[r][3]);
+      }
     }
+    // The sums are complete, and the ring has been read.
+    __syncthreads();
+    return {sums, Shape::kM, Shape::kN == 32 ? 5 : 6, Shape::kSlices, Shape::kSumPitch};
   }
-  // The sums are complete.
-  __syncthreads();
-  return {shared, Shape::kM, Shape::kN == 32 ? 5 : 6, Shape::kSlices, Shape::kSumPitch};
-}
+
+ private:
+  using A = OperandStage<Shape::kM, Shape::kK, kAAlongP>;
+  using B = OperandStage<Shape::kN, Shape::kK, kBAlongP>;
+  static constexpr int kStages = Shape::kStages;
+  static constexpr int kOffsetB = Shape::kM * (Shape::kK + 4);
+  static constexpr int kRows = Shape::kLaneRows, kCols = Shape::kLaneCols;
+  static constexpr int kWarpM = 4 * kRows, kWarpN = 8 * kCols;
+
+  __device__ void fill(int step, int i, int j) const {
+    if (step < steps_) {
+      float* const stage = shared_ + step % kStages * Shape::kStage;
+      const int p = step * Shape::kK;
+      A::load(stage, a_, i, p, k_);
+      B::load(stage + kOffsetB, b_, j, p, k_);
+    }
+    cp_async_commit();
+  }
+
+  float* shared_;
+  Operand a_, b_;
+  int k_, steps_;
+};
 
 }  // namespace tilegrad::TILEGRAD_BACKEND::step
