@@ -332,7 +332,22 @@ def sequences() -> Iterator[Case]:
         )
 
 
-CASES = [*elementwise(), *rows(), *row_losses(), *products(), *updates(), *sequences()]
+def steps() -> Iterator[Case]:
+    """Yield steps by one kernel, on four blocks: each kind of product, tiles that follow."""
+    yield Case("train_step-SGD", partial(step, "relu", optim.SGD), "network_step_kernel")
+    yield Case("train_step-Adam", partial(step, "gelu", optim.Adam), "network_step_kernel")
+
+
+def step(activation: str, make: Callable[[Any], Any]) -> None:
+    widths = ((64, 96), (96, 64), (64, 32))
+    layers = [nn.Linear(a, b, activation=activation) for a, b in widths[:-1]]
+    model = nn.Sequential(*layers, nn.Linear(*widths[-1])).to("sim")
+    tg.TrainStep(model, nn.CrossEntropyLoss(), make(model.parameters()))(
+        on_sim(32, 64), targets(32, 32)
+    )
+
+
+CASES = [*elementwise(), *rows(), *row_losses(), *products(), *updates(), *sequences(), *steps()]
 
 
 # ---- the tests ----------------------------------------------------------------------------------
