@@ -61,6 +61,7 @@ FAULTS = [
     "store behind the shared memory of a resident block",
     "static shared memory of resident blocks",
     "a grid's barrier that a block does not reach",
+    "a kernel that overlaps without a wait",
     "a missing cluster_sync",
     "a missing grid_sync",
 ]

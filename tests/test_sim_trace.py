@@ -228,6 +228,18 @@ def test_a_race_of_resident_blocks_names_both(program: Path, schedule: str) -> N
     assert all(len(pair) == 2 for pair in blocks("grid-"))
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_an_access_before_the_wait_of_a_kernel_that_overlaps(program: Path, schedule: str) -> None:
+    for case, text in (
+        ("overlap+", ""),
+        ("overlap-", "a global access before grid_dependency_wait"),
+    ):
+        done = subprocess.run([program, case, schedule], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0
+        assert text in done.stderr
+        assert bool(done.stderr) is bool(text)
+
+
 # ---- bounds -------------------------------------------------------------------------------------
 
 BOUNDS = [

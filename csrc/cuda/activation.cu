@@ -16,6 +16,7 @@ constexpr int kThreads = 256;
 template <class T, class F>
 __global__ void __launch_bounds__(kThreads, 2)
     activation_kernel(T* y, const T* x, int64_t n, bool aligned, F f) {
+  grid_dependency_wait();
   for_slots<T>(grid_thread(), grid_threads(), n, aligned, [&](Slot<T> slot) {
     Packet<T> packet = slot.load(x);
 #pragma unroll
@@ -28,6 +29,7 @@ template <class T, class Gradient>
 __global__ void __launch_bounds__(kThreads, 2)
     activation_backward_kernel(T* dx, const T* dy, const T* saved, int64_t n, bool aligned,
                                Gradient gradient) {
+  grid_dependency_wait();
   for_slots<T>(grid_thread(), grid_threads(), n, aligned, [&](Slot<T> slot) {
     Packet<T> packet = slot.load(dy);
     const Packet<T> basis = slot.load(saved);
@@ -44,8 +46,8 @@ __global__ void __launch_bounds__(kThreads, 2)
 template <class T>
 void activation(Context& context, T* y, const T* x, int64_t n, Activation activation) {
   visit(activation, [&](auto f) {
-    launch(activation_kernel<T, decltype(f)>, blocks_for(n, kThreads, kPacket<T>), kThreads, 0,
-           stream_of(context), y, x, n, packet_aligned(y, x), f);
+    launch_next(activation_kernel<T, decltype(f)>, blocks_for(n, kThreads, kPacket<T>), kThreads, 0,
+                context, y, x, n, packet_aligned(y, x), f);
   });
 }
 
@@ -54,9 +56,9 @@ void activation_backward(Context& context, T* dx, const T* dy, const T* saved, b
                          int64_t n, Activation activation) {
   if (saved == nullptr) saved = dy;  // the identity, which does not use it
   visit_gradient(activation, saved_is_output, [&](auto gradient) {
-    launch(activation_backward_kernel<T, decltype(gradient)>, blocks_for(n, kThreads, kPacket<T>),
-           kThreads, 0, stream_of(context), dx, dy, saved, n, packet_aligned(dx, dy, saved),
-           gradient);
+    launch_next(activation_backward_kernel<T, decltype(gradient)>,
+                blocks_for(n, kThreads, kPacket<T>), kThreads, 0, context, dx, dy, saved, n,
+                packet_aligned(dx, dy, saved), gradient);
   });
 }
 

@@ -87,6 +87,7 @@ __device__ inline int64_t offset_of(Index index, int count, const int64_t* sizes
 template <class Bits>
 __global__ void __launch_bounds__(kThreads)
     copy_kernel(Bits* y, const Bits* x, int64_t n, bool aligned) {
+  grid_dependency_wait();
   for_slots<Bits>(grid_thread(), grid_threads(), n, aligned,
                   [&](Slot<Bits> slot) { slot.store(y, slot.load(x)); });
 }
@@ -95,6 +96,7 @@ __global__ void __launch_bounds__(kThreads)
 template <class Index, class Bits>
 __global__ void __launch_bounds__(kThreads)
     gather_kernel(Bits* y, const Bits* x, int64_t n, const __grid_constant__ Axes axes) {
+  grid_dependency_wait();
   for (int64_t i = grid_thread(); i < n; i += grid_threads()) {
     y[i] = x[offset_of(static_cast<Index>(i), axes.count, axes.sizes, axes.from)];
   }
@@ -104,6 +106,7 @@ __global__ void __launch_bounds__(kThreads)
 template <class Bits>
 __global__ void __launch_bounds__(kThreads)
     transpose_kernel(Bits* y, const Bits* x, int64_t tiles, const __grid_constant__ Axes axes) {
+  grid_dependency_wait();
   // A word at least, so that the odd row length keeps columns of it in banks of their own.
   using Word = std::conditional_t<(sizeof(Bits) < sizeof(uint32_t)), uint32_t, Bits>;
   __shared__ Word tile[kTile][kTile + 1];  // (col, row), padded
@@ -141,27 +144,28 @@ void pack_bits(Context& context, Bits* y, const Bits* x, const StridedShape& sha
   for (int axis = 0; axis < shape.count; ++axis) n *= shape.sizes[axis];
   if (n == 0) return;
   Axes axes = merged(shape);
-  const cudaStream_t stream = stream_of(context);
   if (axes.count == 0 || (axes.count == 1 && axes.from[0] == 1)) {
-    launch(copy_kernel<Bits>, blocks_for(n, kThreads, kPacket<Bits>), kThreads, 0, stream, y, x, n,
-           packet_aligned(y, x));
+    launch_next(copy_kernel<Bits>, blocks_for(n, kThreads, kPacket<Bits>), kThreads, 0, context, y,
+                x, n, packet_aligned(y, x));
   } else if (move_columns(axes)) {
     const int64_t rows = axes.sizes[axes.count - 2], cols = axes.sizes[axes.count - 1];
     const int64_t tiles =
         n / (rows * cols) * ((rows + kTile - 1) / kTile) * ((cols + kTile - 1) / kTile);
-    launch(transpose_kernel<Bits>, blocks_for(tiles, 1), kThreads, 0, stream, y, x, tiles, axes);
+    launch_next(transpose_kernel<Bits>, blocks_for(tiles, 1), kThreads, 0, context, y, x, tiles,
+                axes);
   } else if (n <= INT32_MAX) {
-    launch(gather_kernel<uint32_t, Bits>, blocks_for(n, kThreads), kThreads, 0, stream, y, x, n,
-           axes);
+    launch_next(gather_kernel<uint32_t, Bits>, blocks_for(n, kThreads), kThreads, 0, context, y, x,
+                n, axes);
   } else {
-    launch(gather_kernel<int64_t, Bits>, blocks_for(n, kThreads), kThreads, 0, stream, y, x, n,
-           axes);
+    launch_next(gather_kernel<int64_t, Bits>, blocks_for(n, kThreads), kThreads, 0, context, y, x,
+                n, axes);
   }
 }
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     fill_kernel(T* y, int64_t n, bool aligned, Accumulate<T> value) {
+  grid_dependency_wait();
   Packet<T> packet;
 #pragma unroll
   for (T& element : packet.at) element = narrow<T>(value);
@@ -171,6 +175,7 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class To, class From>
 __global__ void __launch_bounds__(kThreads) convert_kernel(To* y, const From* x, int64_t n) {
+  grid_dependency_wait();
   for (int64_t i = grid_thread(); i < n; i += grid_threads()) y[i] = narrow<To>(widen(x[i]));
 }
 
@@ -203,14 +208,13 @@ void fill(Context& context, T* y, int64_t n, double value) {
   } else {
     rounded = static_cast<T>(value);
   }
-  launch(fill_kernel<T>, blocks_for(n, kThreads, kPacket<T>), kThreads, 0, stream_of(context), y, n,
-         packet_aligned(y), rounded);
+  launch_next(fill_kernel<T>, blocks_for(n, kThreads, kPacket<T>), kThreads, 0, context, y, n,
+              packet_aligned(y), rounded);
 }
 
 template <class To, class From>
 void convert(Context& context, To* y, const From* x, int64_t n) {
-  launch(convert_kernel<To, From>, blocks_for(n, kThreads), kThreads, 0, stream_of(context), y, x,
-         n);
+  launch_next(convert_kernel<To, From>, blocks_for(n, kThreads), kThreads, 0, context, y, x, n);
 }
 
 template void pack(Context&, float*, const float*, const StridedShape&);

@@ -22,6 +22,7 @@ constexpr int64_t kMostBytes = int64_t{1} << 30;  // of states of a launch, wher
 
 template <class T>
 __global__ void __launch_bounds__(kRowThreads, 1) ctc_loss_gradient_kernel(CtcArguments<T> a) {
+  grid_dependency_wait();
   const int64_t sample = blockIdx.y;
   const CtcOutcome outcome = a.outcomes[sample];
   const int64_t* const labels = a.labels + sample * a.width;
@@ -66,6 +67,7 @@ __global__ void __launch_bounds__(kRowThreads, 1) ctc_loss_gradient_kernel(CtcAr
 template <class T>
 __global__ void __launch_bounds__(kSumThreads)
     ctc_loss_sum_kernel(T* loss, const double* losses, int64_t n, double divisor) {
+  grid_dependency_wait();
   double sum = 0;
   for (int64_t i = threadIdx.x; i < n; i += kSumThreads) sum += losses[i];
   sum = block_sum<kSumThreads>(sum);
@@ -115,7 +117,6 @@ void ctc_loss(Context& context, T* loss, T* dlog_probs, const T* grad_output, co
     shared = 0;
   }
   const auto threads = static_cast<unsigned>(std::min<int64_t>(a.width, kCtcWalkThreads));
-  const cudaStream_t stream = stream_of(context);
   for (; a.first_sample < p.batch; a.first_sample += samples) {
     const int64_t here = std::min(samples, p.batch - a.first_sample);
     CtcSampleList list;
@@ -124,16 +125,16 @@ void ctc_loss(Context& context, T* loss, T* dlog_probs, const T* grad_output, co
       list.target_length[i] = p.target_lengths[a.first_sample + i];
       list.target_start[i] = p.target_starts[a.first_sample + i];
     }
-    launch(ctc_loss_walk_kernel<T>, dim3(static_cast<unsigned>(here), walks), threads, shared,
-           stream, a, list);
+    launch_next(ctc_loss_walk_kernel<T>, dim3(static_cast<unsigned>(here), walks), threads, shared,
+                context, a, list);
     if (dlog_probs == nullptr) continue;
     const auto rows = static_cast<unsigned>(std::min<int64_t>(p.time, 1 << 20));
-    launch(ctc_loss_gradient_kernel<T>, dim3(rows, static_cast<unsigned>(here)), kRowThreads, 0,
-           stream, a);
+    launch_next(ctc_loss_gradient_kernel<T>, dim3(rows, static_cast<unsigned>(here)), kRowThreads,
+                0, context, a);
   }
   if (!has_sum) return;
-  launch(ctc_loss_sum_kernel<T>, 1, kSumThreads, 0, stream, loss, a.losses, p.batch,
-         a.is_mean ? static_cast<double>(p.batch) : 1.0);
+  launch_next(ctc_loss_sum_kernel<T>, 1, kSumThreads, 0, context, loss, a.losses, p.batch,
+              a.is_mean ? static_cast<double>(p.batch) : 1.0);
 }
 
 template void ctc_loss(Context&, float*, float*, const float*, const CtcLoss<float>&, int64_t*);

@@ -89,6 +89,7 @@ struct CtcWalkMemory {
 template <class T>
 __global__ void __launch_bounds__(kCtcWalkThreads)
     ctc_loss_walk_kernel(CtcArguments<T> a, const __grid_constant__ CtcSampleList list) {
+  grid_dependency_wait();
   const int64_t sample = blockIdx.x;
   const int back = static_cast<int>(blockIdx.y);  // 0 walks forward and gives A, 1 gives B
   const int64_t time = list.input_length[sample], count = list.target_length[sample];

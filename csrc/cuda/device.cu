@@ -36,6 +36,8 @@ class AllowedBytes {
   std::map<std::pair<const void*, int>, size_t> bytes_;
 };
 
+thread_local bool overlap = false;
+
 int attribute(cudaDeviceAttr which, int device) {
   int value = 0;
   CUDA_CHECK(cudaDeviceGetAttribute(&value, which, device));
@@ -96,6 +98,10 @@ void check_launch(size_t dynamic_bytes, const void* kernel) {
                                   static_cast<int>(dynamic_bytes)));
   allowed.set(kernel, device.index, dynamic_bytes);
 }
+
+OverlapScope::OverlapScope() { overlap = true; }
+OverlapScope::~OverlapScope() { overlap = false; }
+bool launches_overlap() { return overlap; }
 
 unsigned resident_blocks(const void* kernel, unsigned threads, size_t dynamic_bytes) {
   check_launch(dynamic_bytes, kernel);

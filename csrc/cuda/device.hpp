@@ -28,6 +28,16 @@ void check_cuda(cudaError_t error, const char* what);
 void check_launch(size_t dynamic_bytes, const void* kernel);
 void after_launch(cudaStream_t stream);
 
+// While one lives, kernels that this host thread starts by launch_next may overlap.
+class OverlapScope {
+ public:
+  OverlapScope();
+  ~OverlapScope();
+  OverlapScope(const OverlapScope&) = delete;
+  OverlapScope& operator=(const OverlapScope&) = delete;
+};
+bool launches_overlap();
+
 // How many blocks of so many threads fit the device at once.
 unsigned resident_blocks(const void* kernel, unsigned threads, size_t dynamic_bytes);
 

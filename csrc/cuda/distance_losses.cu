@@ -50,6 +50,7 @@ __device__ inline void for_differences(const TripletArguments<T>& a, int64_t off
 template <class T, class Team, Norm kNorm>
 __global__ void __launch_bounds__(kRowThreads, 1)
     triplet_margin_kernel(TripletArguments<T> a, RowOutput<T> out, RowSlots<T, Team> slots) {
+  grid_dependency_wait();
   using A = typename NormType<T, kNorm>::type;
   for_team_rows<Team>(out.rows, [&](int64_t row) {
     const int64_t offset = row * slots.n;
@@ -130,6 +131,7 @@ struct CosineArguments {
 template <class T, class Team>
 __global__ void __launch_bounds__(kRowThreads, 1)
     cosine_embedding_kernel(CosineArguments<T> a, RowOutput<T> out, RowSlots<T, Team> slots) {
+  grid_dependency_wait();
   using A = Accumulate<T>;
   for_team_rows<Team>(out.rows, [&](int64_t row) {
     const int64_t offset = row * slots.n;

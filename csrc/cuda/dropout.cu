@@ -22,6 +22,7 @@ template <class T>
 __global__ void __launch_bounds__(kThreads)
     dropout_kernel(T* y, const T* x, int64_t n, bool aligned, DropoutRule<T> rule, uint64_t offset,
                    const StepState* state) {
+  grid_dependency_wait();
   static_assert(kWords % kPacket<T> == 0, "a packet lies within a counter");
   const uint64_t seed = state->seed;
   const uint64_t counter = state->offset + offset;
@@ -43,8 +44,8 @@ __global__ void __launch_bounds__(kThreads)
 template <class T>
 void dropout(Context& context, T* y, const T* x, int64_t n, double p, uint64_t offset,
              const StepState* state) {
-  launch(dropout_kernel<T>, blocks_for(n, kThreads, kPacket<T>), kThreads, 0, stream_of(context), y,
-         x, n, packet_aligned(y, x), dropout_rule<T>(p), offset, state);
+  launch_next(dropout_kernel<T>, blocks_for(n, kThreads, kPacket<T>), kThreads, 0, context, y, x, n,
+              packet_aligned(y, x), dropout_rule<T>(p), offset, state);
 }
 
 template void dropout(Context&, float*, const float*, int64_t, double, uint64_t, const StepState*);

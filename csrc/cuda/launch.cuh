@@ -9,6 +9,7 @@
 
 #include "../context.hpp"
 #include "device.hpp"
+#include "ptx/grid_dependency.cuh"
 #ifdef TILEGRAD_SIM
 #include "../sim/launch.hpp"
 #endif
@@ -61,8 +62,7 @@ struct LaunchShape {
   unsigned cluster = 1;
   // All blocks are resident at once (resident_blocks), so that grid_sync may be used.
   bool cooperative = false;
-  // The kernel may start before the one ahead of it has ended (ptx/grid_dependency.cuh). Every
-  // thread calls grid_dependency_wait() first of all.
+  // The kernel may start before the one ahead of it has ended: launch_next sets it.
   bool overlaps = false;
 };
 
@@ -79,7 +79,7 @@ void launch(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_
                   shape.dynamic_bytes, grid.x, shape.cluster, shape.cooperative);
 #ifdef TILEGRAD_SIM
   tilegrad::simulator::launch_resident(kernel, grid, block, shape.dynamic_bytes,
-                                       {shape.cluster, shape.cooperative}, stream,
+                                       {shape.cluster, shape.cooperative, shape.overlaps}, stream,
                                        std::forward<Arguments>(arguments)...);
 #else
   cudaLaunchAttribute attributes[3];
@@ -94,7 +94,7 @@ void launch(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_
     attributes[count].id = cudaLaunchAttributeCooperative;
     attributes[count++].val.cooperative = 1;
   }
-  if (shape.overlaps && device_info().compute_capability >= 90) {
+  if (shape.overlaps && !shape.cooperative && device_info().compute_capability >= 90) {
     attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attributes[count++].val.programmaticStreamSerializationAllowed = 1;
   }
@@ -108,6 +108,27 @@ void launch(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_
   CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...));
 #endif
   after_launch(stream);
+}
+
+// launch() for a kernel whose first statement is grid_dependency_wait(): inside an OverlapScope it
+// may start while the kernel before it in the stream still runs, and waits for its results there.
+// tests/test_overlap.py holds every kernel to this.
+template <class... Parameters, class... Arguments>
+void launch_next(void (*kernel)(Parameters...), const LaunchShape& shape, Context& context,
+                 Arguments&&... arguments) {
+  LaunchShape own = shape;
+  own.overlaps = launches_overlap();
+  launch(kernel, own, stream_of(context), std::forward<Arguments>(arguments)...);
+}
+
+template <class... Parameters, class... Arguments>
+void launch_next(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t dynamic_bytes,
+                 Context& context, Arguments&&... arguments) {
+  LaunchShape shape;
+  shape.grid = grid;
+  shape.block = block;
+  shape.dynamic_bytes = dynamic_bytes;
+  launch_next(kernel, shape, context, std::forward<Arguments>(arguments)...);
 }
 
 // How many blocks of the kernel, of `block` threads each, fit the device at once.

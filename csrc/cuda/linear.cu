@@ -50,6 +50,7 @@ template <class T, class Gradient>
 __global__ void __launch_bounds__(kThreads, 2)
     bias_gradient_kernel(T* dz, Sum<T>* sums, const T* dy, const T* saved, int64_t rows,
                          int64_t out, Cover c, bool aligned, Gradient gradient) {
+  grid_dependency_wait();
   __shared__ Sum<T> partial[kPacket<T>][kThreads];  // (column of a packet, (depth, width))
   const int tid = static_cast<int>(threadIdx.x);
   const int lane = tid % c.width;
@@ -105,9 +106,9 @@ void bias_gradient(Context& context, T* dz, G* dbias, const T* dy, const T* save
   Sum<T>* sums = context.workspace->take<Sum<T>>(c.pieces * out);
   const bool aligned = packet_aligned(dz, dy, saved) && out % kPacket<T> == 0;
   visit_gradient(activation, saved_is_output, [&](auto gradient) {
-    launch(bias_gradient_kernel<T, decltype(gradient)>,
-           dim3(c.tiles, static_cast<unsigned>(c.pieces)), kThreads, 0, stream_of(context), dz,
-           sums, dy, saved, rows, out, c, aligned, gradient);
+    launch_next(bias_gradient_kernel<T, decltype(gradient)>,
+                dim3(c.tiles, static_cast<unsigned>(c.pieces)), kThreads, 0, context, dz, sums, dy,
+                saved, rows, out, c, aligned, gradient);
   });
   sum_pieces(context, dbias, sums, c.pieces, out, accumulate);
 }

@@ -32,6 +32,7 @@ unsigned blocks_of(int64_t n) {
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     sum_blocks_kernel(double* sums, const T* x, int64_t n, bool aligned) {
+  grid_dependency_wait();
   double sum = 0;
   for_slots<T, true>(grid_thread(), grid_threads(), n, aligned, [&](Slot<T> slot) {
     const Packet<T> packet = slot.load(x);
@@ -47,6 +48,7 @@ template <class T>
 __global__ void __launch_bounds__(kThreads)
     finish_kernel(T* result, const double* sums, int64_t count, const double* denominator,
                   double divisor) {
+  grid_dependency_wait();
   double sum = 0;
   for (int64_t i = threadIdx.x; i < count; i += kThreads) sum += sums[i];
   sum = block_sum<kThreads>(sum);
@@ -93,6 +95,7 @@ __device__ inline void store_gradient(Slot<T> slot, T* to, const Packet<T>& fact
 template <class T, class Loss>
 __global__ void __launch_bounds__(kThreads)
     elementwise_loss_kernel(const LossArguments<T> arguments, Loss f) {
+  grid_dependency_wait();
   const LossArguments<T>& p = arguments;
   double sum = 0;
   const double divisor = p.denominator == nullptr ? p.divisor : *p.denominator;
@@ -131,10 +134,11 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <class T>
-void start(unsigned blocks, cudaStream_t stream, const LossFunction& loss,
+void start(Context& context, unsigned blocks, const LossFunction& loss,
            const LossArguments<T>& arguments) {
   visit(loss, [&](auto f) {
-    launch(elementwise_loss_kernel<T, decltype(f)>, blocks, kThreads, 0, stream, arguments, f);
+    launch_next(elementwise_loss_kernel<T, decltype(f)>, blocks, kThreads, 0, context, arguments,
+                f);
   });
 }
 
@@ -144,7 +148,6 @@ template <class T>
 void elementwise_loss(Context& context, T* loss, T* const (&gradients)[3], const T* grad_output,
                       const ElementwiseLoss<T>& problem, int64_t* bad) {
   *bad = -1;
-  const cudaStream_t stream = stream_of(context);
   const int64_t n = problem.n;
   const unsigned blocks = blocks_of<T>(n);
   const bool one_number = problem.reduction != Reduction::none;
@@ -167,20 +170,20 @@ void elementwise_loss(Context& context, T* loss, T* const (&gradients)[3], const
   if (is_mean && problem.divide_by_weight) {
     double* denominator = context.workspace->take<double>(1);
     double* sums = context.workspace->take<double>(blocks);
-    launch(sum_blocks_kernel<T>, blocks, kThreads, 0, stream, sums, problem.weight, n,
-           packet_aligned(problem.weight));
-    launch(finish_kernel<double>, 1, kThreads, 0, stream, denominator, sums, int64_t{blocks},
-           nullptr, 1.0);
+    launch_next(sum_blocks_kernel<T>, blocks, kThreads, 0, context, sums, problem.weight, n,
+                packet_aligned(problem.weight));
+    launch_next(finish_kernel<double>, 1, kThreads, 0, context, denominator, sums, int64_t{blocks},
+                nullptr, 1.0);
     arguments.denominator = denominator;
   }
   if (one_number && loss != nullptr) arguments.sums = context.workspace->take<double>(blocks);
   arguments.aligned = packet_aligned(arguments.loss, gradients[0], gradients[1], gradients[2],
                                      problem.a, problem.b, problem.c, problem.weight) &&
                       (one_number || packet_aligned(grad_output));
-  start(blocks, stream, problem.function, arguments);
+  start(context, blocks, problem.function, arguments);
   if (arguments.sums == nullptr) return;
-  launch(finish_kernel<T>, 1, kThreads, 0, stream, loss, arguments.sums, int64_t{blocks},
-         arguments.denominator, arguments.divisor);
+  launch_next(finish_kernel<T>, 1, kThreads, 0, context, loss, arguments.sums, int64_t{blocks},
+              arguments.denominator, arguments.divisor);
 }
 
 template void elementwise_loss(Context&, float*, float* const (&)[3], const float*,

@@ -25,6 +25,7 @@ struct MultiMarginArguments {
 template <class T, class Team>
 __global__ void __launch_bounds__(kRowThreads, 1)
     multi_margin_kernel(MultiMarginArguments<T> a, RowOutput<T> out, RowSlots<T, Team> slots) {
+  grid_dependency_wait();
   using A = Accumulate<T>;
   for_team_rows<Team>(out.rows, [&](int64_t row) {
     const T* x = a.input + row * slots.n;
@@ -84,6 +85,7 @@ __device__ inline List read_list(const IndexView& target, int64_t offset, int64_
 template <class T, class Team>
 __global__ void __launch_bounds__(kRowThreads, 1)
     multilabel_margin_kernel(MultilabelArguments<T> a, RowOutput<T> out, RowSlots<T, Team> slots) {
+  grid_dependency_wait();
   using A = Accumulate<T>;
   constexpr Hinge kHinge;
   for_team_rows<Team>(out.rows, [&](int64_t row) {
@@ -153,6 +155,7 @@ struct LabelArguments {
 template <class T, class Team>
 __global__ void __launch_bounds__(kRowThreads, 1)
     multilabel_soft_margin_kernel(LabelArguments<T> a, RowOutput<T> out, RowSlots<T, Team> slots) {
+  grid_dependency_wait();
   using A = Accumulate<T>;
   for_team_rows<Team>(out.rows, [&](int64_t row) {
     const int64_t offset = row * slots.n;

@@ -82,9 +82,9 @@ Matrix<const T> readable(Context& context, const Matrix<const T>& x, int64_t bat
     pack(context, copy, x.data, {3, sizes, strides});
   } else {
     const int64_t runs = count * lines * ((length + kPadRun - 1) / kPadRun);
-    launch(pad_lines_kernel<T>, dim3(blocks_for(runs * 32, kPadThreads)), dim3(kPadThreads), 0,
-           stream_of(context), copy, x.data,
-           PadShape{count, lines, length, pitch, x.batch_stride, line_stride, stride});
+    launch_next(pad_lines_kernel<T>, dim3(blocks_for(runs * 32, kPadThreads)), dim3(kPadThreads), 0,
+                context, copy, x.data,
+                PadShape{count, lines, length, pitch, x.batch_stride, line_stride, stride});
   }
   return {copy, by_row ? pitch : 1, by_row ? 1 : pitch, count == 1 ? 0 : lines * pitch};
 }

@@ -23,6 +23,7 @@ struct NllArguments {
 template <class T>
 __global__ void __launch_bounds__(kRowThreads)
     nll_loss_kernel(NllArguments<T> a, RowOutput<T> out) {
+  grid_dependency_wait();
   for (int64_t row = grid_thread(); row < out.rows; row += grid_threads()) {
     const int64_t target = class_at(a.indices, row, a.classes, a.ignore_index);
     if (target < 0) {
@@ -54,10 +55,10 @@ void nll_loss(Context& context, T* loss, T* dinput, const T* grad_output,
   if (dinput != nullptr) fill(context, dinput, rows * classes, 0);
   const RowOutput<T> out =
       row_output(context, loss, grad_output, rows, problem.reduction, denominator);
-  launch(nll_loss_kernel<T>, blocks_for(rows, kRowThreads), kRowThreads, 0, stream_of(context),
-         NllArguments<T>{dinput, problem.logits, problem.weight, problem.indices, classes, inner,
-                         problem.ignore_index},
-         out);
+  launch_next(nll_loss_kernel<T>, blocks_for(rows, kRowThreads), kRowThreads, 0, context,
+              NllArguments<T>{dinput, problem.logits, problem.weight, problem.indices, classes,
+                              inner, problem.ignore_index},
+              out);
   finish_rows(context, loss, out);
 }
 

@@ -65,6 +65,7 @@ template <bool kMasters, class T>
 __global__ void __launch_bounds__(kThreads, kFloatBlocks<T, 4>)
     sgd_step_kernel(const __grid_constant__ TensorList<T> list, SgdOptions options,
                     const StepState* state) {
+  grid_dependency_wait();
   step_list<kMasters, SgdConstants<T>>(list, options, state);
 }
 
@@ -72,6 +73,7 @@ template <bool kMasters, class T>
 __global__ void __launch_bounds__(kThreads, kFloatBlocks<T, 3>)
     adam_step_kernel(const __grid_constant__ TensorList<T> list, AdamOptions options,
                      const StepState* state) {
+  grid_dependency_wait();
   step_list<kMasters, AdamConstants<T>>(list, options, state);
 }
 
@@ -79,6 +81,7 @@ template <bool kMasters, class T>
 __global__ void __launch_bounds__(kThreads, kFloatBlocks<T, 3>)
     rmsprop_step_kernel(const __grid_constant__ TensorList<T> list, RmspropOptions options,
                         const StepState* state) {
+  grid_dependency_wait();
   step_list<kMasters, RmspropConstants<T>>(list, options, state);
 }
 
@@ -86,6 +89,7 @@ template <bool kMasters, class T>
 __global__ void __launch_bounds__(kThreads, kFloatBlocks<T, 4>)
     adagrad_step_kernel(const __grid_constant__ TensorList<T> list, AdagradOptions options,
                         const StepState* state) {
+  grid_dependency_wait();
   step_list<kMasters, AdagradConstants<T>>(list, options, state);
 }
 
@@ -105,6 +109,7 @@ __device__ inline double combine(double a, double b, NormKind kind) {
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     norm_chunks_kernel(double* parts, const __grid_constant__ TensorList<T> list, NormKind kind) {
+  grid_dependency_wait();
   const int64_t chunks = list.first_chunk[list.count];
   for (int64_t c = blockIdx.x; c < chunks; c += gridDim.x) {
     const OptimTensor<T> chunk = chunk_of(list, c);
@@ -127,6 +132,7 @@ template <class T>
 __global__ void __launch_bounds__(kThreads)
     clip_scale_kernel(StepState* state, T* norm, const double* parts, int64_t count, NormKind kind,
                       double max_norm) {
+  grid_dependency_wait();
   double total = 0;
   for (int64_t i = threadIdx.x; i < count; i += kThreads) total = combine(total, parts[i], kind);
   total = kind == NormKind::infinity ? block_max<kThreads>(total) : block_sum<kThreads>(total);
@@ -142,6 +148,7 @@ __global__ void __launch_bounds__(kThreads)
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     scale_kernel(T* x, int64_t n, bool aligned, const StepState* state) {
+  grid_dependency_wait();
   const auto factor = static_cast<T>(state->grad_scale);
   if (factor == T(1)) return;  // the whole grid: nothing to do
   for_slots<T>(grid_thread(), grid_threads(), n, aligned, [&](Slot<T> slot) {
@@ -159,8 +166,8 @@ void optimizer_step(Context& context, const OptimTensor<T>* tensors, int64_t cou
                     const Options& options, const StepState* state) {
   for_lists(tensors, count, [&](const TensorList<T>& list, int64_t chunks) {
     visit_masters(list, [&](auto masters) {
-      launch(kernel_of<masters.value, T, Options>(), blocks_for(chunks, 1), kThreads, 0,
-             stream_of(context), list, options, state);
+      launch_next(kernel_of<masters.value, T, Options>(), blocks_for(chunks, 1), kThreads, 0,
+                  context, list, options, state);
     });
   });
 }
@@ -168,24 +175,24 @@ void optimizer_step(Context& context, const OptimTensor<T>* tensors, int64_t cou
 template <class T>
 void clip_scale(Context& context, StepState* state, T* norm, const OptimTensor<T>* tensors,
                 int64_t count, NormKind kind, double max_norm) {
-  const cudaStream_t stream = stream_of(context);
   int64_t total = 0;
   for (int64_t t = 0; t < count; ++t) total += (tensors[t].size + kChunk - 1) / kChunk;
   WorkspaceScope scope(context);
   double* parts = context.workspace->take<double>(total);
   int64_t done = 0;
   for_lists(tensors, count, [&](const TensorList<T>& list, int64_t chunks) {
-    launch(norm_chunks_kernel<T>, blocks_for(chunks, 1), kThreads, 0, stream, parts + done, list,
-           kind);
+    launch_next(norm_chunks_kernel<T>, blocks_for(chunks, 1), kThreads, 0, context, parts + done,
+                list, kind);
     done += chunks;
   });
-  launch(clip_scale_kernel<T>, 1, kThreads, 0, stream, state, norm, parts, total, kind, max_norm);
+  launch_next(clip_scale_kernel<T>, 1, kThreads, 0, context, state, norm, parts, total, kind,
+              max_norm);
 }
 
 template <class T>
 void scale(Context& context, T* x, int64_t n, const StepState* state) {
-  launch(scale_kernel<T>, blocks_for(n, kThreads, kPacket<T>), kThreads, 0, stream_of(context), x,
-         n, packet_aligned(x), state);
+  launch_next(scale_kernel<T>, blocks_for(n, kThreads, kPacket<T>), kThreads, 0, context, x, n,
+              packet_aligned(x), state);
 }
 
 #define TILEGRAD_INSTANTIATE_STEP(T, Options)                                            \

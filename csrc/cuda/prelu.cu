@@ -26,6 +26,7 @@ struct Slopes {
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     prelu_kernel(T* y, const T* x, int64_t n, bool aligned, Slopes<T> slopes) {
+  grid_dependency_wait();
   for_slots<T>(grid_thread(), grid_threads(), n, aligned, [&](Slot<T> slot) {
     Packet<T> packet = slot.load(x);
 #pragma unroll
@@ -44,6 +45,7 @@ template <class T, class A>
 __global__ void __launch_bounds__(kThreads)
     prelu_backward_kernel(T* dx, A* terms, const T* dy, const T* x, int64_t n, bool aligned,
                           Slopes<T> slopes) {
+  grid_dependency_wait();
   for_slots<T>(grid_thread(), grid_threads(), n, aligned, [&](Slot<T> slot) {
     Packet<T> packet = slot.load(dy);
     const Packet<T> input = slot.load(x);
@@ -66,8 +68,8 @@ __global__ void __launch_bounds__(kThreads)
 template <class T>
 void prelu(Context& context, T* y, const T* x, const T* weight, ClassShape shape) {
   const int64_t n = shape.outer * shape.classes * shape.inner;
-  launch(prelu_kernel<T>, blocks_for(n, kThreads, kPacket<T>), kThreads, 0, stream_of(context), y,
-         x, n, packet_aligned(y, x), Slopes<T>{weight, shape.classes, shape.inner});
+  launch_next(prelu_kernel<T>, blocks_for(n, kThreads, kPacket<T>), kThreads, 0, context, y, x, n,
+              packet_aligned(y, x), Slopes<T>{weight, shape.classes, shape.inner});
 }
 
 template <class T, class G>
@@ -78,9 +80,9 @@ void prelu_backward(Context& context, T* dx, G* dweight, const T* dy, const T* x
   const int64_t n = outer * channels * inner;
   WorkspaceScope scope(context);
   A* const terms = dweight == nullptr ? nullptr : context.workspace->take<A>(n);
-  launch(prelu_backward_kernel<T, A>, blocks_for(n, kThreads, kPacket<T>), kThreads, 0,
-         stream_of(context), dx, terms, dy, x, n, packet_aligned(dx, dy, x),
-         Slopes<T>{weight, channels, inner});
+  launch_next(prelu_backward_kernel<T, A>, blocks_for(n, kThreads, kPacket<T>), kThreads, 0,
+              context, dx, terms, dy, x, n, packet_aligned(dx, dy, x),
+              Slopes<T>{weight, channels, inner});
   if (dweight == nullptr) return;
   // 16-bit sums are rounded once, from float.
   A* sums = nullptr;

@@ -22,6 +22,7 @@ template <class T>
 __global__ void __launch_bounds__(kThreads)
     random_uniform_kernel(T* y, int64_t n, bool aligned, double low, double span, uint64_t seed,
                           uint64_t offset) {
+  grid_dependency_wait();
   constexpr int kBits = sizeof(T) == sizeof(float) ? 24 : 32;
   constexpr double kUnit = 1.0 / static_cast<double>(uint64_t{1} << kBits);
   for_slots<T, true>(grid_thread(), grid_threads(), n, aligned, [&](Slot<T> slot) {
@@ -42,6 +43,7 @@ template <class T>
 __global__ void __launch_bounds__(kThreads)
     random_normal_kernel(T* y, int64_t n, bool aligned, double mean, double std, uint64_t seed,
                          uint64_t offset) {
+  grid_dependency_wait();
   for_slots<T, true>(grid_thread(), grid_threads(), n, aligned, [&](Slot<T> slot) {
     Packet<T> packet;
 #pragma unroll
@@ -61,15 +63,15 @@ __global__ void __launch_bounds__(kThreads)
 template <class T>
 void random_uniform(Context& context, T* y, int64_t n, double low, double high, uint64_t seed,
                     uint64_t offset) {
-  launch(random_uniform_kernel<T>, blocks_for(n, kThreads, kPacket<T>), kThreads, 0,
-         stream_of(context), y, n, packet_aligned(y), low, high - low, seed, offset);
+  launch_next(random_uniform_kernel<T>, blocks_for(n, kThreads, kPacket<T>), kThreads, 0, context,
+              y, n, packet_aligned(y), low, high - low, seed, offset);
 }
 
 template <class T>
 void random_normal(Context& context, T* y, int64_t n, double mean, double std, uint64_t seed,
                    uint64_t offset) {
-  launch(random_normal_kernel<T>, blocks_for(n, kThreads, kPacket<T>), kThreads, 0,
-         stream_of(context), y, n, packet_aligned(y), mean, std, seed, offset);
+  launch_next(random_normal_kernel<T>, blocks_for(n, kThreads, kPacket<T>), kThreads, 0, context, y,
+              n, packet_aligned(y), mean, std, seed, offset);
 }
 
 template void random_uniform(Context&, float*, int64_t, double, double, uint64_t, uint64_t);

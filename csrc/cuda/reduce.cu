@@ -58,6 +58,7 @@ SumShape sum_shape(int64_t outer, int64_t axis, int64_t inner) {
 template <class Out, class In, class S>
 __global__ void __launch_bounds__(kThreads)
     sum_axis_kernel(Out* y, const In* x, SumShape s, bool accumulate) {
+  grid_dependency_wait();
   __shared__ S sums[kThreads];  // (groups, rows, width)
   const int tid = static_cast<int>(threadIdx.x);
   const int col = tid % s.width;
@@ -96,7 +97,7 @@ __global__ void __launch_bounds__(kThreads)
 template <class Out, class In, class S>
 void launch_sum(Context& context, Out* y, const In* x, const SumShape& s, bool accumulate) {
   const dim3 grid(blocks_for(s.tiles, 1), static_cast<unsigned>(s.pieces));
-  launch(sum_axis_kernel<Out, In, S>, grid, kThreads, 0, stream_of(context), y, x, s, accumulate);
+  launch_next(sum_axis_kernel<Out, In, S>, grid, kThreads, 0, context, y, x, s, accumulate);
 }
 
 // As sum_axis, of T into Out.

@@ -106,11 +106,11 @@ void launch_rows(Context& context, void (*warps)(Arguments, RowOutput<T>, RowSlo
   const auto grid =
       static_cast<unsigned>(std::min<int64_t>((out.rows + per_block - 1) / per_block, INT32_MAX));
   if (short_row) {
-    launch(warps, grid, kRowThreads, 0, stream_of(context), arguments, out,
-           row_slots<T, WarpRow>(size, aligned));
+    launch_next(warps, grid, kRowThreads, 0, context, arguments, out,
+                row_slots<T, WarpRow>(size, aligned));
   } else {
-    launch(blocks, grid, kRowThreads, 0, stream_of(context), arguments, out,
-           row_slots<T, BlockRow>(size, aligned));
+    launch_next(blocks, grid, kRowThreads, 0, context, arguments, out,
+                row_slots<T, BlockRow>(size, aligned));
   }
 }
 

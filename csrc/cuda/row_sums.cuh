@@ -46,6 +46,7 @@ struct StoreSum {
 template <class Term, class Store>
 __global__ void __launch_bounds__(kSumThreads, 1)
     row_sum_kernel(Term term, Store store, double* partial, int64_t n) {
+  grid_dependency_wait();
   double sum = 0;
   for (int64_t i = grid_thread(); i < n; i += grid_threads()) sum += term(i);
   sum = block_sum<kSumThreads>(sum);
@@ -65,11 +66,11 @@ void sum_rows(Context& context, const Term& term, const Store& store, int64_t n)
       std::clamp<int64_t>((n + kRowsPerBlock - 1) / kRowsPerBlock, 1, kMostBlocks);
   WorkspaceScope scope(context);
   double* partial = blocks == 1 ? nullptr : context.workspace->take<double>(blocks);
-  launch(row_sum_kernel<Term, Store>, static_cast<unsigned>(blocks), kSumThreads, 0,
-         stream_of(context), term, store, partial, n);
+  launch_next(row_sum_kernel<Term, Store>, static_cast<unsigned>(blocks), kSumThreads, 0, context,
+              term, store, partial, n);
   if (blocks == 1) return;
-  launch(row_sum_kernel<Element<double>, Store>, 1, kSumThreads, 0, stream_of(context),
-         Element<double>{partial}, store, nullptr, blocks);
+  launch_next(row_sum_kernel<Element<double>, Store>, 1, kSumThreads, 0, context,
+              Element<double>{partial}, store, nullptr, blocks);
 }
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

@@ -31,6 +31,7 @@ constexpr int kGroup = 4;  // classes that a thread of a column loads at a time
 template <class Op, int kLanes, int kPackets>
 __global__ void __launch_bounds__(kWarpThreads, 1)
     softmax_warp_kernel(Op op, RowSlots<typename Op::T, LaneTeam<kLanes>> slots, int64_t rows) {
+  grid_dependency_wait();
   constexpr int kRowsPerBlock = kWarpThreads / kLanes;
   const int in_block = static_cast<int>(threadIdx.x) / kLanes;
   for (int64_t first = int64_t{blockIdx.x} * kRowsPerBlock; first < rows;
@@ -60,6 +61,7 @@ template <class Op>
 __global__ void __launch_bounds__(kBlockThreads, 1)
     softmax_block_kernel(Op op, RowSlots<typename Op::T, BlockTeam<kBlockThreads>> slots,
                          int64_t rows) {
+  grid_dependency_wait();
   const int64_t rounds = slots.rounds();
   for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
     const int64_t offset = row * slots.n;
@@ -91,6 +93,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1)
 template <class Op>
 __global__ void __launch_bounds__(kColumnThreads, 1)
     softmax_columns_kernel(Op op, int64_t classes, int64_t inner, int64_t rows) {
+  grid_dependency_wait();
   using A = typename Op::A;
   const int column = static_cast<int>(threadIdx.x) % kWarpSize;
   const int slice = static_cast<int>(threadIdx.x) / kWarpSize;
@@ -132,9 +135,9 @@ unsigned blocks_of(int64_t rows, int64_t per_block) {
 
 template <int kLanes, int kPackets, class Op>
 void start_warps(Context& context, const Op& op, int64_t rows, int64_t classes, bool aligned) {
-  launch(softmax_warp_kernel<Op, kLanes, kPackets>, blocks_of(rows, kWarpThreads / kLanes),
-         kWarpThreads, 0, stream_of(context), op,
-         row_slots<typename Op::T, LaneTeam<kLanes>>(classes, aligned), rows);
+  launch_next(softmax_warp_kernel<Op, kLanes, kPackets>, blocks_of(rows, kWarpThreads / kLanes),
+              kWarpThreads, 0, context, op,
+              row_slots<typename Op::T, LaneTeam<kLanes>>(classes, aligned), rows);
 }
 
 template <class Op>
@@ -143,8 +146,8 @@ void start(Context& context, const Op& op, ClassShape shape) {
   const bool aligned = packet_aligned(op.result, op.inputs[0], op.inputs[Op::kInputs - 1]);
   if (shape.classes == 0) return;
   if (shape.inner != 1) {
-    launch(softmax_columns_kernel<Op>, blocks_of(rows, kWarpSize), kColumnThreads, 0,
-           stream_of(context), op, shape.classes, shape.inner, rows);
+    launch_next(softmax_columns_kernel<Op>, blocks_of(rows, kWarpSize), kColumnThreads, 0, context,
+                op, shape.classes, shape.inner, rows);
     return;
   }
   switch (held_row(shape.classes, sizeof(typename Op::T), 0).hold) {
@@ -155,8 +158,9 @@ void start(Context& context, const Op& op, ClassShape shape) {
     case Hold::registers_warp_deep:
       return start_warps<kWarpSize, 4>(context, op, rows, shape.classes, aligned);
     default:
-      launch(softmax_block_kernel<Op>, blocks_of(rows, 1), kBlockThreads, 0, stream_of(context), op,
-             row_slots<typename Op::T, BlockTeam<kBlockThreads>>(shape.classes, aligned), rows);
+      launch_next(softmax_block_kernel<Op>, blocks_of(rows, 1), kBlockThreads, 0, context, op,
+                  row_slots<typename Op::T, BlockTeam<kBlockThreads>>(shape.classes, aligned),
+                  rows);
   }
 }
 

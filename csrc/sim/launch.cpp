@@ -127,6 +127,10 @@ void launch_call(KernelCall call, cudaStream_t stream) {
 
 void set_interrupt_check(void (*check)()) { interrupt_check = check; }
 
+void grid_dependency_wait() {
+  running_worker("grid_dependency_wait").current->waited_for_grid = true;
+}
+
 void* dynamic_shared_memory() {
   return running_worker("dynamic_shared_memory").acting_block().arena.data();
 }

@@ -14,10 +14,12 @@
 namespace tilegrad::simulator {
 
 // Which blocks are resident together. `cluster` neighbours along x reach each other's shared
-// memory; where cooperative, all blocks of the grid wait for one another.
+// memory; where cooperative, all blocks of the grid wait for one another. A kernel that overlaps
+// the one before it on a GPU must call grid_dependency_wait in every thread.
 struct Residency {
   unsigned cluster = 1;
   bool cooperative = false;
+  bool overlaps = false;
 };
 
 // A kernel with its arguments, by value: a captured graph keeps it and runs it again.
@@ -63,6 +65,9 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t dynamic
 // The running block's dynamic shared memory, aligned to 1024 bytes.
 TILEGRAD_FOR_KERNELS void* dynamic_shared_memory();
 size_t dynamic_shared_bytes();
+
+// griddepcontrol.wait of the running thread.
+void grid_dependency_wait();
 
 // Is the address in the running block's shared memory (dynamic or static)?
 bool is_shared(const void* address);

@@ -220,7 +220,7 @@ void Worker::run_thread(Thread* thread) {
   current = thread;
   thread->state = ThreadState::kRunning;
   thread->site = {};
-  thread->at_cluster_barrier = false;
+  thread->at_cluster_barrier = thread->waited_for_grid = false;
   registers.thread_index = thread->index;
   registers.linear_thread = thread->linear;
   registers.block_index = thread->block->index;
@@ -236,6 +236,12 @@ void Worker::run_thread(Thread* thread) {
 }
 
 void Worker::thread_returned(Thread* thread) {
+  if (call->residency.overlaps && !thread->waited_for_grid) {
+    stop(
+        "a kernel that may start before the one ahead of it has ended calls grid_dependency_wait "
+        "first; " +
+        describe_thread(*thread) + " did not");
+  }
   thread->state = ThreadState::kReturned;
   ++returned;
   Block& block = *thread->block;

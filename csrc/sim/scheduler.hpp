@@ -43,6 +43,7 @@ struct Thread {
   const void* closure = nullptr;
   bool at_cluster_barrier = false;  // has arrived there, and not waited yet
   uint64_t cluster_phase = 0;       // the phase that it arrived in
+  bool waited_for_grid = false;     // griddepcontrol.wait
 };
 
 // A rendezvous in progress of some lanes of a warp.

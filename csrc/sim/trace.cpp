@@ -227,6 +227,11 @@ void Tracer::access(uintptr_t p, unsigned bytes, Op op, uintptr_t return_address
     check_bounds(site, p, bytes, self);
     return;
   }
+  const Thread& running = *worker_->current;
+  if (region->space == Space::kGlobal && worker_->call->residency.overlaps &&
+      !running.waited_for_grid) {
+    worker_->stop("a global access before grid_dependency_wait; " + describe_thread(running));
+  }
   note_lane(site, region->space, p, self);
   if (op == Op::kAtomic) clocks_.atomic(self, p, region->space == Space::kShared);
   check_races(*region, p - region->start, bytes, op, clocks_.now(self), self, site.number);

@@ -278,6 +278,12 @@ __global__ void mask_kernel(const TensorMap map) {
   tma_load_3d_multicast(tile, map, 0, 0, 0, reinterpret_cast<uint64_t*>(tile + 1024), 4);
 }
 
+constexpr int kNoWaitLine = __LINE__ + 3;
+__global__ void no_wait_kernel() {
+  if (threadIdx.x != 5) grid_dependency_wait();
+  __syncthreads();
+}
+
 void fault(const std::string& name, const std::function<void()>& run,
            const std::vector<std::string>& parts) {
   check_fault(name, run, parts);
@@ -327,6 +333,20 @@ void run_faults() {
          "wait at __syncthreads"});
 }
 
+// What a captured plan asks of its kernels.
+void run_overlap() {
+  tilegrad::sim::Context context;
+  const auto start = [&] { launch_next(no_wait_kernel, dim3(2), dim3(32), 0, context); };
+  start();
+  fault("a kernel that overlaps without a wait",
+        [&] {
+          const OverlapScope overlap;
+          start();
+        },
+        {"calls grid_dependency_wait first", "thread (5,0,0) of block (0,0,0)",
+         at_line(kNoWaitLine)});
+}
+
 // Without its barrier a kernel is wrong under some schedule.
 void run_missing_barriers() {
   int cluster = 0, whole = 0;
@@ -355,6 +375,7 @@ void run_resident_tests() {
   test_refused();
   std::printf("residency: what fits, what is refused\n");
   run_faults();
+  run_overlap();
   run_missing_barriers();
 }
 

@@ -5,7 +5,7 @@
 
 #include "../../csrc/cuda/grid_barrier.cuh"
 #include "../../csrc/cuda/ptx/cluster.cuh"
-#include "../../csrc/cuda/ptx/fence.cuh"
+#include "../../csrc/cuda/ptx/grid_dependency.cuh"
 #include "../../csrc/cuda/ptx/mbarrier.cuh"
 #include "../../csrc/cuda/ptx/tma.cuh"
 
@@ -79,6 +79,15 @@ __global__ void grid_kernel(float* out, GridBarrier* barrier) {
   out[blockIdx.x * 32 + threadIdx.x] = value + 1;  // [grid add]
 }
 
+// Reads before it has waited for the kernel ahead, or afterwards.
+template <bool kRight>
+__global__ void overlap_kernel(float* out, const float* in) {
+  if (kRight) grid_dependency_wait();
+  const float value = in[threadIdx.x];  // [overlap read]
+  if (!kRight) grid_dependency_wait();
+  out[threadIdx.x] = value;
+}
+
 // Runs the case; false: there is none of this name.
 inline bool run_resident(const std::string& stem, bool right, float* out, const float* in) {
   using tilegrad::simulator::launch_resident;
@@ -97,6 +106,9 @@ inline bool run_resident(const std::string& stem, bool right, float* out, const 
     auto* const barrier = reinterpret_cast<GridBarrier*>(out + 4096);
     launch_resident(pick(grid_kernel<true>, grid_kernel<false>), 4, 32, 0, {1, true}, nullptr, out,
                     barrier);
+  } else if (stem == "overlap") {
+    launch_resident(pick(overlap_kernel<true>, overlap_kernel<false>), 2, 32, 0, {1, false, true},
+                    nullptr, out, in);
   } else {
     return false;
   }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // How a recorded plan runs on a device: the first time call by call, which fills the plan's own
 // workspace; the second time the calls are captured as a CUDA graph; from then on one launch of the
-// graph does them all. The batch is copied into the buffers that the graph reads.
+// graph does them all. In the graph a kernel may start while the one before it ends (launch_next).
+// The batch is copied into the buffers that the graph reads.
 #pragma once
 
 #include <exception>
@@ -97,6 +98,7 @@ class Replay {
   cudaGraphExec_t capture(Calls&& calls) {
     if (capturing_ == nullptr) capturing_ = take_stream(place_);
     Context own{.stream = capturing_, .workspace = &workspace_};
+    const OverlapScope overlap;
     CUDA_CHECK(cudaStreamBeginCapture(capturing_, cudaStreamCaptureModeThreadLocal));
     std::exception_ptr failure;
     try {

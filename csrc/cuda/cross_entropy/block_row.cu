@@ -22,6 +22,7 @@ template <class T, bool kSoft>
 __global__ void __launch_bounds__(kThreads, 1)
     cross_entropy_block_row_kernel(CrossEntropyArguments<T> a,
                                    RowSlots<T, BlockTeam<kThreads>> slots) {
+  grid_dependency_wait();
   using A = Accumulate<T>;
   using Team = BlockTeam<kThreads>;
   for (int64_t row = blockIdx.x; row < a.rows; row += gridDim.x) {

@@ -75,6 +75,7 @@ template <class T, bool kSoft, int kThreads>
 __global__ void __launch_bounds__(kThreads,
                                   kWide<T, kSoft> || kThreads == kLargeClusterBlock ? 1 : 2)
     cross_entropy_cluster_kernel(CrossEntropyArguments<T> a, int64_t piece) {
+  grid_dependency_wait();
   using A = Accumulate<T>;
   using Team = BlockTeam<kThreads>;  // its threads; its reductions are not used
   constexpr int kBatch = kWide<T, kSoft> ? 2 : 4;
@@ -124,7 +125,7 @@ void start(Context& context, const CrossEntropyArguments<T>& a, const ClusterRow
   shape.grid = static_cast<unsigned>(std::min(a.rows, most)) * shape.cluster;
   shape.block = kThreads;
   shape.dynamic_bytes = row.shared_bytes;
-  launch(cross_entropy_cluster_kernel<T, kSoft, kThreads>, shape, stream_of(context), a, row.piece);
+  launch_next(cross_entropy_cluster_kernel<T, kSoft, kThreads>, shape, context, a, row.piece);
 }
 
 }  // namespace

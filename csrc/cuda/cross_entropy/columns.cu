@@ -34,6 +34,7 @@ __device__ inline Accumulate<T> soft_mass_of_class(const CrossEntropyArguments<T
 template <class T, bool kSoft>
 __global__ void __launch_bounds__(kThreads, 1)
     cross_entropy_columns_kernel(CrossEntropyArguments<T> a) {
+  grid_dependency_wait();
   using A = Accumulate<T>;
   using Team = ColumnTeam<kSlices>;
   const int64_t classes = a.shape.classes, inner = a.shape.inner;
@@ -92,8 +93,9 @@ template <class T>
 bool cross_entropy_columns(Context& context, const CrossEntropyArguments<T>& a) {
   const int64_t blocks = (a.rows + kWarpSize - 1) / kWarpSize;
   const int64_t most = std::numeric_limits<int32_t>::max();
-  launch(a.soft ? cross_entropy_columns_kernel<T, true> : cross_entropy_columns_kernel<T, false>,
-         static_cast<unsigned>(std::min(blocks, most)), kThreads, 0, stream_of(context), a);
+  launch_next(
+      a.soft ? cross_entropy_columns_kernel<T, true> : cross_entropy_columns_kernel<T, false>,
+      static_cast<unsigned>(std::min(blocks, most)), kThreads, 0, context, a);
   return true;
 }
 

@@ -64,6 +64,7 @@ template <class T, bool kSoft, int kLanes, int kPackets>
 __global__ void __launch_bounds__(kWarpThreads, 1)
     cross_entropy_one_pass_warp_kernel(CrossEntropyArguments<T> a,
                                        RowSlots<T, LaneTeam<kLanes>> slots) {
+  grid_dependency_wait();
   if (slots.packed) {
     hold_rows<true, kSoft, kPackets>(a, slots);
   } else {
@@ -75,6 +76,7 @@ template <class T, bool kSoft, int kThreads>
 __global__ void __launch_bounds__(kThreads, 1)
     cross_entropy_one_pass_block_kernel(CrossEntropyArguments<T> a,
                                         RowSlots<T, BlockTeam<kThreads>> slots) {
+  grid_dependency_wait();
   using A = Accumulate<T>;
   using Team = BlockTeam<kThreads>;
   uint4* held = dynamic_smem<uint4>() + threadIdx.x;  // (rounds, kThreads): a thread's own column

@@ -225,8 +225,8 @@ void launch_rows(void (*kernel)(CrossEntropyArguments<T>, RowSlots<T, Team>), Co
                  size_t dynamic_bytes) {
   const int64_t blocks = (a.rows + rows_per_block - 1) / rows_per_block;
   const int64_t most = std::numeric_limits<int32_t>::max();
-  launch(kernel, static_cast<unsigned>(std::min(blocks, most)), static_cast<unsigned>(threads),
-         dynamic_bytes, stream_of(context), a, row_slots<T, Team>(a.shape.classes, a.aligned));
+  launch_next(kernel, static_cast<unsigned>(std::min(blocks, most)), static_cast<unsigned>(threads),
+              dynamic_bytes, context, a, row_slots<T, Team>(a.shape.classes, a.aligned));
 }
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

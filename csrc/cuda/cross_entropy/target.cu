@@ -25,6 +25,7 @@ struct TargetArguments {
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) cross_entropy_target_kernel(TargetArguments<T> a) {
+  grid_dependency_wait();
   using A = Accumulate<T>;
   const int64_t line = a.shape.classes * a.shape.inner;
   const int64_t n = a.shape.outer * line;
@@ -63,10 +64,10 @@ void cross_entropy_target_backward(Context& context, T* dtarget, const T* grad_o
   }
   softmax(context, logp, logits, shape, true);
   const double divisor = problem.reduction == Reduction::mean ? static_cast<double>(rows) : 1;
-  launch(cross_entropy_target_kernel<T>, blocks_for(n, kThreads), kThreads, 0, stream_of(context),
-         TargetArguments<T>{dtarget, logp, problem.weight, grad_output, shape,
-                            -(1 - problem.label_smoothing) / divisor,
-                            problem.reduction == Reduction::none});
+  launch_next(cross_entropy_target_kernel<T>, blocks_for(n, kThreads), kThreads, 0, context,
+              TargetArguments<T>{dtarget, logp, problem.weight, grad_output, shape,
+                                 -(1 - problem.label_smoothing) / divisor,
+                                 problem.reduction == Reduction::none});
 }
 
 #define TILEGRAD_INSTANTIATE(T) \

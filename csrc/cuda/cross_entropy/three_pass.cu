@@ -21,6 +21,7 @@ template <class T, bool kSoft>
 __global__ void __launch_bounds__(kThreads, 1)
     cross_entropy_three_pass_kernel(CrossEntropyArguments<T> a,
                                     RowSlots<T, LaneTeam<kWarpSize>> slots) {
+  grid_dependency_wait();
   using A = Accumulate<T>;
   using Team = LaneTeam<kWarpSize>;
   const int64_t rows_at_once = int64_t{gridDim.x} * kRowsPerBlock;

@@ -22,6 +22,7 @@ constexpr int kCols = 32;
 
 template <class T>
 __global__ void __launch_bounds__(kRows* kCols) matmul_coalesced_kernel(MatmulProblem<T> problem) {
+  grid_dependency_wait();
   const auto [batches, m, n, k] = problem.size;
   const auto [batch, row, col] = TileGrid<kRows, kCols>(problem.size).of_block(problem.size);
   const int64_t i = row + threadIdx.y;
@@ -41,8 +42,7 @@ __global__ void __launch_bounds__(kRows* kCols) matmul_coalesced_kernel(MatmulPr
 template <class T>
 bool matmul_coalesced(Context& context, const MatmulProblem<T>& problem) {
   const TileGrid<kRows, kCols> tiles(problem.size);
-  launch(matmul_coalesced_kernel<T>, tiles.blocks(), dim3(kCols, kRows), 0, stream_of(context),
-         problem);
+  launch_next(matmul_coalesced_kernel<T>, tiles.blocks(), dim3(kCols, kRows), 0, context, problem);
   return true;
 }
 

@@ -29,6 +29,7 @@ constexpr int kTile = kThreadsM * kThreadTile<T>;  // rows and columns a block: 
 template <class T>
 __global__ void __launch_bounds__(kThreads, 2)
     matmul_double_buffered_kernel(MatmulProblem<T> problem) {
+  grid_dependency_wait();
   using V = Accumulate<T>;
   using Tile = OperandTile<T, kTile<T>, kTileK, kThreads, Move::async>;
   using Rows = ThreadAxis<kThreadTile<T>, kThreadTile<T>, kThreadTile<T>>;
@@ -68,8 +69,8 @@ __global__ void __launch_bounds__(kThreads, 2)
 template <class T>
 bool matmul_double_buffered(Context& context, const MatmulProblem<T>& problem) {
   const TileGrid<kTile<T>, kTile<T>> tiles(problem.size);
-  launch(matmul_double_buffered_kernel<T>, tiles.blocks(), dim3(kThreads), 0, stream_of(context),
-         problem);
+  launch_next(matmul_double_buffered_kernel<T>, tiles.blocks(), dim3(kThreads), 0, context,
+              problem);
   return true;
 }
 

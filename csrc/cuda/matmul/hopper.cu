@@ -42,12 +42,12 @@ void start(Context& context, const MatmulProblem<T>& problem, const HopperRun& r
   }
   const int64_t clusters = std::min<int64_t>(typename Tile::Grid(size).count * run.pieces,
                                              device_info().multiprocessors / Tile::kCluster);
-  launch(matmul_hopper_kernel<T, kTileM, kTileN, kMajorA, kMajorB>,
-         LaunchShape{.grid = dim3(static_cast<unsigned>(clusters * Tile::kCluster)),
-                     .block = dim3(Tile::kThreads),
-                     .dynamic_bytes = Tile::kSharedBytes,
-                     .cluster = Tile::kCluster},
-         stream_of(context), problem, run, maps);
+  launch_next(matmul_hopper_kernel<T, kTileM, kTileN, kMajorA, kMajorB>,
+              LaunchShape{.grid = dim3(static_cast<unsigned>(clusters * Tile::kCluster)),
+                          .block = dim3(Tile::kThreads),
+                          .dynamic_bytes = Tile::kSharedBytes,
+                          .cluster = Tile::kCluster},
+              context, problem, run, maps);
 }
 
 template <class T, int kTileM, int kTileN>
@@ -81,8 +81,8 @@ void start(Context& context, const MatmulProblem<T>& problem) {
     start<T, 64, 128>(context, problem, run);
   }
   if (run.pieces > 1) {
-    launch(matmul_join_kernel<T>, dim3(blocks_for(sums / 4, kJoinThreads)), dim3(kJoinThreads), 0,
-           stream_of(context), problem, run.partial, run.pieces, run.pitch);
+    launch_next(matmul_join_kernel<T>, dim3(blocks_for(sums / 4, kJoinThreads)), dim3(kJoinThreads),
+                0, context, problem, run.partial, run.pieces, run.pitch);
   }
 }
 

@@ -76,6 +76,7 @@ __global__ __launch_bounds__(HopperTile<kTileM, kTileN>::kThreads,
                              1) void matmul_hopper_kernel(const MatmulProblem<T> problem,
                                                           const HopperRun run,
                                                           const __grid_constant__ HopperMaps maps) {
+  grid_dependency_wait();
   using Tile = HopperTile<kTileM, kTileN>;
   using OperandA = HopperOperand<kMajorA, Tile::kM>;
   using OperandB = HopperOperand<kMajorB, Tile::kN>;

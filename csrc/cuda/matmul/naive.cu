@@ -20,6 +20,7 @@ constexpr int kCols = 8;
 
 template <class T>
 __global__ void __launch_bounds__(kRows* kCols) matmul_naive_kernel(MatmulProblem<T> problem) {
+  grid_dependency_wait();
   const auto [batches, m, n, k] = problem.size;
   const auto [batch, row, col] = TileGrid<kRows, kCols>(problem.size).of_block(problem.size);
   const int64_t i = row + threadIdx.x;
@@ -39,8 +40,7 @@ __global__ void __launch_bounds__(kRows* kCols) matmul_naive_kernel(MatmulProble
 template <class T>
 bool matmul_naive(Context& context, const MatmulProblem<T>& problem) {
   const TileGrid<kRows, kCols> tiles(problem.size);
-  launch(matmul_naive_kernel<T>, tiles.blocks(), dim3(kRows, kCols), 0, stream_of(context),
-         problem);
+  launch_next(matmul_naive_kernel<T>, tiles.blocks(), dim3(kRows, kCols), 0, context, problem);
   return true;
 }
 

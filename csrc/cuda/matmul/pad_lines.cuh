@@ -24,6 +24,7 @@ struct PadShape {
 
 template <class T>
 __global__ __launch_bounds__(kPadThreads) void pad_lines_kernel(T* y, const T* x, PadShape s) {
+  grid_dependency_wait();
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int64_t runs = (s.length + kPadRun - 1) / kPadRun;
   const int64_t warps = int64_t{gridDim.x} * (kPadThreads / 32);

@@ -21,6 +21,7 @@ constexpr int kTile = 32;
 
 template <class T>
 __global__ void __launch_bounds__(kTile* kTile) matmul_shared_kernel(MatmulProblem<T> problem) {
+  grid_dependency_wait();
   using V = Accumulate<T>;
   __shared__ V tile_a[kTile][kTile + 1];  // (i, p)
   __shared__ V tile_b[kTile][kTile + 1];  // (p, j)
@@ -58,8 +59,7 @@ __global__ void __launch_bounds__(kTile* kTile) matmul_shared_kernel(MatmulProbl
 template <class T>
 bool matmul_shared(Context& context, const MatmulProblem<T>& problem) {
   const TileGrid<kTile, kTile> tiles(problem.size);
-  launch(matmul_shared_kernel<T>, tiles.blocks(), dim3(kTile, kTile), 0, stream_of(context),
-         problem);
+  launch_next(matmul_shared_kernel<T>, tiles.blocks(), dim3(kTile, kTile), 0, context, problem);
   return true;
 }
 

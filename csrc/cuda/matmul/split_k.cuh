@@ -19,6 +19,7 @@ template <class T>
 __global__ __launch_bounds__(kJoinThreads) void matmul_join_kernel(const MatmulProblem<T> problem,
                                                                    const float* partial, int pieces,
                                                                    int64_t pitch) {
+  grid_dependency_wait();
   const auto& [batch, m, n, k] = problem.size;
   const int64_t groups = batch * m * (pitch / 4);
   for (int64_t group = int64_t{blockIdx.x} * kJoinThreads + threadIdx.x; group < groups;

@@ -62,6 +62,7 @@ __global__ __launch_bounds__(
     TensorCoreTile<T>::kThreads,
     Products::kBlocks) void matmul_tensor_core_kernel(const MatmulProblem<T> problem, bool wide_a,
                                                       bool wide_b) {
+  grid_dependency_wait();
   using Tile = TensorCoreTile<T>;
   using TileA = SharedTile<T, kAlongPA>;
   using TileB = SharedTile<T, kAlongPB>;
@@ -144,9 +145,9 @@ template <class T, class Products, bool kAlongPA, bool kAlongPB>
 void start_tensor_core(Context& context, const MatmulProblem<T>& problem, bool wide_a,
                        bool wide_b) {
   using Tile = TensorCoreTile<T>;
-  launch(matmul_tensor_core_kernel<T, Products, kAlongPA, kAlongPB>,
-         typename Tile::Grid(problem.size).blocks(), dim3(Tile::kThreads), Tile::kSharedBytes,
-         stream_of(context), problem, wide_a, wide_b);
+  launch_next(matmul_tensor_core_kernel<T, Products, kAlongPA, kAlongPB>,
+              typename Tile::Grid(problem.size).blocks(), dim3(Tile::kThreads), Tile::kSharedBytes,
+              context, problem, wide_a, wide_b);
 }
 
 // The kernel for the axes along which the operands are contiguous.

@@ -25,6 +25,7 @@ constexpr int kThreads = kTileM / kThreadM * kTileN;  // 512
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) matmul_tile_1d_kernel(MatmulProblem<T> problem) {
+  grid_dependency_wait();
   using V = Accumulate<T>;
   using TileA = OperandTile<T, kTileM, kTileK, kThreads, Move::element>;
   using TileB = OperandTile<T, kTileN, kTileK, kThreads, Move::element>;
@@ -63,7 +64,7 @@ __global__ void __launch_bounds__(kThreads) matmul_tile_1d_kernel(MatmulProblem<
 template <class T>
 bool matmul_tile_1d(Context& context, const MatmulProblem<T>& problem) {
   const TileGrid<kTileM, kTileN> tiles(problem.size);
-  launch(matmul_tile_1d_kernel<T>, tiles.blocks(), dim3(kThreads), 0, stream_of(context), problem);
+  launch_next(matmul_tile_1d_kernel<T>, tiles.blocks(), dim3(kThreads), 0, context, problem);
   return true;
 }
 

@@ -28,6 +28,7 @@ constexpr int kTile = kThreadsM * kThreadTile<T>;  // rows and columns a block: 
 
 template <class T>
 __global__ void __launch_bounds__(kThreads, 2) matmul_tile_2d_kernel(MatmulProblem<T> problem) {
+  grid_dependency_wait();
   using V = Accumulate<T>;
   using Tile = OperandTile<T, kTile<T>, kTileK, kThreads, Move::element>;
   using Rows = ThreadAxis<kThreadTile<T>, kThreadTile<T>, kThreadTile<T>>;
@@ -77,7 +78,7 @@ __global__ void __launch_bounds__(kThreads, 2) matmul_tile_2d_kernel(MatmulProbl
 template <class T>
 bool matmul_tile_2d(Context& context, const MatmulProblem<T>& problem) {
   const TileGrid<kTile<T>, kTile<T>> tiles(problem.size);
-  launch(matmul_tile_2d_kernel<T>, tiles.blocks(), dim3(kThreads), 0, stream_of(context), problem);
+  launch_next(matmul_tile_2d_kernel<T>, tiles.blocks(), dim3(kThreads), 0, context, problem);
   return true;
 }
 

@@ -28,6 +28,7 @@ constexpr int kTile = kThreadsM * kThreadTile<T>;  // rows and columns a block: 
 
 template <class T>
 __global__ void __launch_bounds__(kThreads, 2) matmul_vectorized_kernel(MatmulProblem<T> problem) {
+  grid_dependency_wait();
   using V = Accumulate<T>;
   using Tile = OperandTile<T, kTile<T>, kTileK, kThreads, Move::group>;
   using Rows = ThreadAxis<kThreadTile<T>, kThreadTile<T>, kThreadTile<T>>;
@@ -59,8 +60,7 @@ __global__ void __launch_bounds__(kThreads, 2) matmul_vectorized_kernel(MatmulPr
 template <class T>
 bool matmul_vectorized(Context& context, const MatmulProblem<T>& problem) {
   const TileGrid<kTile<T>, kTile<T>> tiles(problem.size);
-  launch(matmul_vectorized_kernel<T>, tiles.blocks(), dim3(kThreads), 0, stream_of(context),
-         problem);
+  launch_next(matmul_vectorized_kernel<T>, tiles.blocks(), dim3(kThreads), 0, context, problem);
   return true;
 }
 

@@ -39,6 +39,7 @@ constexpr int kTileN = kWarpsN * kWarpN<T>;  // 128; double 64
 
 template <class T>
 __global__ void __launch_bounds__(kThreads, 2) matmul_warp_tile_kernel(MatmulProblem<T> problem) {
+  grid_dependency_wait();
   using V = Accumulate<T>;
   using TileA = OperandTile<T, kTileM<T>, kTileK, kThreads, Move::async>;
   using TileB = OperandTile<T, kTileN<T>, kTileK, kThreads, Move::async>;
@@ -84,8 +85,7 @@ __global__ void __launch_bounds__(kThreads, 2) matmul_warp_tile_kernel(MatmulPro
 template <class T>
 bool matmul_warp_tile(Context& context, const MatmulProblem<T>& problem) {
   const TileGrid<kTileM<T>, kTileN<T>, kBand> tiles(problem.size);
-  launch(matmul_warp_tile_kernel<T>, tiles.blocks(), dim3(kThreads), 0, stream_of(context),
-         problem);
+  launch_next(matmul_warp_tile_kernel<T>, tiles.blocks(), dim3(kThreads), 0, context, problem);
   return true;
 }
 
