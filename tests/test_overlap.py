@@ -50,12 +50,16 @@ def kernels(text: str) -> dict[str, str]:
 
 
 def launched(text: str, function: str) -> set[str]:
-    """Return the kernels that appear as the first argument of a launching function."""
+    """Return the kernels that a source gives to a launching function.
+
+    They are named in its first argument; where that is a variable, any of the source may be meant.
+    """
     names: set[str] = set()
     for call in re.finditer(rf"(?<![\w.>]){function}\(", text):
         inner = text[call.end() : closing(text, call.end() - 1)]
         first = re.split(r",(?![^<]*>)", inner, maxsplit=1)[0]
-        names |= set(re.findall(r"\w+_kernel\b", first))
+        found = re.findall(r"\w+_kernel\b", first)
+        names |= set(found or re.findall(r"\w+_kernel\b", text))
     return names
 
 
