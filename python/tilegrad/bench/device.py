@@ -94,7 +94,7 @@ class Workbench:
             return array
         rng = np.random.default_rng(self._seed)
         host = np.resize(rng.standard_normal(min(int(np.prod(shape)), 1 << 22)), shape) * scale
-        return tg.asarray(host.astype(_numpy_dtype(dtype)), device=self.device)
+        return tg.asarray(host.astype(numpy_dtype(dtype)), device=self.device)
 
     def classes(self, rows: int, classes: int) -> Any:
         """Return random class numbers on the device."""
@@ -260,7 +260,8 @@ def host(array: Any) -> NDArray[Any]:
     return np.asarray(values.astype(np.float64))
 
 
-def _numpy_dtype(dtype: str) -> Any:
+def numpy_dtype(dtype: str) -> Any:
+    """Return NumPy's dtype of a name; LeftOut for bfloat16 without ml_dtypes."""
     if dtype != "bfloat16":
         return np.dtype(dtype)
     try:

@@ -16,6 +16,7 @@ from tilegrad.bench.device import (
     Workbench,
     checked,
     host,
+    numpy_dtype,
     rotating,
     some_rows,
 )
@@ -99,16 +100,25 @@ def _build(bench: Workbench, rows: int, width: int, training: bool, moved: float
         part = [(values[chosen], chosen)]
         return part if not slopes else [*part, (slopes[0][chosen], chosen), *slopes[1:]]
 
-    # each layer rounds once, and relu hands on either nothing or all of a gradient
+    # each layer rounds once, forward and backward
     return checked(bench, sides, expected, LAYERS * TOLERANCE[_DTYPE])
 
 
-def _layers(x: Any, *parameters: Any) -> Any:
-    """Return the network as users of torch write it."""
+def _layers(x: Any, *parameters: Any, rounds: bool = False) -> Any:
+    """Return the network as users of torch write it.
+
+    Args:
+        x: The samples.
+        parameters: All weights, then all biases.
+        rounds: Whether what a layer hands on is rounded as in bfloat16. Without it the relu of the
+            next one would let pass, near zero, what the sides stop, and the other way round.
+    """
     f = torch().nn.functional
     for layer in range(LAYERS):
         x = f.linear(x, parameters[layer], parameters[LAYERS + layer])
         x = f.relu(x) if layer < LAYERS - 1 else x
+        if rounds:
+            x = x + (x.detach().to(torch().bfloat16).double() - x.detach())
     return x
 
 
@@ -116,7 +126,7 @@ def _expected(x: Any, weights: Any, biases: Any, dy: Any) -> tuple[Any, list[Any
     """Return y and all gradients in float64: by torch on the device, or by the reference."""
     if torch() is not None:
         leaves = [t.double().requires_grad_() for t in tensors(x, *weights, *biases)]
-        y = _layers(*leaves)
+        y = _layers(*leaves, rounds=True)
         if dy is None:
             return host(y), []
         gradients = torch().autograd.grad(y, leaves, tensors(dy)[0].double())
@@ -124,7 +134,8 @@ def _expected(x: Any, weights: Any, biases: Any, dy: Any) -> tuple[Any, list[Any
     inputs, wide = [host(x)], [host(w) for w in weights]
     names = ["relu"] * (LAYERS - 1) + [None]
     for name, w, b in zip(names, wide, biases, strict=True):
-        inputs.append(reference.linear(inputs[-1], w, host(b), name))
+        y = reference.linear(inputs[-1], w, host(b), name)
+        inputs.append(host(tg.asarray(y.astype(numpy_dtype(_DTYPE)))))
     if dy is None:
         return inputs[-1], []
     slope: Any = host(dy)
