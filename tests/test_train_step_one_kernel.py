@@ -18,11 +18,7 @@ from tilegrad import backends, nn
 Make = Callable[[], nn.Module]
 CLASSES = 3
 
-
-@pytest.fixture(autouse=True)
-def _devices_only(device: Device) -> None:
-    if device.name == "cpu":
-        pytest.skip("the CPU fuses each layer's update with its gradient")
+pytestmark = pytest.mark.not_on_cpu("there each layer's update is part of its gradient")
 
 
 def layers(*widths: int, activation: str | None = "relu", bias: bool = True) -> nn.Sequential:

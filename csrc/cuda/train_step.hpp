@@ -19,7 +19,7 @@ inline constexpr int64_t kMostStepClasses = 128;
 struct StepLayer {
   const float* x;
   float* z;  // the preactivation, or null: nobody reads it
-  float* y;  // may be z where f is the identity
+  float* y;  // of the last layer unused: logits are not stored
   float* dz;
   const float* saved;  // y or z, as `from_output` says
   bool from_output;

@@ -81,10 +81,7 @@ class Head {
       for (int i = lane; i < in; i += kWarpSize) sum = fma(x_[i], weight_[c * in + i], sum);
       sum = warp_sum(sum);
       if (layer_.bias.data != nullptr) sum += layer_.bias.data[c];
-      if (lane == 0) {
-        logits_[c] = sum;
-        layer_.y[row * classes + c] = sum;
-      }
+      if (lane == 0) logits_[c] = sum;
     }
     // The logits are written.
     __syncthreads();
