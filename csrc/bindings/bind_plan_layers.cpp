@@ -56,21 +56,24 @@ void record_linear_backward(Plan& plan, py::handle dx, py::handle dweight, py::h
   plan.record(w.dtype, 2 * nanoseconds(size), [&](auto t) -> Plan::Call {
     using T = decltype(t);
     using G = ParameterGradient<T>;
-    return [=, &plan, dx = plan.at<T>(dx), dw = plan.at<G>(dweight), db = plan.at<G>(dbias),
-            dy = plan.at<const T>(dy), x = plan.at<const T>(x), w = plan.at<const T>(weight),
-            saved = plan.at<const T>(saved),
-            update = plan.updates().offer<G>(plan.at<G>(dweight)(), kFused<T> ? w.size() : 0)](
-               Context& context) {
-      if constexpr (kFused<T>) {
-        if (update.is_set()) {
-          return update.linear_backward(context, dx(), dw(), db(), dy(), x(), saved(),
-                                        saved_is_output, size, f);
-        }
-      }
-      tilegrad::TILEGRAD_BACKEND::linear_backward(context, dx(), dw(), db(), dy(), x(), w(),
-                                                  saved(), saved_is_output, size, f,
-                                                  plan.accumulates());
-    };
+    const auto dx_at = plan.at<T>(dx);
+    const auto db_at = plan.at<G>(dbias);
+    const auto dy_at = plan.at<const T>(dy), saved_at = plan.at<const T>(saved);
+    const auto layer = plan.chain().add<T, G>(plan.calls(), dx_at(), dy_at(), size, saved_at,
+                                              saved_is_output, f, db_at);
+    return
+        [=, &plan, dw = plan.at<G>(dweight), x = plan.at<const T>(x), w = plan.at<const T>(weight),
+         update = plan.updates().offer<G>(plan.at<G>(dweight)(), kFused<T> ? w.size() : 0)](
+            Context& context) {
+          if constexpr (kFused<T>) {
+            if (update.is_set()) {
+              return update.linear_backward(context, dx_at(), dw(), db_at(), dy_at(), x(),
+                                            saved_at(), saved_is_output, size, f);
+            }
+          }
+          layer.backward(context, dx_at(), dw(), db_at(), dy_at(), x(), w(), saved_at(),
+                         saved_is_output, size, f, plan.accumulates());
+        };
   });
 }
 

@@ -2,7 +2,8 @@
 // Plan: a recorded list of op calls over fixed buffers, run as one native call. A training step is
 // recorded once for each shape and dtype of its batch and replayed with the GIL released; on a GPU
 // the same list is what a CUDA graph captures. The calls are those of the long form, so the bits
-// are too. What can be recorded stands in bind_plan_*.cpp.
+// are too, but for chains of layers of 16-bit types on a device (linear_chain.hpp). What can be
+// recorded stands in bind_plan_*.cpp.
 #pragma once
 
 #include <functional>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "fused_updates.hpp"
+#include "linear_chain.hpp"
 #include "optim_tensors.hpp"
 #include "replay.hpp"
 #include "step_buffer.hpp"
@@ -97,6 +99,8 @@ class Plan {
   WholeStep& whole_step() { return whole_step_; }
   // Whether one kernel does all that was recorded, and does it in the next run.
   bool is_one_kernel() { return whole_step_.replaces(calls_.size()); }
+  LinearChain& chain() { return chain_; }
+  size_t calls() const { return calls_.size(); }  // recorded so far
 
  private:
   // The buffers are one step's: a second thread must not enter meanwhile. Under the GIL.
@@ -122,6 +126,7 @@ class Plan {
   std::vector<StepBuffer*> states_;
   FusedUpdates updates_;
   WholeStep whole_step_;
+  LinearChain chain_;
   Replay replay_;
   double nanoseconds_ = 0;  // estimated serial time of the calls
   int place_ = kFirstPlace;

@@ -15,6 +15,7 @@
 
 #include "../ops.hpp"
 #include "activation_gradient.cuh"
+#include "linear_chain.hpp"
 #include "matmul/problem.hpp"
 #include "reduce.cuh"
 #include "vector_io.cuh"
@@ -133,6 +134,39 @@ void weight_gradient(Context& context, G* dweight, const T* dz, const T* x, Line
   run_matmul(context, problem);
 }
 
+// dx = dz W, or what the layer below wants of it.
+template <class T, class G>
+void input_gradient(Context& context, T* dx, const T* dz, const T* weight, LinearSize size,
+                    const BackwardBelow<T, G>& below, bool accumulate) {
+  const auto [rows, in, out] = size;
+  WorkspaceScope scope(context);
+  MatmulProblem<T> problem = {.c = {dx, in, 1},
+                              .a = {dz, out, 1},
+                              .b = {weight, in, 1},
+                              .size = {1, rows, in, out},
+                              .alpha = 1,
+                              .beta = 0,
+                              .epilogue = {}};
+  const bool has_activation = below.activation.kind != ActivationKind::identity;
+  if (has_activation) {
+    problem.below = {below.saved, below.saved_is_output, below.activation};
+  }
+  const int64_t pieces = pieces_of_rows(rows);
+  // Only of 16 bits a product may leave sums: others keep the bits of the layer's own backward.
+  if (sizeof(T) == 2 && below.dbias != nullptr) {
+    problem.below.sums = context.workspace->take<Accumulate<T>>(pieces * in);
+  }
+  const bool has_sums = run_matmul(context, problem) && problem.below.sums != nullptr;
+  if (below.dbias == nullptr) return;
+  if constexpr (sizeof(T) == 2) {
+    if (has_sums) return sum_rows(context, below.dbias, problem.below.sums, pieces, in, accumulate);
+  }
+  if (!has_activation) return sum_rows(context, below.dbias, dx, rows, in, accumulate);
+  T* const dz_is_there = nullptr;
+  bias_gradient(context, dz_is_there, below.dbias, dx, dx, true, rows, in, Activation{},
+                accumulate);
+}
+
 }  // namespace
 
 template <class T>
@@ -144,9 +178,10 @@ void linear(Context& context, T* y, T* preactivation, const T* x, const T* weigh
 }
 
 template <class T, class G>
-void linear_backward(Context& context, T* dx, G* dweight, G* dbias, const T* dy, const T* x,
-                     const T* weight, const T* saved, bool saved_is_output, LinearSize size,
-                     Activation activation, bool accumulate) {
+void linear_backward_chain(Context& context, T* dx, G* dweight, G* dbias, const T* dy, const T* x,
+                           const T* weight, const T* saved, bool saved_is_output, LinearSize size,
+                           Activation activation, bool accumulate,
+                           const BackwardBelow<T, G>& below) {
   const auto [rows, in, out] = size;
   const bool has_activation = activation.kind != ActivationKind::identity;
   const bool has_product = dx != nullptr || dweight != nullptr;
@@ -161,26 +196,34 @@ void linear_backward(Context& context, T* dx, G* dweight, G* dbias, const T* dy,
     activation_backward<T>(context, product, dy, saved, saved_is_output, rows * out, activation);
   }
   const T* dz = product == nullptr ? dy : product;
-  if (dx != nullptr) {
-    matmul<T>(context, {dx, in, 1}, {dz, out, 1}, {weight, in, 1}, {1, rows, in, out});
-  }
+  if (dx != nullptr) input_gradient(context, dx, dz, weight, size, below, accumulate);
   if (dweight != nullptr) weight_gradient(context, dweight, dz, x, size, accumulate);
 }
 
+template <class T, class G>
+void linear_backward(Context& context, T* dx, G* dweight, G* dbias, const T* dy, const T* x,
+                     const T* weight, const T* saved, bool saved_is_output, LinearSize size,
+                     Activation activation, bool accumulate) {
+  linear_backward_chain(context, dx, dweight, dbias, dy, x, weight, saved, saved_is_output, size,
+                        activation, accumulate, {});
+}
+
+#define TILEGRAD_BACKWARD(T, G)                                                               \
+  template void linear_backward(Context&, T*, G*, G*, const T*, const T*, const T*, const T*, \
+                                bool, LinearSize, Activation, bool);                          \
+  template void linear_backward_chain(Context&, T*, G*, G*, const T*, const T*, const T*,     \
+                                      const T*, bool, LinearSize, Activation, bool,           \
+                                      const BackwardBelow<T, G>&);
 #define TILEGRAD_INSTANTIATE(T)                                                                 \
   template void linear(Context&, T*, T*, const T*, const T*, const T*, LinearSize, Activation); \
-  template void linear_backward(Context&, T*, T*, T*, const T*, const T*, const T*, const T*,   \
-                                bool, LinearSize, Activation, bool);
+  TILEGRAD_BACKWARD(T, T)
 TILEGRAD_INSTANTIATE(float)
 TILEGRAD_INSTANTIATE(double)
 TILEGRAD_INSTANTIATE(bfloat16)
 TILEGRAD_INSTANTIATE(float16)
+TILEGRAD_BACKWARD(bfloat16, float)
+TILEGRAD_BACKWARD(float16, float)
 #undef TILEGRAD_INSTANTIATE
-#define TILEGRAD_INSTANTIATE(T)                                                             \
-  template void linear_backward(Context&, T*, float*, float*, const T*, const T*, const T*, \
-                                const T*, bool, LinearSize, Activation, bool);
-TILEGRAD_INSTANTIATE(bfloat16)
-TILEGRAD_INSTANTIATE(float16)
-#undef TILEGRAD_INSTANTIATE
+#undef TILEGRAD_BACKWARD
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

@@ -9,6 +9,7 @@
 
 #include "../check.hpp"
 #include "device.hpp"
+#include "matmul/hopper_choice.hpp"
 #include "matmul/hopper_layout.hpp"
 #include "matmul/pad_lines.cuh"
 #include "matmul/problem.hpp"
@@ -89,10 +90,10 @@ Matrix<const T> readable(Context& context, const Matrix<const T>& x, int64_t bat
   return {copy, by_row ? pitch : 1, by_row ? 1 : pitch, count == 1 ? 0 : lines * pitch};
 }
 
-// The public choice. Where the copy engine cannot read an operand, it reads a copy: the bits of a
-// product do not depend on where its operands lie.
+// The public choice, by name. Where the copy engine cannot read an operand, it reads a copy: the
+// bits of a product do not depend on where its operands lie.
 template <class T>
-void matmul_chosen(Context& context, MatmulProblem<T> problem, int device) {
+std::string_view matmul_chosen(Context& context, MatmulProblem<T> problem, int device) {
   static constexpr auto kRungs = rungs<T>();
   const auto& [batch, m, n, k] = problem.size;
   MatmulTraits traits = {static_cast<int>(sizeof(T)),
@@ -108,12 +109,13 @@ void matmul_chosen(Context& context, MatmulProblem<T> problem, int device) {
       MatmulProblem<T> copied = problem;
       copied.a = readable(context, problem.a, batch, m, k);
       copied.b = readable(context, problem.b, batch, k, n);
-      if (matmul_hopper(context, copied)) return;
+      if (matmul_hopper(context, copied)) return name;
     }
     traits.compute_capability = 80;  // beyond the engine's coordinates
     name = choose_matmul(problem.size, traits);
   }
   find_rung(kRungs, name)->launch(context, problem);
+  return name;
 }
 
 // Whether there is anything to compute. Where k is 0 nothing is read: a and b may be null.
@@ -130,8 +132,12 @@ bool prepare(MatmulProblem<T>& problem) {
 }  // namespace
 
 template <class T>
-void run_matmul(Context& context, MatmulProblem<T> problem) {
-  if (prepare(problem)) matmul_chosen(context, problem, device_info().compute_capability);
+bool run_matmul(Context& context, MatmulProblem<T> problem) {
+  if (!prepare(problem)) return false;
+  const DeviceInfo& device = device_info();
+  const std::string_view rung = matmul_chosen(context, problem, device.compute_capability);
+  if (rung == "hopper") return choose_hopper(problem.size, device.multiprocessors).pieces == 1;
+  return rung == "tensor_core";
 }
 
 template <class T>
@@ -140,7 +146,10 @@ void matmul(Context& context, Matrix<T> c, Matrix<const T> a, Matrix<const T> b,
   static constexpr auto kRungs = rungs<T>();
   MatmulProblem<T> problem = {
       c, a, b, size, static_cast<Accumulate<T>>(alpha), static_cast<Accumulate<T>>(beta), epilogue};
-  if (variant.empty()) return run_matmul(context, problem);
+  if (variant.empty()) {
+    run_matmul(context, problem);
+    return;
+  }
   const MatmulRung<T>* rung = find_rung(kRungs, variant);
   if (rung == nullptr) {
     throw std::invalid_argument(
@@ -158,7 +167,7 @@ void matmul(Context& context, Matrix<T> c, Matrix<const T> a, Matrix<const T> b,
 }
 
 #define TILEGRAD_INSTANTIATE(T)                                                                   \
-  template void run_matmul(Context&, MatmulProblem<T>);                                           \
+  template bool run_matmul(Context&, MatmulProblem<T>);                                           \
   template void matmul(Context&, Matrix<T>, Matrix<const T>, Matrix<const T>, MatmulSize, double, \
                        double, const Epilogue<T>&, std::string_view);
 TILEGRAD_INSTANTIATE(float)

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 // What happens to an element of the product before it is stored, for every rung alike.
 //
-// Math:        z = alpha sum + bias[j] + beta c[i,j];  c[i,j] = f(z);  z may be kept.
+// Math:        z = alpha sum + bias[j] + beta c[i,j];  c[i,j] = f(z);  z may be kept. With a layer
+//              below: c[i,j] = f(z) g'(saved[i,j]), where g is that layer's activation.
 // Shapes:      sum is what a thread accumulated: one element, or a register tile of them.
-// Parallelism: each thread finishes its own elements. The activation is a switch on the device: one
-//              uniform branch an element, where a template would multiply every rung by ten.
+// Parallelism: each thread finishes its own elements.
 // Memory:      c is read only where beta is not 0. A register tile stores 16 bytes of Accumulate<T>
 //              at a time where c's address and row stride allow; the bits are the same. Of 16-bit
 //              operands the result may be in float (MatmulProblem::wide). Exception:
@@ -13,72 +13,14 @@
 // Every step is an explicit fma, so that no compiler may contract one path and not the other.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
-#include "../activations.cuh"
+#include "activate.cuh"
 #include "problem.hpp"
 #include "tile.cuh"
 
 namespace tilegrad::TILEGRAD_BACKEND {
-
-// Calls use(f) with the formula of an activation; identity has none.
-template <class Use>
-__device__ inline void with_formula(const Activation& activation, const Use& use) {
-  switch (activation.kind) {
-    case ActivationKind::sigmoid:
-      return use(Sigmoid{});
-    case ActivationKind::tanh:
-      return use(Tanh{});
-    case ActivationKind::relu:
-      return use(Relu{});
-    case ActivationKind::leaky_relu:
-      return use(LeakyRelu{activation.alpha});
-    case ActivationKind::elu:
-      return use(Elu{activation.alpha});
-    case ActivationKind::selu:
-      return use(Elu{kSeluAlpha, kSeluScale});
-    case ActivationKind::gelu:
-      return use(Gelu{});
-    case ActivationKind::gelu_tanh:
-      return use(GeluTanh{});
-    case ActivationKind::silu:
-      return use(Silu{});
-    case ActivationKind::softplus:
-      return use(Softplus{activation.alpha, activation.beta});
-    case ActivationKind::mish:
-      return use(Mish{});
-    case ActivationKind::hardtanh:
-      return use(Hardtanh{activation.alpha, activation.beta});
-    case ActivationKind::relu6:
-      return use(Hardtanh{0, 6});
-    case ActivationKind::hardsigmoid:
-      return use(Hardsigmoid{});
-    case ActivationKind::hardswish:
-      return use(Hardswish{});
-    case ActivationKind::identity:
-      break;
-  }
-}
-
-template <class V>
-__device__ inline V activate_here(const Activation& activation, V x) {
-  V y = x;
-  with_formula(activation, [&](const auto& f) { y = f.value(x); });
-  return y;
-}
-
-// In double a call: inlined, the long formulas would cost every product registers.
-[[gnu::noinline]] __device__ inline double activate_apart(Activation activation, double x) {
-  return activate_here(activation, x);
-}
-template <class V>
-__device__ inline V activate(const Activation& activation, V x) {
-  if constexpr (sizeof(V) == sizeof(double)) {
-    return activate_apart(activation, x);
-  } else {
-    return activate_here(activation, x);
-  }
-}
 
 // Moves every element of an array in registers kStep places down, the first ones to the end. A loop
 // that is not unrolled cannot index such an array, but it can work on the first elements and rotate
@@ -145,14 +87,17 @@ __device__ inline Accumulate<T> finish_sum(const MatmulProblem<T>& problem, int6
 template <class T>
 __device__ inline void store_element(const MatmulProblem<T>& problem, int64_t batch, int64_t i,
                                      int64_t j, Accumulate<T> sum) {
-  const Accumulate<T> y =
-      activate(problem.epilogue.activation, finish_sum(problem, batch, i, j, sum));
+  Accumulate<T> y = activate(problem.epilogue.activation, finish_sum(problem, batch, i, j, sum));
+  if (const LayerBelow<T>& below = problem.below; below.saved != nullptr) {
+    const int64_t at = (batch * problem.size.m + i) * problem.size.n + j;
+    y = differentiate(below.activation, below.saved_is_output, y, widen(below.saved[at]));
+  }
   with_result(problem,
               [&]<class Out>(const Matrix<Out>& c) { *element(c, batch, i, j) = narrow<Out>(y); });
 }
 
-// Stores the elements col + Cols::at(s) of a row of c, whose first one is `out`, kGroup at a time
-// where its address allows.
+// Stores the elements Cols::at(s) < left of a row that begins at `out`, kGroup at a time where its
+// address allows.
 template <class Cols, class Out>
 __device__ inline void store_row(Out* out, int64_t left, const Accumulate<Out> (&y)[Cols::kCount]) {
   constexpr int kVector = Cols::kRun % kGroup<Out> == 0 ? kGroup<Out> : 1;
@@ -175,26 +120,73 @@ __device__ inline void store_row(Out* out, int64_t left, const Accumulate<Out> (
   }
 }
 
+// Multiplies a row's elements Cols::at(s) < left by the derivative of the layer below, saved from
+// `from` on. A group a turn, and one copy of the switch: the caller's tile is in registers as well.
+template <class Cols, class T>
+__device__ inline void differentiate_row(const LayerBelow<T>& below, const T* from, int64_t left,
+                                         Accumulate<T> (&y)[Cols::kCount]) {
+  constexpr int kVector = Cols::kRun % kGroup<T> == 0 ? kGroup<T> : 1;
+  const bool whole = reinterpret_cast<uintptr_t>(from) % sizeof(GroupBits<T>) == 0;
+#pragma unroll 1
+  for (int s = 0; s < Cols::kCount; s += kVector) {
+    const T* const group = from + Cols::at(s);
+    T saved[kVector] = {};
+    bool loaded = false;
+    if constexpr (kVector > 1) {
+      loaded = whole && left - Cols::at(s) >= kVector;
+      if (loaded) load_group(saved, group);
+    }
+    if (!loaded) {
+#pragma unroll
+      for (int e = 0; e < kVector; ++e) {
+        if (e < left - Cols::at(s)) saved[e] = group[e];
+      }
+    }
+#pragma unroll 1
+    for (int e = 0; e < kVector; ++e) {
+      y[0] = differentiate(below.activation, below.saved_is_output, y[0], widen(saved[0]));
+      rotate<1>(y);
+      rotate<1>(saved);
+    }
+  }
+}
+
+// Turns the sums of a row's elements j + Cols::at(s) into results; those outside c mean nothing.
+template <class Cols, class T>
+__device__ inline void finish_row(const MatmulProblem<T>& problem, int64_t batch, int64_t row,
+                                  int64_t j, Accumulate<T> (&y)[Cols::kCount]) {
+  const int64_t n = problem.size.n;
+#pragma unroll
+  for (int s = 0; s < Cols::kCount; ++s) {
+    const int64_t col = j + Cols::at(s);
+    if (col < n) y[s] = finish_sum(problem, batch, row, col, y[s]);
+  }
+  activate_row(problem.epilogue.activation, y);
+  if (const LayerBelow<T>& below = problem.below; below.saved != nullptr) {
+    differentiate_row<Cols>(below, below.saved + (batch * problem.size.m + row) * n + j, n - j, y);
+  }
+}
+
 // Finishes and stores the register tile (Rows::kCount, Cols::kCount) whose first element is (i, j);
-// elements outside c are left out. One row a turn: a tile's worth of addresses would not fit in
-// registers beside the tile.
+// elements outside c are left out. A run of neighbours a turn: a tile's worth of addresses would
+// not fit in registers beside the tile.
 template <class Rows, class Cols, class T>
 __device__ inline void store_tile(const MatmulProblem<T>& problem, int64_t batch, int64_t i,
                                   int64_t j, Accumulate<T> (&sum)[Rows::kCount * Cols::kCount]) {
-  const auto [unused, m, n, k] = problem.size;
+  constexpr int kRun = Cols::kRun % kGroup<T> == 0 ? kGroup<T> : Cols::kCount;
+  using Run = ThreadAxis<kRun, std::min(kRun, Cols::kRun), Cols::kStep>;
 #pragma unroll 1
-  for (int r = 0; r < Rows::kCount; ++r, rotate<Cols::kCount>(sum)) {
-    const int64_t row = i + Rows::at(r);
-    if (row >= m) continue;
-    Accumulate<T> z[Cols::kCount];
+  for (int e = 0; e < Rows::kCount * Cols::kCount; e += kRun, rotate<kRun>(sum)) {
+    const int64_t row = i + Rows::at(e / Cols::kCount);
+    const int64_t col = j + Cols::at(e % Cols::kCount);
+    if (row >= problem.size.m || col >= problem.size.n) continue;
+    Accumulate<T> y[kRun];
 #pragma unroll
-    for (int s = 0; s < Cols::kCount; ++s) {
-      const int64_t col = j + Cols::at(s);
-      z[s] = col < n ? finish_sum(problem, batch, row, col, sum[s]) : sum[s];
-    }
-    activate_row(problem.epilogue.activation, z);
-    with_result(problem,
-                [&](const auto& c) { store_row<Cols>(element(c, batch, row, j), n - j, z); });
+    for (int s = 0; s < kRun; ++s) y[s] = sum[s];
+    finish_row<Run>(problem, batch, row, col, y);
+    with_result(problem, [&](const auto& c) {
+      store_row<Run>(element(c, batch, row, col), problem.size.n - col, y);
+    });
   }
 }
 

@@ -9,12 +9,14 @@
 namespace tilegrad::TILEGRAD_BACKEND {
 namespace {
 
-// May c, and what is kept beside it, leave by the copy engine? It cannot add to what is there.
+// May c, and what is kept beside it, leave by the copy engine? It cannot add to what is there, and
+// what a layer below saved is read by the lanes that store.
 template <class T>
 bool leaves_by_engine(const MatmulProblem<T>& problem) {
   const MatmulSize& size = problem.size;
   T* const kept = problem.epilogue.preactivation;
-  return problem.beta == 0 && problem.wide.data == nullptr && engine_writes(problem.c, size) &&
+  return problem.beta == 0 && problem.wide.data == nullptr && problem.below.saved == nullptr &&
+         problem.below.sums == nullptr && engine_writes(problem.c, size) &&
          (kept == nullptr || engine_writes<T>({kept, size.n, 1, size.m * size.n}, size));
 }
 

@@ -16,6 +16,18 @@
 
 namespace tilegrad::TILEGRAD_BACKEND {
 
+// Where c is the gradient of a layer's output y = f(z), its epilogue can make dL/dz of it.
+template <class T>
+struct LayerBelow {
+  const T* saved = nullptr;      // (batch, m, n) contiguous: c is multiplied by f' from it, or null
+  bool saved_is_output = false;  // y, else z
+  Activation activation = {};    // f
+  // Or null: a rung with tensor cores writes the sums over rows 16 r to 16 r + 15 of c, before they
+  // are rounded, to row r of it. (batch, pieces_of_rows(m), n) contiguous.
+  Accumulate<T>* sums = nullptr;
+};
+TILEGRAD_HOST_DEVICE inline int64_t pieces_of_rows(int64_t m) { return (m + 15) / 16; }
+
 template <class T>
 struct MatmulProblem {
   Matrix<T> c;
@@ -26,11 +38,13 @@ struct MatmulProblem {
   // Where T has 16 bits and this is set, what would go to c goes here in float, and beta reads it:
   // sums that are added to further. c is left alone. col_stride is 1.
   Matrix<float> wide = {nullptr, 0, 1};
+  LayerBelow<T> below = {};
 };
 
-// Runs a problem on the rung that the public matmul would take for c. In ../matmul.cu, for every T.
+// Runs a problem on the rung that the public matmul would take for c. Returns whether below.sums,
+// if it was given, has been written: this depends on shape, T and device alone. In ../matmul.cu.
 template <class T>
-void run_matmul(Context&, MatmulProblem<T>);
+bool run_matmul(Context&, MatmulProblem<T>);
 
 template <class T>
 struct MatmulRung {

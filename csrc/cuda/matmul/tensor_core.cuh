@@ -13,44 +13,81 @@
 // Source:      PTX ISA, mma.sync, ldmatrix; CUTLASS, Efficient GEMM in CUDA.
 #pragma once
 
+#include "../ptx/opaque.cuh"
 #include "epilogue.cuh"
 #include "tensor_core_products.cuh"
 #include "tensor_core_tile.cuh"
 
 namespace tilegrad::TILEGRAD_BACKEND {
 
-// Stores what a warp holds in mma fragments: 16 rows from `row` on and 8 kCols columns from `col`
-// on, where value(j, r, e) is this thread's element of row g + 8 r, column 8 j + 2 t + e. They go
-// through `scratch`, (16, fragment_width) floats of the warp's own in shared memory, so that
-// neighbouring lanes store neighbouring groups of c. Its columns are swizzled by 8 (row % 4):
-// neither the pairs written nor the groups read meet a bank twice.
+// What a warp holds in mma fragments goes through shared memory of its own, (16, fragment_width)
+// floats for each 16 rows, so that neighbouring lanes store neighbouring groups of c. Columns are
+// swizzled by 8 (row % 4): neither the pairs written nor the groups read meet a bank twice.
 template <int kCols>
 inline constexpr int fragment_width = 8 * kCols < 64 ? 8 * kCols : 64;
+template <int kWidth>
+__device__ inline int fragment_at(int row, int col) {
+  return row * kWidth + (col ^ row % 4 * 8);
+}
 
+// Writes 16 rows of kWidth columns, where value(j, r, e) is this thread's element of row g + 8 r,
+// column 8 j + 2 t + e.
+template <int kWidth, class Value>
+__device__ inline void put_fragments(float* scratch, Value value) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+  for (int i = 0; i < kWidth / 4; ++i) {
+    const int j = i / 2, r = i % 2;
+    float* const pair = &scratch[fragment_at<kWidth>(lane / 4 + 8 * r, 8 * j + lane % 4 * 2)];
+    *reinterpret_cast<float2*>(pair) = float2{value(j, r, 0), value(j, r, 1)};
+  }
+}
+
+// Finishes and stores them: the elements of c from (row, col) on. A lane's groups lie below each
+// other: where sums of columns are wanted it adds its own, then the lanes of a column meet.
+template <int kWidth, class T>
+__device__ inline void finish_fragments(const MatmulProblem<T>& problem, const float* scratch,
+                                        int64_t batch, int64_t row, int64_t col) {
+  using Cols = ThreadAxis<4, 4, 4>;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int c = lane % (kWidth / 4) * 4;
+  const int64_t left = problem.size.n - col - c;
+  const int rows = static_cast<int>(problem.size.m - row < 16 ? problem.size.m - row : 16);
+  float total[4] = {};
+#pragma unroll 1
+  for (int r = lane / (kWidth / 4); r < rows; r += 128 / kWidth) {
+    float y[4];
+    load_group(y, &scratch[fragment_at<kWidth>(r, c)]);
+    finish_row<Cols>(problem, batch, row + r, col + c, y);
+    with_result(problem, [&](const auto& matrix) {
+      store_row<Cols>(element(matrix, batch, row + r, col + c), left, y);
+    });
+#pragma unroll
+    for (int e = 0; e < 4; ++e) total[e] += y[e];
+  }
+  if (problem.below.sums == nullptr || rows <= 0) return;
+#pragma unroll
+  for (int distance = kWidth / 4; distance < 32; distance *= 2) {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) total[e] += __shfl_xor_sync(kFullMask, total[e], distance);
+  }
+  if (lane < kWidth / 4) {
+    const int64_t piece = batch * pieces_of_rows(problem.size.m) + row / 16;
+    store_row<Cols>(problem.below.sums + piece * problem.size.n + col + c, left, total);
+  }
+}
+
+// Stores 16 rows from `row` on and 8 kCols columns from `col` on, fragment_width of them a turn.
 template <int kCols, class T, class Value>
 __device__ inline void store_fragments(const MatmulProblem<T>& problem, float* scratch,
                                        int64_t batch, int64_t row, int64_t col, Value value) {
   constexpr int kWidth = fragment_width<kCols>;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const auto at = [](int r, int c) { return r * kWidth + (c ^ r % 4 * 8); };
 #pragma unroll
   for (int first = 0; first < kCols; first += kWidth / 8) {
-#pragma unroll
-    for (int i = 0; i < kWidth / 4; ++i) {
-      const int j = i / 2, r = i % 2;
-      *reinterpret_cast<float2*>(&scratch[at(lane / 4 + 8 * r, 8 * j + lane % 4 * 2)]) =
-          float2{value(first + j, r, 0), value(first + j, r, 1)};
-    }
+    put_fragments<kWidth>(scratch, [&](int j, int r, int e) { return value(first + j, r, e); });
     // The warp's scratch is full.
     __syncwarp();
-#pragma unroll 1
-    for (int group = lane; group < 16 * kWidth / 4; group += 32) {
-      const int r = group / (kWidth / 4), c = group % (kWidth / 4) * 4;
-      float sum[4];
-      load_group(sum, &scratch[at(r, c)]);
-      store_tile<ThreadAxis<1, 1, 1>, ThreadAxis<4, 4, 4>>(problem, batch, row + r,
-                                                           col + 8 * first + c, sum);
-    }
+    finish_fragments<kWidth>(problem, scratch, batch, row, col + 8 * first);
     // The scratch has been read.
     __syncwarp();
   }
@@ -120,15 +157,24 @@ __global__ __launch_bounds__(
         for (int i = 0; i < Tile::kMmaM; ++i) Products::add(sum[i], left[i], right);
       }
     }
-    // All stages have been read; their memory is the warps' scratch.
+    // All stages have been read; their memory is the warps' scratch. The sums leave the registers
+    // at once: what finishes them needs those.
     __syncthreads();
-    float* const scratch =
-        reinterpret_cast<float*>(shared) + warp * 16 * fragment_width<Tile::kMmaN>;
+    constexpr int kWidth = 8 * Tile::kMmaN;
+    static_assert(Tile::kThreads / 32 * Tile::kMmaM * 16 * kWidth * 4 <= Tile::kSharedBytes);
+    float* const scratch = reinterpret_cast<float*>(shared) + warp * Tile::kMmaM * 16 * kWidth;
 #pragma unroll
     for (int i = 0; i < Tile::kMmaM; ++i) {
-      store_fragments<Tile::kMmaN>(problem, scratch, tile.batch, tile.row + warp_m + 16 * i,
-                                   tile.col + warp_n,
-                                   [&](int j, int r, int e) { return sum[i][j][2 * r + e]; });
+      put_fragments<kWidth>(scratch + i * 16 * kWidth,
+                            [&](int j, int r, int e) { return sum[i][j][2 * r + e]; });
+    }
+    // The warp's scratch is full.
+    __syncwarp();
+    const TilePosition out = grid.at(opaque(index));
+#pragma unroll 1
+    for (int i = 0; i < Tile::kMmaM; ++i) {
+      finish_fragments<kWidth>(problem, scratch + i * 16 * kWidth, out.batch,
+                               out.row + warp_m + 16 * i, out.col + warp_n);
     }
   }
 }
