@@ -34,7 +34,7 @@ FORWARD = [(16, 16, 16), (32, 32, 32), (64, 64, 64, 64), (128, 128, 128), (64, 3
 CASES = [
     *(Case(f"{n[0]}", partial(call, n, 400, False), "fused_mlp_kernel") for n in FORWARD),
     Case("backward", partial(call, (64, 64, 64, 64), 400, True), "fused_mlp_backward_kernel"),
-    Case("sums", partial(call, (64, 32, 48), 128, True), "fused_mlp_sum_kernel"),
+    Case("sums", partial(call, (64, 32, 64), 128, True), "fused_mlp_sum_kernel"),
 ]
 
 

@@ -46,10 +46,11 @@ struct Problem {
       weight[l] = read_like(x, at(weights, l), op, name.c_str());
       check(weight[l].shape.count == 2, "{}: {} must be (out_features, in_features); got shape {}",
             op, name, weight[l].shape);
+      const Dims& before = l == 0 ? x.shape : weight[l - 1].shape;
+      const std::string from = l == 0 ? "input" : layer_name("weights", l - 1);
       check(weight[l].shape[1] == shape.features[l],
-            "{}: inner sizes differ; {} is {} (out_features, in_features), its input has {} "
-            "features",
-            op, name, weight[l].shape, shape.features[l]);
+            "{}: inner sizes differ; {} is {}, {} is {} (out_features, in_features)", op, from,
+            before, name, weight[l].shape);
       shape.features[l + 1] = weight[l].shape[0];
       if (biases.is_none() || at(biases, l).is_none()) continue;
       const std::string bias_name = layer_name("biases", l);

@@ -15,6 +15,7 @@
 #include <string>
 
 #include "conformance_cases.cuh"
+#include "conformance_registers.cuh"
 #include "conformance_resident.cuh"
 #include "conformance_tf32.cuh"
 
@@ -157,6 +158,12 @@ void add_mma(std::vector<Case>& cases, const std::string& name) {
       {name + "_rounding", 80, 999, true, [] { return run(&mma_kernel<T, true>, 128, 32, 0); }});
 }
 
+template <int kN, class T, Major kMajorB>
+void add_wgmma_registers(std::vector<Case>& cases, const std::string& name) {
+  cases.push_back({name, 90, 90, false,
+                   [] { return run(&wgmma_registers_kernel<kN, T, kMajorB>, 128, 128, 16384); }});
+}
+
 template <int kN, class T, Major kMajorA, Major kMajorB>
 void add_wgmma(std::vector<Case>& cases, const std::string& name) {
   const std::string full =
@@ -208,6 +215,17 @@ std::vector<Case> all_cases() {
   add_wgmma_tf32<64>(cases, "wgmma_m64n64k8_tf32");
   add_wgmma_tf32<128>(cases, "wgmma_m64n128k8_tf32");
   add_wgmma_tf32<256>(cases, "wgmma_m64n256k8_tf32");
+  add_wgmma_registers<16, bfloat16, Major::k>(cases, "wgmma_registers_n16_bf16_k");
+  add_wgmma_registers<32, float16, Major::k>(cases, "wgmma_registers_n32_f16_k");
+  add_wgmma_registers<64, bfloat16, Major::k>(cases, "wgmma_registers_n64_bf16_k");
+  add_wgmma_registers<64, bfloat16, Major::mn>(cases, "wgmma_registers_n64_bf16_mn");
+  add_wgmma_registers<64, float16, Major::mn>(cases, "wgmma_registers_n64_f16_mn");
+  add_wgmma_registers<128, bfloat16, Major::k>(cases, "wgmma_registers_n128_bf16_k");
+  cases.push_back({"wgmma_sums_bf16", 90, 90, false,
+                   [] { return run(&wgmma_sums_kernel<bfloat16>, 512, 128, 9216); }});
+  cases.push_back({"wgmma_sums_f16", 90, 90, false,
+                   [] { return run(&wgmma_sums_kernel<float16>, 512, 128, 9216); }});
+  cases.push_back({"pack", 80, 999, false, [] { return run(&pack_kernel, 1024, 256, 0); }});
   return cases;
 }
 

@@ -14,6 +14,7 @@
 #include "../matmul/epilogue.cuh"
 #include "../ptx/fence.cuh"
 #include "../ptx/pack.cuh"
+#include "../ptx/store.cuh"
 #include "../ptx/tensor_map.cuh"
 #include "../ptx/wgmma_registers.cuh"
 
@@ -122,7 +123,7 @@ __device__ inline void store_rows(T* y, const uint32_t (&a)[kWidth / 4], int64_t
       for (int q = 0; q < kRun / 2; ++q) pair[q] = a[2 * (group * (kRun / 2) + q) + r];
       if (whole && left >= kRun) {
         if constexpr (kRun == 8) {
-          *reinterpret_cast<uint4*>(to) = uint4{pair[0], pair[1], pair[2], pair[3]};
+          store_16(to, uint4{pair[0], pair[1], pair[2], pair[3]});
         } else {
           *reinterpret_cast<uint2*>(to) = uint2{pair[0], pair[1]};
         }

@@ -52,7 +52,8 @@ __device__ inline void wgmma_m64k16_registers([[maybe_unused]] float (&d)[kN / 2
   constexpr bool kBfloat = std::is_same_v<T, bfloat16>;
   static_assert(kBfloat || std::is_same_v<T, float16>);
 #ifdef TILEGRAD_SIM
-  detail::wgmma_registers<kN, kBfloat, kMajorB == Major::mn>(d, a + 4 * kStep, b, site);
+  using Element = std::conditional_t<kBfloat, detail::WgmmaBfloat16, detail::WgmmaFloat16>;
+  detail::wgmma_registers<kN, Element, kMajorB == Major::mn>(d, a + 4 * kStep, b, site);
 #elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
   if constexpr (kBfloat) {
     if constexpr (kN == 16) TILEGRAD_WGMMA(16, bf16, 8, 8, 9, 10, 11, 12, 13);
@@ -88,7 +89,8 @@ __device__ inline void wgmma_m64n8k16_sums([[maybe_unused]] float (&d)[4],
   constexpr bool kBfloat = std::is_same_v<T, bfloat16>;
   static_assert(kBfloat || std::is_same_v<T, float16>);
 #ifdef TILEGRAD_SIM
-  detail::wgmma<8, kBfloat, true, false>(d, a, b, site);
+  using Element = std::conditional_t<kBfloat, detail::WgmmaBfloat16, detail::WgmmaFloat16>;
+  detail::wgmma<8, Element, true, false>(d, a, b, site);
 #elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define TILEGRAD_SUMS(type)                                                 \
   asm volatile("wgmma.mma_async.sync.aligned.m64n8k16.f32." #type "." #type \

@@ -16,23 +16,23 @@ struct WgmmaRegistersRecord {
 inline int wgmma_a_row(int tid, int i) { return tid / 32 * 16 + tid % 32 / 4 + i % 2 * 8; }
 inline int wgmma_a_col(int tid, int i, int e) { return i / 2 * 8 + tid % 4 * 2 + e; }
 
-template <int kN, bool kBfloat, bool kTransposeB>
+template <int kN, class Element, bool kTransposeB>
 inline void wgmma_multiply_registers(float* d, const std::vector<uint16_t>& a, uint64_t b,
                                      const char* shared) {
-  const WgmmaOperand<kTransposeB> right(b, shared);
+  const WgmmaOperand<Element, kTransposeB> right(b, shared);
   float row[16][kN];
   for (uint32_t j = 0; j < kN; ++j) {
-    for (uint32_t p = 0; p < 16; ++p) row[p][j] = wgmma_element<kBfloat>(right(j, p));
+    for (uint32_t p = 0; p < 16; ++p) row[p][j] = right(j, p);
   }
   for (size_t i = 0; i < 64; ++i) {
     for (size_t p = 0; p < 16; ++p) {
-      const float factor = wgmma_element<kBfloat>(a[i * 16 + p]);
+      const float factor = Element::value(a[i * 16 + p]);
       for (size_t j = 0; j < kN; ++j) d[i * kN + j] += factor * row[p][j];
     }
   }
 }
 
-template <int kN, bool kBfloat, bool kTransposeB>
+template <int kN, class Element, bool kTransposeB>
 inline void wgmma_registers(float* d, const uint32_t* a, uint64_t b, Site site) {
   WgmmaRegistersRecord mine{{d, 0, b, site}, a};
   simulator::group_collective(
@@ -67,10 +67,10 @@ inline void wgmma_registers(float* d, const uint32_t* a, uint64_t b, Site site) 
                                       first.site};
         if (simulator::tracer() != nullptr) {
           trace_flops(uint64_t{2} * 64 * kN * 16);
-          WgmmaOperand<kTransposeB>(first.b, shared).trace(tag, kN);
+          WgmmaOperand<Element, kTransposeB>(first.b, shared).trace(tag, kN);
         }
         simulator::issue(tag, [value, shared, left, b = first.b] {
-          wgmma_multiply_registers<kN, kBfloat, kTransposeB>(value, left, b, shared);
+          wgmma_multiply_registers<kN, Element, kTransposeB>(value, left, b, shared);
         });
       },
       "wgmma.mma_async", site);
