@@ -17,10 +17,10 @@ void start(Context& context, const MlpProblem<T>& problem) {
   constexpr int kRows = kMlpWarpgroups<kWidth> * 64;  // of a block at a time
   const int64_t blocks =
       std::min<int64_t>((problem.shape.rows + kRows - 1) / kRows, device_info().multiprocessors);
-  launch(fused_mlp_kernel<T, kWidth>, dim3(static_cast<unsigned>(blocks)),
-         dim3(kMlpWarpgroups<kWidth> * 128),
-         static_cast<size_t>(mlp_forward_bytes(kWidth, problem.shape.layers)), stream_of(context),
-         problem);
+  launch_next(fused_mlp_kernel<T, kWidth>, dim3(static_cast<unsigned>(blocks)),
+              dim3(kMlpWarpgroups<kWidth> * 128),
+              static_cast<size_t>(mlp_forward_bytes(kWidth, problem.shape.layers)), context,
+              problem);
 }
 
 template <class T, class G>
@@ -31,12 +31,12 @@ void start_backward(Context& context, const MlpProblem<T>& problem, const MlpArr
                                            device_info().multiprocessors);
   WorkspaceScope scope(context);
   float* const sums = context.workspace->take<float>(blocks * layers * kMlpLayerSums);
-  launch(fused_mlp_backward_kernel<T>, dim3(static_cast<unsigned>(blocks)), dim3(256),
-         static_cast<size_t>(mlp_backward_bytes(layers)), stream_of(context), problem, sums);
-  launch(fused_mlp_sum_kernel<G>,
-         dim3(static_cast<unsigned>((kMlpLayerSums + 255) / 256), static_cast<unsigned>(layers)),
-         dim3(256), 0, stream_of(context), gradients, sums, static_cast<int>(blocks), problem.shape,
-         accumulate);
+  launch_next(fused_mlp_backward_kernel<T>, dim3(static_cast<unsigned>(blocks)), dim3(256),
+              static_cast<size_t>(mlp_backward_bytes(layers)), context, problem, sums);
+  launch_next(
+      fused_mlp_sum_kernel<G>,
+      dim3(static_cast<unsigned>((kMlpLayerSums + 255) / 256), static_cast<unsigned>(layers)),
+      dim3(256), 0, context, gradients, sums, static_cast<int>(blocks), problem.shape, accumulate);
 }
 
 }  // namespace

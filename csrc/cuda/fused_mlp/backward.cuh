@@ -49,6 +49,7 @@ __device__ inline void clear_rows(uint32_t (&a)[16], int64_t left) {
 template <class T>
 __global__ __launch_bounds__(256, 1) void fused_mlp_backward_kernel(
     const __grid_constant__ MlpProblem<T> problem, float* sums) {
+  grid_dependency_wait();
   using Tile = MlpTile<64>;
   const MlpShape& shape = problem.shape;
   const int layers = shape.layers;
@@ -169,6 +170,7 @@ template <class G>
 __global__ void __launch_bounds__(256)
     fused_mlp_sum_kernel(MlpArrays<G> gradients, const float* sums, int blocks,
                          const __grid_constant__ MlpShape shape, bool accumulate) {
+  grid_dependency_wait();
   const int index = static_cast<int>(blockIdx.x * 256 + threadIdx.x);
   const int l = static_cast<int>(blockIdx.y);
   if (index >= kMlpLayerSums) return;

@@ -23,6 +23,7 @@ inline constexpr int kMlpWarpgroups = kWidth == 128 ? 3 : 4;
 template <class T, int kWidth>
 __global__ __launch_bounds__(kMlpWarpgroups<kWidth> * 128, 1) void fused_mlp_kernel(
     const __grid_constant__ MlpProblem<T> problem) {
+  grid_dependency_wait();
   const MlpShape& shape = problem.shape;
   unsigned char* const weights = dynamic_smem<unsigned char>();  // (layers, kWeight bytes)
   float* const biases = reinterpret_cast<float*>(weights + shape.layers * MlpTile<kWidth>::kWeight);

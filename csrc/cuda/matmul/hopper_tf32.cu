@@ -55,9 +55,9 @@ void start(Context& context, const MatmulProblem<float>& problem) {
       readable(context, {b.data, b.batch_stride, b.col_stride, b.row_stride}, batch, n, k);
   const int64_t blocks =
       std::min<int64_t>(typename Tile::Grid(problem.size).count, device_info().multiprocessors);
-  launch(matmul_hopper_tf32_kernel<kTileN>, dim3(static_cast<unsigned>(blocks)),
-         dim3(Tile::kThreads), Tile::kSharedBytes, stream_of(context), problem,
-         map_of(left, batch, m, k, Tile::kM), map_of(right, batch, n, k, Tile::kN));
+  launch_next(matmul_hopper_tf32_kernel<kTileN>, dim3(static_cast<unsigned>(blocks)),
+              dim3(Tile::kThreads), Tile::kSharedBytes, context, problem,
+              map_of(left, batch, m, k, Tile::kM), map_of(right, batch, n, k, Tile::kN));
 }
 
 }  // namespace

@@ -43,6 +43,7 @@ template <int kTileN>
 __global__ __launch_bounds__(HopperTf32Tile<kTileN>::kThreads, 1) void matmul_hopper_tf32_kernel(
     const MatmulProblem<float> problem, const __grid_constant__ TensorMap map_a,
     const __grid_constant__ TensorMap map_b) {
+  grid_dependency_wait();
   using Tile = HopperTf32Tile<kTileN>;
   // (kStages, {a, b}), scratch of the 8 warps that store, mbarriers
   unsigned char* const shared = dynamic_smem<unsigned char>();
