@@ -85,7 +85,7 @@ __global__ void overlap_kernel(float* out, const float* in) {
   if (kRight) grid_dependency_wait();
   const float value = in[threadIdx.x];  // [overlap read]
   if (!kRight) grid_dependency_wait();
-  out[threadIdx.x] = value;
+  out[blockIdx.x * 32 + threadIdx.x] = value;
 }
 
 // Runs the case; false: there is none of this name.
