@@ -119,12 +119,8 @@ __global__ __launch_bounds__(HopperTile<kTileM, kTileN>::kThreads,
         for (int64_t step = item.first; step < item.last; ++step, ring.advance()) {
           unsigned char* const stage = shared + ring.stage * Tile::kStageBytes;
           const int p = static_cast<int>(step) * Tile::kK;
-          // All warps have multiplied what the stage held.
-          if constexpr (Tile::kCluster == 1) {
-            mbarrier_wait(&empty[ring.stage], ring.parity ^ 1);
-          } else {
-            mbarrier_wait_cluster(&empty[ring.stage], ring.parity ^ 1);
-          }
+          // All warps have multiplied what the stage held, here and at the peer.
+          mbarrier_wait(&empty[ring.stage], ring.parity ^ 1);
           mbarrier_arrive_expect_tx(&full[ring.stage], Tile::kStageBytes);
           OperandA::load(stage, maps.a, row, p, batch_a, &full[ring.stage]);
           ShareB::template load<Tile::kCluster>(
@@ -145,7 +141,7 @@ __global__ __launch_bounds__(HopperTile<kTileM, kTileN>::kThreads,
       if constexpr (Tile::kCluster == 1) {
         if (lane == 0) mbarrier_arrive(&empty[stage]);
       } else if (lane < Tile::kCluster) {
-        mbarrier_arrive_peer(&empty[stage], lane);
+        mbarrier_return_peer(&empty[stage], lane);
       }
     };
     for (int64_t index = start; index < items; index += stride) {

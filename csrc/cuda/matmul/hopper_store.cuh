@@ -49,12 +49,22 @@ class BoxStore {
                         const TilePosition& first, const float (&sum)[kN / 2]) {
     const Activation& activation = problem.epilogue.activation;
     const bool relu = activation.kind == ActivationKind::relu;
-    if (problem.epilogue.preactivation == nullptr &&
-        (relu || activation.kind == ActivationKind::identity)) {
+    const bool none = activation.kind == ActivationKind::identity;
+    if (problem.epilogue.preactivation == nullptr && none && problem.epilogue.bias == nullptr) {
 #pragma unroll
       for (int part = 0; part < kN / 64; ++part) {
         float z[32];
-        finish(problem, first.col + 64 * part, z, [&](int i) { return sum[32 * part + i]; });
+#pragma unroll
+        for (int i = 0; i < 32; ++i) z[i] = fma(problem.alpha, sum[32 * part + i], -0.0f);
+        send(problem.size, maps.c, first, 64 * part, z);
+      }
+      return;
+    }
+    if (problem.epilogue.preactivation == nullptr && (relu || none)) {
+#pragma unroll
+      for (int part = 0; part < kN / 64; ++part) {
+        float z[32];
+        scale(problem, first.col + 64 * part, z, [&](int i) { return sum[32 * part + i]; });
 #pragma unroll
         for (int i = 0; i < 32; ++i) z[i] = relu ? Relu{}.value(z[i]) : z[i];
         send(problem.size, maps.c, first, 64 * part, z);
@@ -73,7 +83,7 @@ class BoxStore {
           for (int i = 0; i < 32; ++i) z[i] = sum[32 * p + i];
         }
       }
-      finish(problem, first.col + 64 * part, z, [&](int i) { return z[i]; });
+      scale(problem, first.col + 64 * part, z, [&](int i) { return z[i]; });
       if (problem.epilogue.preactivation != nullptr) {
         send(problem.size, maps.preactivation, first, 64 * part, z);
       }
@@ -95,17 +105,21 @@ class BoxStore {
   }
 
  private:
+  // z of 64 columns from `col` on, before the activation.
   template <class Sum>
-  __device__ void finish(const MatmulProblem<T>& problem, int64_t col, float (&z)[32],
-                         const Sum& sum) const {
-    const T* const bias = problem.epilogue.bias;
+  __device__ void scale(const MatmulProblem<T>& problem, int64_t col, float (&z)[32],
+                        const Sum& sum) const {
+    const bool any = problem.epilogue.bias != nullptr;
+    const T* const bias = any ? problem.epilogue.bias + col : nullptr;
+    const int64_t left = any ? problem.size.n - col : 0;
+    const int count = left < 64 ? static_cast<int>(left) : 64;
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
-        const int64_t at = col + 8 * j + lane_ % 4 * 2 + e;
+        const int at = 8 * j + lane_ % 4 * 2 + e;
         // -0 as in finish_sum.
-        const float add = bias != nullptr && at < problem.size.n ? widen(bias[at]) : -0.0f;
+        const float add = at < count ? widen(bias[at]) : -0.0f;
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
           const int i = 4 * j + 2 * r + e;

@@ -108,6 +108,27 @@ __device__ inline void mbarrier_arrive_peer(uint64_t* barrier, int rank,
 #endif
 }
 
+// The same for a thread that has written nothing that must be seen: it gives back what it has read,
+// a stage of a ring. The release is of the block only, so no fence of the whole device goes before.
+__device__ inline void mbarrier_return_peer(uint64_t* barrier, int rank,
+                                            [[maybe_unused]] Site site = here()) {
+#ifdef TILEGRAD_SIM
+  simulator::mbarrier_arrive_in_cluster(cluster_peer(barrier, rank, site), site);
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+      "}"
+      :
+      : "r"(shared_address(barrier)), "r"(rank)
+      : "memory");
+#else
+  __trap();
+#endif
+}
+
 // mbarrier_wait, and what peers wrote before their arrival is visible (acquire of the cluster).
 __device__ inline void mbarrier_wait_cluster(uint64_t* barrier, uint32_t parity,
                                              [[maybe_unused]] Site site = here()) {
