@@ -98,6 +98,7 @@ bool matmul_hopper(Context& context, const MatmulProblem<T>& problem) {
     constexpr int64_t kMaxSize = int64_t{1} << 30;
     const auto& [batch, m, n, k] = problem.size;
     if (device_info().compute_capability != 90 || k < 1 || std::max({m, n, k, batch}) > kMaxSize ||
+        batch * hopper_choice::up(m, 64) > kMaxSize / hopper_choice::up(n, 128) ||
         !engine_reads(problem.a, m, k) || !engine_reads(problem.b, k, n)) {
       return false;
     }

@@ -59,13 +59,15 @@ struct HopperRun {
 // An item of work: a tile of c and the steps of 64 p from `first` to before `last`.
 struct HopperItem {
   TilePosition tile;
-  int64_t piece, first, last;
+  int piece, first, last;
 
+  // k is at most 2^30, and so are the items (matmul_hopper).
   template <class Grid>
-  __device__ HopperItem(const Grid& grid, int64_t index, int64_t k, int pieces, int down)
-      : tile(grid.at(index % grid.count)), piece(index / grid.count) {
+  __device__ HopperItem(const Grid& grid, int index, int64_t k, int pieces, int down)
+      : tile(grid.at(index % static_cast<int>(grid.count))),
+        piece(index / static_cast<int>(grid.count)) {
     tile.row += down;
-    const int64_t steps = (k + 63) / 64;
+    const int steps = static_cast<int>((k + 63) / 64);
     first = piece * steps / pieces;
     last = (piece + 1) * steps / pieces;
   }
@@ -90,9 +92,10 @@ __global__ __launch_bounds__(HopperTile<kTileM, kTileN>::kThreads,
   const int warpgroup = static_cast<int>(threadIdx.x) / 128;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const typename Tile::Grid grid(problem.size);
-  const int64_t items = grid.count * run.pieces;
+  const int items = static_cast<int>(grid.count) * run.pieces;
   const int rank = Tile::kCluster == 1 ? 0 : cluster_rank();
-  const int64_t start = blockIdx.x / Tile::kCluster, stride = gridDim.x / Tile::kCluster;
+  const int start = static_cast<int>(blockIdx.x) / Tile::kCluster;
+  const int stride = static_cast<int>(gridDim.x) / Tile::kCluster;
 
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < Tile::kStages; ++stage) {
@@ -111,14 +114,14 @@ __global__ __launch_bounds__(HopperTile<kTileM, kTileN>::kThreads,
     if (threadIdx.x == 0) {
       tma_prefetch_map(maps.a);
       tma_prefetch_map(maps.b);
-      for (int64_t index = start; index < items; index += stride) {
+      for (int index = start; index < items; index += stride) {
         const HopperItem item(grid, index, problem.size.k, run.pieces, rank * Tile::kM);
         const int row = static_cast<int>(item.tile.row), col = static_cast<int>(item.tile.col);
         const int batch_a = problem.a.batch_stride == 0 ? 0 : static_cast<int>(item.tile.batch);
         const int batch_b = problem.b.batch_stride == 0 ? 0 : static_cast<int>(item.tile.batch);
-        for (int64_t step = item.first; step < item.last; ++step, ring.advance()) {
+        for (int step = item.first; step < item.last; ++step, ring.advance()) {
           unsigned char* const stage = shared + ring.stage * Tile::kStageBytes;
-          const int p = static_cast<int>(step) * Tile::kK;
+          const int p = step * Tile::kK;
           // All warps have multiplied what the stage held, here and at the peer.
           mbarrier_wait(&empty[ring.stage], ring.parity ^ 1);
           mbarrier_arrive_expect_tx(&full[ring.stage], Tile::kStageBytes);
@@ -144,11 +147,11 @@ __global__ __launch_bounds__(HopperTile<kTileM, kTileN>::kThreads,
         mbarrier_return_peer(&empty[stage], lane);
       }
     };
-    for (int64_t index = start; index < items; index += stride) {
+    for (int index = start; index < items; index += stride) {
       const HopperItem item(grid, index, problem.size.k, run.pieces, rank * Tile::kM);
       float sum[Tile::kPartN / 2] = {};  // of (64, kPartN)
       int before = 0;                    // the stage whose wgmma may still run
-      for (int64_t step = item.first; step < item.last; ++step, ring.advance()) {
+      for (int step = item.first; step < item.last; ++step, ring.advance()) {
         const unsigned char* const stage = shared + ring.stage * Tile::kStageBytes;
         // The bytes of both operands are there.
         mbarrier_wait(&full[ring.stage], ring.parity);

@@ -40,13 +40,17 @@ struct TileGrid {
         cols((size.n + kTileN - 1) / kTileN),
         count(size.batch * rows * cols) {}
 
-  TILEGRAD_HOST_DEVICE TilePosition at(int64_t tile) const {
-    const int64_t batch = tile / (rows * cols);
-    tile -= batch * (rows * cols);
-    const int64_t band = tile / (kBand * cols);
-    tile -= band * (kBand * cols);
-    const int64_t height = rows - band * kBand < kBand ? rows - band * kBand : kBand;
-    return {batch, (band * kBand + tile % height) * kTileM, tile / height * kTileN};
+  // In the arithmetic of Index, which holds `count`: 64 bits take a GPU a call a division.
+  template <class Index>
+  TILEGRAD_HOST_DEVICE TilePosition at(Index tile) const {
+    const auto down = static_cast<Index>(rows), across = static_cast<Index>(cols);
+    const Index batch = tile / (down * across);
+    tile -= batch * (down * across);
+    const Index band = tile / (kBand * across);
+    tile -= band * (kBand * across);
+    const Index height = down - band * kBand < kBand ? down - band * kBand : kBand;
+    return {static_cast<int64_t>(batch), int64_t{kTileM} * (band * kBand + tile % height),
+            int64_t{kTileN} * (tile / height)};
   }
 
   // The tile of this block. Blocks beyond the last tile get one outside c, where nothing is read
