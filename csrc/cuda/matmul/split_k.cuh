@@ -5,7 +5,8 @@
 // Shapes:      partial (pieces, batch, m, pitch) of floats, pitch a multiple of 8.
 // Parallelism: a thread 4 columns of a row, grid-stride.
 // Memory:      16 bytes a load, coalesced, 4 of them on their way; c in groups of 4 elements. The
-//              pieces were just written and mostly lie in L2.
+//              pieces were just written and mostly lie in L2. Exception: bias and preactivation
+//              go an element at a time, 4.0x the sectors of a row of each.
 #pragma once
 
 #include "../vector_io.cuh"
