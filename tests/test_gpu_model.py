@@ -16,6 +16,7 @@ from tilegrad.bench import (
     cuda,
     gpu_goals,
     gpu_model,
+    gpu_op_model,
     gpu_report,
     gpu_roofline,
     gpu_state,
@@ -38,7 +39,7 @@ def test_every_case_has_a_prediction_that_no_unit_forbids(case: Any) -> None:
         return
     if case.family != "train_step":  # whose weights stay in L2
         assert seconds > case.bytes / CHIP.copy
-    on_tensor_cores = "f32" not in case.name or "tensor_core" in case.name or "tf32x3" in case.name
+    on_tensor_cores = "f32" not in case.name or any(w in case.name for w in ("tf32", "tensor_core"))
     assert seconds > case.flops / (CHIP.tensor if on_tensor_cores else CHIP.fma)
     assert seconds < 1
     assert case.predicted.bound
@@ -50,16 +51,21 @@ def test_predictions_grow_with_the_work() -> None:
             one = gpu_model.product(rows, 4096, 4096, dtype, "NT").seconds
             assert gpu_model.product(2 * rows, 4096, 4096, dtype, "NT").seconds >= 0.99 * one
             assert gpu_model.product(rows, 4096, 8192, dtype, "NT").seconds > one
-    small, large = (gpu_model.cross_entropy(n, 32768, "bfloat16").seconds for n in (4096, 8192))
+    small, large = (gpu_op_model.cross_entropy(n, 32768, "bfloat16").seconds for n in (4096, 8192))
     assert small < large < 2 * small
-    step = [gpu_model.train_step((784, 512, 10), n, "float32", 0).seconds for n in (32, 512, 8192)]
+    step = [
+        gpu_op_model.train_step((784, 512, 10), n, "float32", 0).seconds for n in (32, 512, 8192)
+    ]
     assert step == sorted(step)
+    small = gpu_op_model.train_step((784, 512, 10), 128, "float32", 0)
+    assert small.kernels == "one kernel"
+    assert small.seconds < gpu_op_model.train_step((784, 512, 10), 128, "bfloat16", 0).seconds
 
 
 def test_what_limits_a_kernel_is_named() -> None:
     product = gpu_model.tensor_product
     assert gpu_model.ladder("naive", 4096, "float32").bound == "shared memory"
-    assert product(8192, 8192, 8192, "bfloat16").bound == "L2"
+    assert product(8192, 8192, 8192, "bfloat16").bound == "tensor cores"
     assert product(8192, 8192, 8192, "float32", older=True, products=3).bound == "tensor cores"
     assert product(8, 4096, 14336, "bfloat16", pieces=gpu_model.PIECES).bound == "memory"
     whole = product(512, 512, 65536, "bfloat16")
@@ -71,7 +77,7 @@ def test_what_limits_a_kernel_is_named() -> None:
     assert gpu_model.stream(1e3, 1e3).bound == "launch"
     whole, odd = (gpu_model.product(4096, n, 4096, "bfloat16").seconds for n in (4096, 4095))
     assert 1.05 * whole < odd < 1.5 * whole  # one operand is copied first
-    assert gpu_model.optimizer(1000, 7).bound == "host"
+    assert gpu_op_model.optimizer(1000, 7).bound == "host"
 
 
 def test_constants_have_sources() -> None:

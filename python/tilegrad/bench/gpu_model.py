@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from itertools import pairwise
 
 ITEM = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
 _BITS16 = ("bfloat16", "float16")
@@ -78,7 +77,8 @@ class Prediction:
         return Prediction(self.seconds + other.seconds, longer.bound, longer.kernels)
 
 
-def _largest(parts: dict[str, float]) -> tuple[float, str]:
+def largest(parts: dict[str, float]) -> tuple[float, str]:
+    """Return the longest of the times that the units ask for, and the unit."""
     name = max(parts, key=lambda key: parts[key])
     return parts[name], name
 
@@ -113,7 +113,7 @@ def stream(
         ('memory', 1.0)
     """
     flying = chip.multiprocessors * resident * packets * 16
-    seconds, bound = _largest({
+    seconds, bound = largest({
         "memory": (read + written) / chip.copy,
         "loads under way": read * chip.latency / flying,
         "special functions": special / chip.special,
@@ -156,7 +156,7 @@ def fma_product(
     (rows, cols, together), (fma, trips, instructions) = _RUNGS[rung]
     if dtype == "float64" and rung not in ("naive", "coalesced", "shared"):
         rows, cols = max(rows // 2, 32), max(cols // 2, 32)
-    per_fma, unit = _largest({
+    per_fma, unit = largest({
         "arithmetic": fma / 4 * (2 if dtype == "float64" else 1),
         "shared memory": trips,
         "issue": instructions / 4,
@@ -169,7 +169,7 @@ def fma_product(
     reused = tiles * (rows + cols) * k * ITEM[dtype]
     through_l2 = reused / (1 if together < 8 else 8) / chip.l2  # 8 warps share a line in L1
     parts = {unit: work, "memory": moved / chip.copy, "L2": through_l2}
-    seconds, bound = _largest(parts)
+    seconds, bound = largest(parts)
     exposed = chip.launch + 2 * chip.latency
     return Prediction(seconds + exposed, bound if seconds > exposed else "launch", rung)
 
@@ -202,7 +202,7 @@ def tensor_product(
     Example:
         >>> p = tensor_product(8192, 8192, 8192, "bfloat16")
         >>> p.bound, p.kernels, p.seconds > 2 * 8192**3 / 790e12
-        ('L2', 'tile 128x256', True)
+        ('tensor cores', 'tile 128x256', True)
     """
     rate = chip.tensor if dtype in _BITS16 else chip.tf32
     rate *= (chip.older if older else 1.0) / products
@@ -212,13 +212,15 @@ def tensor_product(
         for parts in pieces:
             steps = math.ceil(math.ceil(k / 64) / parts)
             length = 64 * steps
-            tiles = math.ceil(m / rows) * math.ceil(n / cols) * parts
+            # blocks with the widest tiles work in pairs that fetch columns of b for each other
+            pair = 2 if cols == 256 else 1
+            tiles = math.ceil(m / (rows * pair)) * pair * math.ceil(n / cols) * parts
             if parts > 1 and (steps < _LEAST_STEPS or tiles > chip.multiprocessors):
                 break
-            brought = min(m, rows) + min(n, cols)  # what lies outside c is not fetched
+            brought = min(m, rows) + min(n, cols) / pair  # what lies outside c is not fetched
             waves = math.ceil(tiles / chip.multiprocessors)
             sums = 8.0 * m * n * parts if parts > 1 else 0.0  # written and read in float32
-            seconds, bound = _largest({
+            seconds, bound = largest({
                 "tensor cores": waves * 2 * rows * cols * length * chip.multiprocessors / rate,
                 "memory": (item * (m * k + k * n + m * n) + extra) / chip.copy,
                 "L2": (tiles * brought * length * item + sums) / chip.l2,
@@ -278,157 +280,3 @@ def ladder(rung: str, n: int, dtype: str, chip: Chip = H200) -> Prediction:
         products = 3 if rung == "tf32x3" else 1
         return tensor_product(n, n, n, dtype, older=True, products=products, chip=chip)
     return fma_product(n, n, n, dtype, rung, chip=chip)
-
-
-# registers of a thread allow so many blocks of 256 threads (the erf of gelu takes most of them)
-_RESIDENT = {("gelu", "forward"): 1024, ("gelu", "backward"): 768}
-
-
-def activation(label: str, way: str, dtype: str, n: int, flops: int) -> Prediction:
-    """Predict an activation or its gradient."""
-    item = ITEM[dtype]
-    backward = way == "backward"
-    resident = _RESIDENT.get((label, way), 1536)
-    return stream(
-        item * n * (2 if backward else 1),
-        item * n,
-        resident=resident,
-        packets=2 if backward else 1,
-        special=n * (label != "relu"),
-        flops=3.0 * flops * n,  # a step of an exponential or a polynomial each
-        kernels=f"{resident} threads a multiprocessor",
-    )
-
-
-def softmax(rows: int, classes: int, dtype: str, way: str) -> Prediction:
-    """Predict softmax along rows that stay on chip, or its gradient."""
-    n = rows * classes
-    back = way == "backward"
-    return stream(
-        ITEM[dtype] * n * (1 + back), ITEM[dtype] * n, resident=1024, packets=2,
-        special=0 if back else 2 * n, flops=6.0 * n, kernels="a row on chip",
-    )  # fmt: skip
-
-
-_READS = {"three_pass": 3, "online_warp": 2, "block_row": 2}  # of a logit; once in the others
-ROW_BYTES = 8 * (200 << 10)  # that a cluster of 8 blocks holds in shared memory
-
-
-def cross_entropy(
-    rows: int, classes: int, dtype: str, rung: str | None = None, chip: Chip = H200
-) -> Prediction:
-    """Predict loss and gradient in one call.
-
-    Example:
-        >>> round(cross_entropy(8192, 32768, "bfloat16").seconds * 1e6)
-        254
-    """
-    n, item = rows * classes, ITEM[dtype]
-    longest = rung is None and classes * item > ROW_BYTES
-    reads = 2 if longest else _READS.get(rung or "", 1)
-    warps = rung in ("three_pass", "online_warp")  # a warp a row: the others wait less
-    one = stream(
-        reads * item * n + 8 * rows, item * n, resident=1024, packets=4, special=2 * n,
-        flops=8.0 * n, kernels=f"{reads} read{'s' * (reads > 1)}", chip=chip,
-    )  # fmt: skip
-    # few rows: each walks its row alone
-    walk = reads * math.ceil(classes * item / (512 * (1 if warps else 16))) * chip.latency / 4
-    alone = chip.launch + 2 * chip.latency + walk
-    tail = Prediction(chip.launch, "launch")  # the mean of the rows' losses
-    return one + tail if one.seconds > alone else Prediction(alone, "row", one.kernels) + tail
-
-
-def linear(
-    rows: int, i: int, o: int, dtype: str, *, training: bool, saves: bool, chip: Chip = H200
-) -> Prediction:
-    """Predict a layer's forward product, and for training its three gradients.
-
-    Args:
-        rows: Of x.
-        i: Features that come in.
-        o: Features that go out.
-        dtype: Of all.
-        training: With the gradients.
-        saves: Whether the preactivation is written beside the output.
-        chip: The constants.
-    """
-    item = ITEM[dtype]
-    out = float(item * rows * o)
-    forward = product(rows, o, i, dtype, "NT", extra=out * (training and saves), chip=chip)
-    if not training:
-        return forward
-    masked = stream(2 * out, out, resident=512, packets=2, flops=20.0 * rows * o, chip=chip)
-    dx = product(rows, i, o, dtype, "NN", chip=chip)
-    dw = product(o, i, rows, dtype, "TN", chip=chip)
-    return forward + masked + dx + dw
-
-
-def optimizer(parameters: int, floats: int, launches: int = 1, chip: Chip = H200) -> Prediction:
-    """Predict an update of all parameters, with what the call costs the host."""
-    device = stream(4.0 * (floats - 1) * parameters, 4.0 * parameters, packets=3, chip=chip)
-    host = chip.update + (launches - 1) * chip.call
-    return device if device.seconds > host else Prediction(host, "host", "one kernel")
-
-
-def train_step(
-    widths: Sequence[int], batch: int, dtype: str, state: int, chip: Chip = H200
-) -> Prediction:
-    """Predict one replay of the step's graph.
-
-    Args:
-        widths: Of the layers, with the input's.
-        batch: Rows.
-        dtype: Of parameters and activations.
-        state: Arrays of the optimiser beside the parameters.
-        chip: The constants.
-    """
-    layers = list(pairwise(widths))
-    nodes = []
-    for i, o in layers:
-        nodes.append(product(batch, o, i, dtype, "NT", chip=chip))
-    nodes.append(cross_entropy(batch, widths[-1], dtype, chip=chip))
-    for number, (i, o) in enumerate(layers):
-        out = float(ITEM[dtype] * batch * o)
-        nodes.append(stream(2 * out, out, resident=512, packets=2, chip=chip))
-        nodes.append(product(o, i, batch, dtype, "TN", chip=chip))
-        if number:  # nobody needs the gradient of the input
-            nodes.append(product(batch, i, o, dtype, "NN", chip=chip))
-    count = sum(i * o + o for i, o in layers)
-    nodes.append(stream(4.0 * (2 + state) * count, 4.0 * (1 + state) * count, chip=chip))
-    seconds = sum(one.seconds for one in nodes)
-    longest = max(nodes, key=lambda one: one.seconds)
-    waits = len(nodes) * chip.launch > seconds / 2
-    return Prediction(seconds, "launch" if waits else longest.bound, f"{len(nodes)} kernels")
-
-
-def fused_mlp(
-    rows: int, width: int, layers: int, *, training: bool, chip: Chip = H200
-) -> Prediction:
-    """Predict a small network in bfloat16 that stays on chip.
-
-    Math: max(products, rows moved) + launch; products of tiles so narrow run at half of the rate.
-
-    Args:
-        rows: Samples.
-        width: Of every layer.
-        layers: How many.
-        training: With gradients: forward, forward once more, and two products a layer.
-        chip: The constants.
-
-    Example:
-        >>> fused_mlp(1 << 21, 64, 5, training=False).bound
-        'tensor cores'
-    """
-    products = 2.0 * layers * rows * width * width * (4 if training else 1)
-    rate = chip.tensor / 2  # a warpgroup waits for its own layer before the next
-    seconds, bound = _largest({
-        "tensor cores": products / rate,
-        "memory": 2.0 * rows * width * (5 if training else 2) / chip.copy,
-    })  # fmt: skip
-    exposed = (chip.launch + chip.fill) * (3 if training else 1)
-    return Prediction(seconds + exposed, bound, "on chip")
-
-
-def host_call(chip: Chip = H200) -> Prediction:
-    """Predict what a call of an op costs Python."""
-    return Prediction(chip.call, "host")

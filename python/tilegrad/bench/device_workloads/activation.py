@@ -10,7 +10,7 @@ import numpy as np
 
 import tilegrad as tg
 from tilegrad import reference
-from tilegrad.bench import gpu_model
+from tilegrad.bench import gpu_op_model
 from tilegrad.bench.device import (
     ITEM,
     TOLERANCE,
@@ -51,7 +51,7 @@ def cases(bench: Workbench) -> list[Case]:
                     moved = arrays * ITEM[dtype] * n
                     build = partial(_build, bench, label, way, dtype, n, moved)
                     name = f"{label} {n} {SHORT[dtype]} {way}"
-                    predicted = gpu_model.activation(label, way, dtype, n, work)
+                    predicted = gpu_op_model.activation(label, way, dtype, n, work)
                     result.append(
                         Case("activation", name, moved, work * n, build, quick,
                              predicted=predicted)

@@ -10,7 +10,7 @@ import numpy as np
 
 import tilegrad as tg
 from tilegrad import reference
-from tilegrad.bench import gpu_model
+from tilegrad.bench import gpu_op_model
 from tilegrad.bench.device import (
     ITEM,
     TOLERANCE,
@@ -53,7 +53,7 @@ def cases(bench: Workbench) -> list[Case]:
                 moved = 2 * ITEM[dtype] * rows * classes + 8 * rows
                 build = partial(_build, bench, rows, classes, dtype, rung, moved)
                 quick = shape == SHAPES[0] and rung in (None, "one_pass")
-                predicted = gpu_model.cross_entropy(rows, classes, dtype, rung)
+                predicted = gpu_op_model.cross_entropy(rows, classes, dtype, rung)
                 flops = 6.0 * rows * classes
                 result.append(Case(family, name, moved, flops, build, quick, predicted=predicted))
     return result

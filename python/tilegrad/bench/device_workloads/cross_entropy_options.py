@@ -10,7 +10,7 @@ import numpy as np
 
 import tilegrad as tg
 from tilegrad import reference
-from tilegrad.bench import gpu_model
+from tilegrad.bench import gpu_op_model
 from tilegrad.bench.device import (
     ITEM,
     TOLERANCE,
@@ -40,7 +40,7 @@ def cases(bench: Workbench) -> list[Case]:
     moved = 2 * ITEM[dtype] * rows * classes + 8 * rows
     build = partial(_build, bench, rows, classes, dtype, moved)
     name = f"{rows}x{classes} {SHORT[dtype]}"
-    predicted = gpu_model.cross_entropy(rows, classes, dtype)
+    predicted = gpu_op_model.cross_entropy(rows, classes, dtype)
     return [
         Case("cross_entropy_options", name, moved, 9.0 * rows * classes, build, predicted=predicted)
     ]

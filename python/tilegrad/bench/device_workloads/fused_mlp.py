@@ -8,7 +8,7 @@ from typing import Any
 
 import tilegrad as tg
 from tilegrad import reference
-from tilegrad.bench import gpu_model
+from tilegrad.bench import gpu_op_model
 from tilegrad.bench.device import (
     ITEM,
     TOLERANCE,
@@ -40,7 +40,7 @@ def cases(bench: Workbench) -> list[Case]:
         products = 2.0 * LAYERS * rows * width * width
         for way, arrays, work in (("inference", 2, 1), ("training", 5, 3)):
             moved = ITEM[_DTYPE] * (arrays * rows * width + work * LAYERS * width * width)
-            predicted = gpu_model.fused_mlp(rows, width, LAYERS, training=way == "training")
+            predicted = gpu_op_model.fused_mlp(rows, width, LAYERS, training=way == "training")
             build = partial(_build, bench, rows, width, way == "training", moved)
             name = f"{width}x{LAYERS} {rows} {SHORT[_DTYPE]} {way}"
             result.append(

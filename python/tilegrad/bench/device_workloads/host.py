@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import tilegrad as tg
-from tilegrad.bench import gpu_model
+from tilegrad.bench import gpu_op_model
 from tilegrad.bench.device import HOST, TOLERANCE, Workbench, checked, host, tensor
 from tilegrad.bench.environment import torch
 from tilegrad.bench.harness import OURS, Call, Case, Contest
@@ -23,7 +23,7 @@ def cases(bench: Workbench) -> list[Case]:
     n = 4 * _N * _N
     return [
         Case(HOST, f"{name} {_N}x{_N} f32", 3.0 * n, 2.0 * _N**3, partial(_build, bench, name),
-             True, False, gpu_model.host_call())
+             True, False, gpu_op_model.host_call())
         for name in ("matmul", "relu", "linear")
     ]  # fmt: skip
 

@@ -10,7 +10,7 @@ import numpy as np
 
 import tilegrad as tg
 from tilegrad import reference
-from tilegrad.bench import gpu_model
+from tilegrad.bench import gpu_op_model
 from tilegrad.bench.device import (
     ITEM,
     TOLERANCE,
@@ -57,7 +57,7 @@ def cases(bench: Workbench) -> list[Case]:
         ):
             item = ITEM[dtype]
             call = partial(build, bench, (rows, i, o), activation, dtype, item * moved)
-            predicted = gpu_model.linear(
+            predicted = gpu_op_model.linear(
                 rows, i, o, dtype, training=name == "training", saves=activation not in _FROM_OUTPUT
             )
             title = f"{label} {name}"

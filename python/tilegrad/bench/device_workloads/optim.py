@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import tilegrad as tg
-from tilegrad.bench import gpu_model
+from tilegrad.bench import gpu_op_model
 from tilegrad.bench.device import Workbench, host, tensor
 from tilegrad.bench.environment import torch
 from tilegrad.bench.harness import OURS, Call, Case, Contest, agree
@@ -47,7 +47,7 @@ def cases(bench: Workbench) -> list[Case]:
             quick = name == "Adam" and label == "MLP"
             build = partial(_build, bench, name, options, sizes)
             title = f"{name} {label} {count} f32"
-            predicted = gpu_model.optimizer(count, floats)
+            predicted = gpu_op_model.optimizer(count, floats)
             # the step of a small network is launch cost: it has no limit
             result.append(
                 Case("optim", title, FLOAT * floats * count, flops * count, build, quick,

@@ -10,7 +10,7 @@ import numpy as np
 
 import tilegrad as tg
 from tilegrad import reference
-from tilegrad.bench import gpu_model
+from tilegrad.bench import gpu_op_model
 from tilegrad.bench.device import (
     ITEM,
     TOLERANCE,
@@ -47,7 +47,7 @@ def cases(bench: Workbench) -> list[Case]:
             moved = arrays * ITEM[dtype] * n
             build = partial(_build, bench, rows, classes, dtype, way, moved)
             name = f"softmax {rows}x{classes} {SHORT[dtype]} {way}"
-            predicted = gpu_model.softmax(rows, classes, dtype, way)
+            predicted = gpu_op_model.softmax(rows, classes, dtype, way)
             result.append(
                 Case("softmax", name, moved, _FLOPS[way] * n, build, shape == _QUICK,
                      predicted=predicted)

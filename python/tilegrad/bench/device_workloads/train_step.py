@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import tilegrad as tg
-from tilegrad.bench import gpu_model
+from tilegrad.bench import gpu_op_model
 from tilegrad.bench.device import ITEM, Workbench, host, tensor
 from tilegrad.bench.environment import torch
 from tilegrad.bench.harness import OURS, Call, Case, Contest, agree
@@ -47,7 +47,7 @@ def cases(bench: Workbench) -> list[Case]:
             build = partial(_build, bench, widths, batch, optimizer, dtype)
             name = f"{optimizer} batch {batch} {SHORT[dtype]}"
             quick = (optimizer, rows) == ("SGD", 128)
-            predicted = gpu_model.train_step(widths, batch, dtype, _STATE[optimizer])
+            predicted = gpu_op_model.train_step(widths, batch, dtype, _STATE[optimizer])
             result.append(Case("train_step", name, moved, flops, build, quick, False, predicted))
     return result
 
