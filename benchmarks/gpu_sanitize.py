@@ -24,7 +24,7 @@ _RUNGS = (
     "naive", "coalesced", "shared", "tile_1d", "tile_2d", "vectorized", "double_buffered",
     "warp_tile", "tensor_core", "hopper",
 )  # fmt: skip
-_LADDER = ("three_pass", "online_warp", "block_row", "one_pass")
+_LADDER = ("three_pass", "online_warp", "block_row", "one_pass", "cluster")
 _16_BITS = ("float16",)  # NumPy has no bfloat16; the kernels are the same template
 
 

@@ -15,7 +15,7 @@ from test_cross_entropy import OPTIONS, Problem
 from tilegrad import reference as ref
 
 INF, NAN = math.inf, math.nan
-RUNGS = ("three_pass", "online_warp", "block_row", "one_pass")
+RUNGS = ("three_pass", "online_warp", "block_row", "one_pass")  # cluster: at the end
 REDUCTIONS = ("none", "mean", "sum")
 # Around a warp, its packets of 16 bytes, what registers hold (512 floats) and a block's round.
 CLASSES = (1, 2, 10, 31, 32, 33, 127, 128, 129, 512, 516, 1000, 1025, 4097)
@@ -251,20 +251,127 @@ def test_sums_over_many_rows_take_two_steps(device: Device, rng: np.random.Gener
 
 def test_an_unknown_rung_is_refused_by_name(device: Device) -> None:
     x, t = np.zeros((2, 3), np.float32), np.zeros(2, np.int64)
-    with error(ValueError, "cross_entropy", "variant", "nope", *RUNGS):
+    with error(ValueError, "cross_entropy", "variant", "nope", *RUNGS, "cluster"):
         run(device, x, t, "nope", "mean")
     with error(ValueError, "cross_entropy_value_and_grad", "variant", "''"):
         run(device, x, t, "", "mean")
+
+
+# Pieces of 1, 2 and 4 rounds of 8 KB; whole packets and not.
+CLUSTERED = (4096, 5001, 12_300)
+# Beyond what two blocks hold (26 K floats each): 4 and 8 blocks, then more threads.
+LONGEST = {"4 blocks": 53_249, "8 blocks": 106_600, "1024 threads": 262_144}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("options", ["plain", "all", "shares-all"])
+def test_a_cluster_holds_a_row(
+    device: Device, dtype: str, options: str, rng: np.random.Generator
+) -> None:
+    for classes in CLUSTERED[:2] if dtype == "float64" else CLUSTERED:
+        if dtype != "float16":
+            check(device, Problem(rng, (2, classes), dtype, **OPTIONS[options]), "cluster", classes)
+            continue
+        x = (rng.standard_normal((2, 2 * classes)) * 3).astype(dtype)
+        t = rng.integers(0, 2 * classes, 2)
+        got, got_dx = run(device, x, t, "cluster", "none")
+        want, want_dx = ref.cross_entropy_value_and_grad(x, t, reduction="none")
+        assert_close(got, want, 0.51 * float(np.finfo(dtype).eps) * np.abs(want))
+        assert_close(got_dx, want_dx, 6e-4 * np.abs(want_dx) + 2.0**-25)
+
+
+@pytest.mark.parametrize("blocks", LONGEST)
+@pytest.mark.simulated("blocks", lambda blocks: blocks != "8 blocks")
+def test_a_row_too_long_for_a_block(device: Device, blocks: str, rng: np.random.Generator) -> None:
+    classes = LONGEST[blocks]
+    options = "plain" if classes == 262_144 else "all"
+    problem = Problem(rng, (1, classes), "float32", **OPTIONS[options])
+    got, got_dx = run(device, problem.logits, problem.target, None, "sum", **problem.options)
+    arguments = (problem.logits, problem.target)
+    want = ref.cross_entropy(*arguments, reduction="sum", **problem.options)
+    want_dx = ref.cross_entropy_backward(1.0, *arguments, reduction="sum", **problem.options)
+    problem.grad_rows = np.ones_like(problem.grad_rows)
+    bound, dx_bound = problem.bounds("sum")
+    assert_close(got, want, bound)
+    assert_close(got_dx, want_dx, dx_bound)
+
+
+def test_a_cluster_and_rows_that_are_no_numbers(device: Device) -> None:
+    """-inf in all of a block's piece, in whole rows; NaN and inf; rows that count for nothing."""
+    classes = 5000
+    x = np.tile(np.linspace(-2, 2, classes, dtype=np.float32), (10, 1))
+    x[1, 1:] = -INF
+    x[2, 2560:] = -INF  # the second block's piece
+    x[3, :2560] = -INF  # the first one's, with the target
+    x[4] = -INF
+    x[5, classes - 1] = NAN
+    x[6, 1] = INF
+    x[7] = 1e30
+    x[8] = NAN
+    t = np.zeros(10, np.int32)
+    t[8], t[9] = -100, classes
+    got, got_dx = run(device, x, t, "cluster", "none")
+    assert got[8] == 0
+    assert np.isnan(got[9])
+    assert not got_dx[8:].any()
+    want, want_dx = ref.cross_entropy_value_and_grad(x[:8], t[:8], reduction="none")
+    eps = float(np.finfo(np.float32).eps)
+    assert_close(got[:8], want, 80 * eps * (1 + np.nan_to_num(np.abs(want), posinf=0)))
+    assert_close(got_dx[:8], want_dx, 80 * eps)
+    t[:] = -100
+    assert np.isnan(run(device, x, t, "cluster", "mean")[0])
+    loss, dx = run(device, x, t, "cluster", "sum")
+    assert loss == 0
+    assert not dx.any()
+
+
+@pytest.mark.parametrize("classes", [4100, 5001])
+def test_a_cluster_s_bits_depend_on_the_row_alone(
+    device: Device, classes: int, rng: np.random.Generator
+) -> None:
+    problem = Problem(rng, (2, classes), "float32", **OPTIONS["shares-all"])
+    want, want_dx = run(
+        device, problem.logits, problem.target, "cluster", "none", **problem.options
+    )
+    weight = device.put(problem.options.pop("weight"), 2)
+    moved = device.put(problem.logits, 1), device.put(problem.target, 3), weight
+    got = tg.cross_entropy_value_and_grad(
+        *moved, variant="cluster", reduction="none", **problem.options
+    )
+    assert_same_bits(got[0], want)
+    assert_same_bits(got[1], want_dx)
+    alone = [operand[1:] for operand in moved[:2]]
+    got = tg.cross_entropy_value_and_grad(
+        *alone, weight, variant="cluster", reduction="none", **problem.options
+    )
+    assert_same_bits(device.get(got[0])[0], want[1])
+    assert_same_bits(device.get(got[1])[0], want_dx[1])
+
+
+def test_without_clusters_a_block_has_the_row(
+    device: Device, compute_capability: int, rng: np.random.Generator
+) -> None:
+    problem = Problem(rng, (2, 6_000), "float32", **OPTIONS["all"])
+    check(device, problem, "cluster", "6000 classes")
+    if compute_capability in (75, 80):
+        arguments = (problem.logits, problem.target)
+        got = run(device, *arguments, "cluster", "mean", **problem.options)
+        want = run(device, *arguments, "block_row", "mean", **problem.options)
+        assert_same_bits(got[0], want[0])
+        assert_same_bits(got[1], want[1])
 
 
 def test_a_row_that_does_not_fit_is_refused_or_read_twice(device: Device) -> None:
     x, t = np.zeros((1, 100_000), np.float32), np.array([7])
     with error(ValueError, "cross_entropy", "one_pass", "block_row", "100000"):
         run(device, x, t, "one_pass", "mean")
+    x = np.zeros((1, 426_000), np.float32)  # no cluster holds it
     loss, dx = run(device, x, t, None, "mean")
     same, same_dx = run(device, x, t, "block_row", "mean")
-    assert float(loss) == pytest.approx(math.log(100_000), rel=1e-6)
+    cluster, _ = run(device, x, t, "cluster", "mean")
+    assert float(loss) == pytest.approx(math.log(426_000), rel=1e-6)
     assert_same_bits(loss, same)
+    assert_same_bits(loss, cluster)
     assert_same_bits(dx, same_dx)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Logits with more than 2^32 elements, and rows further apart than 32 bits can say.
 
-Such a case has to cost little. Logits are pages that nobody wrote, which the system maps to one page
-of zeros. A gradient is a window in which most rows share their memory, so that gigabytes are
+Such a case has to cost little. Logits are pages that nobody wrote, which the system maps to one
+page of zeros. A gradient is a window in which most rows share their memory, so that gigabytes are
 written and few are used. What runs where:
 
     cpu   loss and gradient, every row written; strides beyond 2^31 elements
@@ -163,7 +163,8 @@ def test_a_device_writes_more_than_2_to_the_32_elements(
         x = tg.full((ROWS, CLASSES), 0.0, dtype=np.float16, device=device.name)
         y = x if op == "in_place" else tg.empty((ROWS, CLASSES), np.float16, device=device.name)
     except RuntimeError as error:
-        assert "out of device memory" in str(error)
+        if "out of device memory" not in str(error):
+            raise
         pytest.skip(f"needs {4 * ROWS * CLASSES >> 30} GiB of device memory")
     for i, row in zip(COUNTED, half, strict=True):
         x[i : i + 1]._assign(device.put(row[None]))

@@ -138,6 +138,13 @@ def rows() -> Iterator[Case]:
                     (GATHER,) if gather else (),
                 )
         yield Case(
+            f"cross_entropy-cluster-{dtype}",
+            lambda d=dtype: tg.cross_entropy_value_and_grad(
+                on_sim(2, 8192, dtype=d), targets(2, 8192), variant="cluster"
+            ),
+            "cross_entropy_cluster",
+        )
+        yield Case(
             f"softmax-columns-{dtype}",
             lambda d=dtype: tg.softmax(on_sim(4, 64, 64, dtype=d), 1),
             "softmax",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Math:        pack: y = the elements of x in C order; fill: y_i = value; convert: y_i = x_i.
+// Math:        pack: y = the elements of x in C order; fill: y_i = value.
 // Shapes:      x: up to 32 axes of any strides; host code first merges axes that lie one behind
 //              the other. Elements move as bits, so types of one width share their kernels.
 // Parallelism: contiguous: a packet a thread. A row-major copy of columns: 32 x 32 tiles through
@@ -85,11 +85,11 @@ __device__ inline int64_t offset_of(Index index, int count, const int64_t* sizes
 }
 
 template <class Bits>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     copy_kernel(Bits* y, const Bits* x, int64_t n, bool aligned) {
   grid_dependency_wait();
-  for_slots<Bits>(grid_thread(), grid_threads(), n, aligned,
-                  [&](Slot<Bits> slot) { slot.store(y, slot.load(x)); });
+  const auto store = [&](Slot<Bits> slot, const Packet<Bits>& packet) { slot.store(y, packet); };
+  for_packets<Bits, 4>(grid_thread(), grid_threads(), n, aligned, store, x);
 }
 
 // Index: an integer that holds n; 32 bits divide much faster than 64.
@@ -145,8 +145,8 @@ void pack_bits(Context& context, Bits* y, const Bits* x, const StridedShape& sha
   if (n == 0) return;
   Axes axes = merged(shape);
   if (axes.count == 0 || (axes.count == 1 && axes.from[0] == 1)) {
-    launch_next(copy_kernel<Bits>, blocks_for(n, kThreads, kPacket<Bits>), kThreads, 0, context, y,
-                x, n, packet_aligned(y, x));
+    launch_next(copy_kernel<Bits>, packet_blocks<copy_kernel<Bits>, Bits>(n, kThreads), kThreads, 0,
+                context, y, x, n, packet_aligned(y, x));
   } else if (move_columns(axes)) {
     const int64_t rows = axes.sizes[axes.count - 2], cols = axes.sizes[axes.count - 1];
     const int64_t tiles =
@@ -171,12 +171,6 @@ __global__ void __launch_bounds__(kThreads)
   for (T& element : packet.at) element = narrow<T>(value);
   for_slots<T>(grid_thread(), grid_threads(), n, aligned,
                [&](Slot<T> slot) { slot.store(y, packet); });
-}
-
-template <class To, class From>
-__global__ void __launch_bounds__(kThreads) convert_kernel(To* y, const From* x, int64_t n) {
-  grid_dependency_wait();
-  for (int64_t i = grid_thread(); i < n; i += grid_threads()) y[i] = narrow<To>(widen(x[i]));
 }
 
 // A float that rounds to 16 bits as the double does: rounded to odd, it still tells on which side
@@ -212,11 +206,6 @@ void fill(Context& context, T* y, int64_t n, double value) {
               packet_aligned(y), rounded);
 }
 
-template <class To, class From>
-void convert(Context& context, To* y, const From* x, int64_t n) {
-  launch_next(convert_kernel<To, From>, blocks_for(n, kThreads), kThreads, 0, context, y, x, n);
-}
-
 template void pack(Context&, float*, const float*, const StridedShape&);
 template void pack(Context&, double*, const double*, const StridedShape&);
 template void pack(Context&, bfloat16*, const bfloat16*, const StridedShape&);
@@ -229,9 +218,5 @@ template void fill(Context&, float*, int64_t, double);
 template void fill(Context&, double*, int64_t, double);
 template void fill(Context&, bfloat16*, int64_t, double);
 template void fill(Context&, float16*, int64_t, double);
-template void convert(Context&, float*, const bfloat16*, int64_t);
-template void convert(Context&, float*, const float16*, int64_t);
-template void convert(Context&, bfloat16*, const float*, int64_t);
-template void convert(Context&, float16*, const float*, int64_t);
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

@@ -2,11 +2,10 @@
 // Math:        y_i = x_i m_i, m_i = 1/(1-p) where word_i >= round(p 2^32), else 0 (as torch: a
 //              dropped NaN or inf is NaN). word_i is word i mod 4 of Philox counter c + i/4.
 // Shapes:      flat runs of n elements.
-// Parallelism: a packet of 16 bytes a thread, grid-stride. Four floats use up one counter; of two
-//              doubles each draws the counter again, which costs less than a split access.
+// Parallelism: a packet of 16 bytes a thread, grid-stride, four on their way. Four floats use up
+//              one counter; of two doubles each draws it again: cheaper than a split access.
 // Memory:      coalesced (an unaligned sector: up to 4 requests); one element read, one written.
-// The
-//              mask is never stored: the backward pass draws it again.
+//              The mask is never stored: the backward pass draws it again.
 // Source:      Salmon et al. (SC11); see philox.hpp.
 #include "../ops.hpp"
 #include "../philox.hpp"
@@ -26,8 +25,7 @@ __global__ void __launch_bounds__(kThreads)
   static_assert(kWords % kPacket<T> == 0, "a packet lies within a counter");
   const uint64_t seed = state->seed;
   const uint64_t counter = state->offset + offset;
-  for_slots<T, true>(grid_thread(), grid_threads(), n, aligned, [&](Slot<T> slot) {
-    Packet<T> packet = slot.load(x);
+  const auto store = [&](Slot<T> slot, Packet<T> packet) {
     const PhiloxWords words = philox(seed, counter + static_cast<uint64_t>(slot.index(0) / kWords));
     const bool upper = slot.index(0) % kWords != 0;
 #pragma unroll
@@ -36,7 +34,8 @@ __global__ void __launch_bounds__(kThreads)
       packet.at[j] *= word >= rule.threshold ? rule.scale : T(0);
     }
     slot.store(y, packet);
-  });
+  };
+  for_packets<T, 4, true>(grid_thread(), grid_threads(), n, aligned, store, x);
 }
 
 }  // namespace
@@ -44,8 +43,8 @@ __global__ void __launch_bounds__(kThreads)
 template <class T>
 void dropout(Context& context, T* y, const T* x, int64_t n, double p, uint64_t offset,
              const StepState* state) {
-  launch_next(dropout_kernel<T>, blocks_for(n, kThreads, kPacket<T>), kThreads, 0, context, y, x, n,
-              packet_aligned(y, x), dropout_rule<T>(p), offset, state);
+  launch_next(dropout_kernel<T>, packet_blocks<dropout_kernel<T>, T>(n, kThreads), kThreads, 0,
+              context, y, x, n, packet_aligned(y, x), dropout_rule<T>(p), offset, state);
 }
 
 template void dropout(Context&, float*, const float*, int64_t, double, uint64_t, const StepState*);

@@ -34,11 +34,11 @@ __global__ void __launch_bounds__(kThreads)
     sum_blocks_kernel(double* sums, const T* x, int64_t n, bool aligned) {
   grid_dependency_wait();
   double sum = 0;
-  for_slots<T, true>(grid_thread(), grid_threads(), n, aligned, [&](Slot<T> slot) {
-    const Packet<T> packet = slot.load(x);
+  const auto add = [&](Slot<T>, const Packet<T>& packet) {
 #pragma unroll
     for (int j = 0; j < kPacket<T>; ++j) sum += static_cast<double>(packet.at[j]);
-  });
+  };
+  for_packets<T, 4, true>(grid_thread(), grid_threads(), n, aligned, add, x);
   sum = block_sum<kThreads>(sum);
   if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }

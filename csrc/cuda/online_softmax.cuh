@@ -63,7 +63,7 @@ struct RowSlot {
     if (whole) {
       uint4 bits;
       std::memcpy(static_cast<void*>(&bits), packet.at, kPacketBytes);
-      if (left > 0) *reinterpret_cast<uint4*>(p) = bits;
+      if (left > 0) store_16(p, bits);
     } else if (kFull || packed) {
 #pragma unroll
       for (int j = 0; j < kPacket<T>; ++j) {

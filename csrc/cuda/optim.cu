@@ -114,15 +114,15 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t c = blockIdx.x; c < chunks; c += gridDim.x) {
     const OptimTensor<T> chunk = chunk_of(list, c);
     double total = 0;
-    for_slots<T, true>(threadIdx.x, kThreads, chunk.size, packet_aligned(chunk.grad),
-                       [&](Slot<T> slot) {
-                         const Packet<T> g = slot.load(chunk.grad);
+    const auto add = [&](Slot<T>, const Packet<T>& g) {
 #pragma unroll
-                         for (int j = 0; j < kPacket<T>; ++j) {
-                           const auto x = static_cast<double>(g.at[j]);
-                           total = combine(total, kind == NormKind::two ? x * x : abs(x), kind);
-                         }
-                       });
+      for (int j = 0; j < kPacket<T>; ++j) {
+        const auto x = static_cast<double>(g.at[j]);
+        total = combine(total, kind == NormKind::two ? x * x : abs(x), kind);
+      }
+    };
+    for_packets<T, 4, true>(threadIdx.x, kThreads, chunk.size, packet_aligned(chunk.grad), add,
+                            chunk.grad);
     total = kind == NormKind::infinity ? block_max<kThreads>(total) : block_sum<kThreads>(total);
     if (threadIdx.x == 0) parts[c] = total;
   }
@@ -151,12 +151,12 @@ __global__ void __launch_bounds__(kThreads)
   grid_dependency_wait();
   const auto factor = static_cast<T>(state->grad_scale);
   if (factor == T(1)) return;  // the whole grid: nothing to do
-  for_slots<T>(grid_thread(), grid_threads(), n, aligned, [&](Slot<T> slot) {
-    Packet<T> packet = slot.load(x);
+  const auto store = [&](Slot<T> slot, Packet<T> packet) {
 #pragma unroll
     for (T& element : packet.at) element *= factor;
     slot.store(x, packet);
-  });
+  };
+  for_packets<T, 4>(grid_thread(), grid_threads(), n, aligned, store, x);
 }
 
 }  // namespace
@@ -191,8 +191,8 @@ void clip_scale(Context& context, StepState* state, T* norm, const OptimTensor<T
 
 template <class T>
 void scale(Context& context, T* x, int64_t n, const StepState* state) {
-  launch_next(scale_kernel<T>, blocks_for(n, kThreads, kPacket<T>), kThreads, 0, context, x, n,
-              packet_aligned(x), state);
+  launch_next(scale_kernel<T>, packet_blocks<scale_kernel<T>, T>(n, kThreads), kThreads, 0, context,
+              x, n, packet_aligned(x), state);
 }
 
 #define TILEGRAD_INSTANTIATE_STEP(T, Options)                                            \

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #include "../host_device.hpp"
 #include "launch.cuh"
@@ -29,6 +30,15 @@ template <class T>
 struct Packet {
   T at[kPacket<T>];
 };
+
+// p is aligned to 16 bytes.
+template <class T>
+__device__ inline Packet<T> load_packet(const T* p) {
+  const uint4 bits = *reinterpret_cast<const uint4*>(p);
+  Packet<T> packet;
+  std::memcpy(packet.at, &bits, kPacketBytes);
+  return packet;
+}
 
 // The elements of a packet as numbers, and back.
 template <class T>
@@ -93,8 +103,7 @@ class Slot {
   __device__ Packet<T> load(const T* p) const {
     Packet<T> packet;
     if (whole_) {
-      const uint4 bits = *reinterpret_cast<const uint4*>(p + first_);
-      std::memcpy(packet.at, &bits, kPacketBytes);
+      packet = load_packet(p + first_);
     } else if (spread_) {
       load_elements<kWarpSize>(packet, p + first_);
     } else {
@@ -149,6 +158,52 @@ __device__ inline void for_slots(int64_t thread, int64_t threads, int64_t n, boo
   for (int64_t i = (thread - lane) * kPacket<T>; i < n; i += threads * kPacket<T>) {
     f(Slot<T>(i + offset, n, aligned, spread));
   }
+}
+
+// f(slot, packets) for the same slots, with what each of the inputs has there. The loads of kDepth
+// slots are on their way before the first is used (docs/architecture.md: bytes in flight).
+template <class T, int kDepth, bool kOwned = false, class F, class... Inputs>
+__device__ inline void for_packets(int64_t thread, int64_t threads, int64_t n, bool aligned, F f,
+                                   const Inputs*... inputs) {
+  constexpr int kInputs = sizeof...(Inputs);
+  const int64_t lane = thread % kWarpSize;
+  const bool spread = !kOwned && !aligned;
+  const int64_t offset = spread ? lane : lane * kPacket<T>;
+  const int64_t step = threads * kPacket<T>;
+  for (int64_t i = (thread - lane) * kPacket<T>; i < n; i += kDepth * step) {
+    Packet<T> in[kDepth][kInputs];
+    const auto slot_at = [&](int k) { return Slot<T>(i + k * step + offset, n, aligned, spread); };
+    if (aligned && i + (kDepth - 1) * step + kWarpSize * kPacket<T> <= n) {  // the whole warp
+#pragma unroll
+      for (int k = 0; k < kDepth; ++k) {
+        int input = 0;
+        ((in[k][input++] = load_packet(inputs + i + k * step + offset)), ...);
+      }
+    } else {
+#pragma unroll
+      for (int k = 0; k < kDepth; ++k) {
+        int input = 0;
+        ((in[k][input++] = slot_at(k).load(inputs)), ...);
+      }
+    }
+#pragma unroll
+    for (int k = 0; k < kDepth; ++k) {
+      if (i + k * step >= n) break;
+      [&]<size_t... kInput>(std::index_sequence<kInput...>) {
+        f(slot_at(k), in[k][kInput]...);
+      }(std::make_index_sequence<kInputs>());
+    }
+  }
+}
+
+// The grid of an elementwise kernel: a packet a thread while the device has room for all blocks,
+// then twice as many blocks as it has room for, so that those that end late have others beside
+// them.
+template <auto kKernel, class T>
+unsigned packet_blocks(int64_t n, int threads) {
+  static const int64_t most = 2 * int64_t{resident_blocks(kKernel, threads, 0)};
+  const int64_t wanted = (n + threads * kPacket<T> - 1) / (threads * kPacket<T>);
+  return static_cast<unsigned>(wanted < most ? wanted : most);
 }
 
 __device__ inline int64_t grid_thread() {

@@ -31,6 +31,7 @@ from ._common import SHORT, compiled, size, unless_missing
 SHAPES = (
     (8192, 32768, "bfloat16"), (16384, 128256, "bfloat16"), (8192, 32768, "float32"),
     (4096, 50257, "bfloat16"), (1024, 1000, "float32"), (128, 10, "float32"),
+    (2048, 262144, "float32"),
 )  # fmt: skip
 RUNGS = ("three_pass", "online_warp", "block_row", "one_pass", "cluster")
 _LADDER = (SHAPES[0], SHAPES[4], SHAPES[5])
