@@ -2,7 +2,7 @@
 // Plan: a recorded list of op calls over fixed buffers, run as one native call. A training step is
 // recorded once for each shape and dtype of its batch and replayed with the GIL released; on a GPU
 // the same list is what a CUDA graph captures. The calls are those of the long form, so the bits
-// are too, but for chains of layers of 16-bit types on a device (linear_chain.hpp). What can be
+// are too, but for chains of linear layers on a device (linear_chain.hpp). What can be
 // recorded stands in bind_plan_*.cpp.
 #pragma once
 

@@ -147,24 +147,23 @@ void input_gradient(Context& context, T* dx, const T* dz, const T* weight, Linea
                               .alpha = 1,
                               .beta = 0,
                               .epilogue = {}};
-  const bool has_activation = below.activation.kind != ActivationKind::identity;
-  if (has_activation) {
+  if (below.activation.kind != ActivationKind::identity) {
     problem.below = {below.saved, below.saved_is_output, below.activation};
   }
-  const int64_t pieces = pieces_of_rows(rows);
-  // Only of 16 bits a product may leave sums: others keep the bits of the layer's own backward.
-  if (sizeof(T) == 2 && below.dbias != nullptr) {
-    problem.below.sums = context.workspace->take<Accumulate<T>>(pieces * in);
+  if (below.dbias == nullptr) {
+    run_matmul(context, problem);
+    return;
   }
-  const bool has_sums = run_matmul(context, problem) && problem.below.sums != nullptr;
-  if (below.dbias == nullptr) return;
-  if constexpr (sizeof(T) == 2) {
-    if (has_sums) return sum_rows(context, below.dbias, problem.below.sums, pieces, in, accumulate);
+  if constexpr (sizeof(T) < sizeof(G)) {  // else long sums are kept in more than the product has
+    const int64_t pieces = pieces_of_rows(rows);
+    problem.below.sums = context.workspace->take<G>(pieces * in);
+    if (run_matmul(context, problem)) {
+      return sum_rows(context, below.dbias, problem.below.sums, pieces, in, accumulate);
+    }
+  } else {
+    run_matmul(context, problem);
   }
-  if (!has_activation) return sum_rows(context, below.dbias, dx, rows, in, accumulate);
-  T* const dz_is_there = nullptr;
-  bias_gradient(context, dz_is_there, below.dbias, dx, dx, true, rows, in, Activation{},
-                accumulate);
+  sum_rows(context, below.dbias, dx, rows, in, accumulate);
 }
 
 }  // namespace

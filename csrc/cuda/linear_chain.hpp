@@ -17,8 +17,8 @@ struct BackwardBelow {
 };
 
 // linear_backward (ops.hpp), but dx is multiplied by f'(below.saved) before it is rounded, and
-// below.dbias gets the sums of its columns, added to where accumulate. Of float and double the bits
-// are those of linear_backward twice. T and G as there.
+// below.dbias gets the sums of its columns, added to where accumulate. Of float and double all bits
+// but dbias's are those of linear_backward twice. T and G as there.
 template <class T, class G>
 void linear_backward_chain(Context&, T* dx, G* dweight, G* dbias, const T* dy, const T* x,
                            const T* weight, const T* saved, bool saved_is_output, LinearSize size,
