@@ -20,6 +20,7 @@ import tilegrad as tg
 from loss_ops import OPS as LOSSES
 from loss_ops import LossOp
 from tilegrad import _trace_lines, backends, nn, optim
+from tilegrad._recorder import Recorder
 
 SCHEDULES = ("forward/eager", "reverse/lazy", "random:7")
 
@@ -227,6 +228,9 @@ def products() -> Iterator[Case]:
                 "matmul",
                 (sums,) if activation else (),
             )
+            yield Case(
+                f"linear_chain-{activation}-{dtype}", partial(chain, activation, dtype), "matmul"
+            )
 
 
 def large_products() -> Iterator[Case]:
@@ -273,6 +277,19 @@ def layer_backward(activation: str | None, dtype: str) -> None:
     dy = on_sim(128, 128, dtype=dtype)
     saved = {"relu": {"output": dy}, "gelu": {"preactivation": dy}}.get(activation or "", {})
     tg.linear_backward(dy, x, w, b, activation, **saved)
+
+
+def chain(activation: str | None, dtype: str) -> None:
+    """Run backward of a layer on a layer, as a plan records it."""
+    wide = "float64" if dtype == "float64" else "float32"
+    dy, y, w, dz = (on_sim(128, 128, dtype=dtype) for _ in range(4))
+    dx, x, below = (on_sim(128, 64, dtype=dtype) for _ in range(3))
+    dw, db = on_sim(128, 64, dtype=wide), on_sim(128, dtype=wide)
+    plan = backends.of(dy).Plan()
+    plan.linear_backward(dz, None, None, dy, y, w, None, True, None, None)
+    from_y = activation == "relu"
+    plan.linear_backward(dx, dw, db, dz, x, below, activation and y, from_y, activation, None)
+    plan.run((), False)
 
 
 def product_exceptions(variant: str, left: bool, right: bool, dtype: str) -> Iterator[Excuse]:
@@ -453,3 +470,23 @@ def test_odd_shapes_neither_race_nor_leave_their_buffers(dtype: str, schedule: s
     assert len(t.launches) > 12
     assert not t.races, t
     assert not t.out_of_bounds, t
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_plan_makes_one_pass_for_the_bias_gradient_of_each_layer(dtype: str) -> None:
+    """Three layers: 3 products forward, 5 backward; dz of the lower two leaves a product."""
+    layers = ((40, 32, "relu"), (32, 32, "gelu"), (32, 10, None))
+    model = nn.Sequential(*(nn.Linear(i, o, activation=f, dtype=dtype) for i, o, f in layers))
+    model.to("sim")
+    with tg.sim.trace() as t:
+        recorder = Recorder(backends.SIM)
+        x, dy = (recorder.empty((128, n), model[0].weight.dtype) for n in (40, 10))
+        _, backward = model._record(recorder, x)
+        backward(dy, False)
+        recorder.plan.run((), False)
+    names = [launch.kernel.partition("<")[0] for launch in t.launches]
+    counts = {
+        what: sum(what in name for name in names)
+        for what in ("matmul", "sum_axis", "bias_gradient", "activation")
+    }
+    assert counts == {"matmul": 8, "sum_axis": 3, "bias_gradient": 0, "activation": 0}
