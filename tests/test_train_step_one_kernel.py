@@ -57,8 +57,10 @@ def train(
     step = kind(model, loss(), optimizer, **options)
     losses = [step(x, t) for x, t in batches]
     if expect is not None:
+        place = backends.place_of_array(next(model.parameters()).data)
+        major, _ = backends.at(place).properties(place)["compute_capability"]
         plans = [whole.passes.recorder.plan for whole in step._wholes.values()]
-        assert all(plan._one_kernel == expect for plan in plans)
+        assert all(plan._one_kernel == (expect and major >= 8) for plan in plans)
         assert plans or not expect
     return Result(model, optimizer, losses)
 
