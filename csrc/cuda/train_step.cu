@@ -171,7 +171,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     // The phase's items are dealt out in turn, across its runs.
     int first = static_cast<int>(blockIdx.x);
     for (int r = a.schedule.first[phase]; r < a.schedule.first[phase + 1]; ++r) {
-      const Run run = a.schedule.runs[r];
+      const Run& run = a.schedule.runs[r];
       run_items(shared, a, run, first);
       if (first < run.items) first += (run.items - first + blocks - 1) / blocks * blocks;
       first -= run.items;
