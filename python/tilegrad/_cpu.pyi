@@ -154,6 +154,7 @@ class StepState:
     def step(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None: ...
 
 class Plan:
+    _one_kernel: bool
     def __init__(self) -> None: ...
     def activation(
         self, y: typing.Any, x: typing.Any, activation: typing.Any, activation_args: typing.Any
