@@ -22,7 +22,7 @@ from tilegrad import reference
 
 _RUNGS = (
     "naive", "coalesced", "shared", "tile_1d", "tile_2d", "vectorized", "double_buffered",
-    "warp_tile", "tensor_core", "hopper",
+    "warp_tile", "tensor_core", "hopper", "tf32x3", "hopper_tf32",
 )  # fmt: skip
 _LADDER = ("three_pass", "online_warp", "block_row", "one_pass", "cluster")
 _16_BITS = ("float16",)  # NumPy has no bfloat16; the kernels are the same template

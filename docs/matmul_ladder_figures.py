@@ -23,8 +23,9 @@ SIZE = 128  # of m, n and k: one tile of the larger rungs
 ROWS, CLASSES = 64, 1000
 HALF = ("tensor_core", "hopper")  # traced with float16, the others with float32
 MATMUL = ("naive", "coalesced", "shared", "tile_1d", "tile_2d", "vectorized", "double_buffered",
-          "warp_tile", *HALF)  # fmt: skip
-IN_PART = ("hopper",)  # the trace does not see all that goes through shared memory
+          "warp_tile", *HALF, "tf32x3", "hopper_tf32")  # fmt: skip
+NT = ("hopper_tf32",)  # as it reads its operands; others are transposed first
+IN_PART = ("hopper", "hopper_tf32")  # the trace does not see all that goes through shared memory
 CROSS_ENTROPY = ("three_pass", "online_warp", "block_row", "one_pass")
 _SECTOR = 32  # bytes
 _BLOCK = re.compile(r"<!-- trace: (\w+) -->\n.*?<!-- end of trace -->", re.DOTALL)
@@ -42,7 +43,7 @@ def matmul_table() -> list[str]:
     for name in MATMUL:
         x = tg.asarray(ones.astype(np.float16) if name in HALF else ones, device="sim")
         with tg.sim.trace("forward/eager") as found:
-            tg.matmul(x, x, variant=name)
+            tg.matmul(x, x, transpose_b=name in NT, variant=name)
         of_global, of_shared = (
             [site for site in found.sites if site.space == space] for space in ("global", "shared")
         )
@@ -50,7 +51,7 @@ def matmul_table() -> list[str]:
         loaded = sum(site.sectors for site in of_global if site.op == "load")
         read = sum(32 * site.bytes * site.requests for site in of_shared if site.op == "load")
         cells = [
-            f"{name} (float16)" if name in HALF else name,
+            name + " (float16)" * (name in HALF) + " (NT)" * (name in NT),
             f"{sum(site.requests for site in of_global):,}",
             _cost(of_global),
             (_cost(of_shared) if of_shared else "none") + " (in part)" * (name in IN_PART),

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "matmul-ladder.md"
 SCRIPT = ROOT / "docs" / "matmul_ladder_figures.py"
 RUNGS = ("naive", "coalesced", "shared", "tile_1d", "tile_2d", "vectorized", "double_buffered",
-         "warp_tile", "tensor_core", "hopper")  # fmt: skip
+         "warp_tile", "tensor_core", "hopper", "tf32x3", "hopper_tf32")  # fmt: skip
 
 
 def rows(after: str) -> dict[str, list[str]]:

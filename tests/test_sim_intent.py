@@ -73,6 +73,7 @@ HALF_SECTOR = partial(Excuse, file="matmul/tile.cuh", comment="costs 2.0x the se
 GATHER = Excuse("r.at_target", 4.0, "cross_entropy/row.cuh", "a gather, one sector a row")
 BIAS = Excuse("epilogue.bias[j]", 2.0, "matmul/epilogue.cuh", "up to 2.0x the sectors")
 TILED = ("tile_1d", "tile_2d", "vectorized", "double_buffered", "warp_tile")
+FLOAT32_RUNGS = ("tf32x3", "hopper_tf32")
 
 
 def elementwise() -> Iterator[Case]:
@@ -196,19 +197,21 @@ def targets(size: int | tuple[int, ...], classes: int) -> tg.Array:
 
 
 def products() -> Iterator[Case]:
-    ladder = ("naive", "coalesced", "shared", *TILED, "tensor_core", "hopper")
+    ladder = ("naive", "coalesced", "shared", *TILED, "tensor_core", "hopper", *FLOAT32_RUNGS)
     for dtype in FLOATS:
         for variant in ladder:
             if variant == "hopper" and dtype != "float16":
                 continue
             if variant == "tensor_core" and dtype == "float64":
                 continue
+            if variant in FLOAT32_RUNGS and dtype != "float32":
+                continue
             for left in (False, True):
                 for right in (False, True):
                     yield Case(
                         f"matmul-{variant}-{'NT'[left]}{'NT'[right]}-{dtype}",
                         partial(multiply, variant, left, right, dtype),
-                        f"matmul_{variant}",
+                        f"matmul_{'tensor_core' if variant == 'tf32x3' else variant}",
                         tuple(product_exceptions(variant, left, right, dtype)),
                     )
     yield from large_products()
@@ -467,6 +470,9 @@ def test_odd_shapes_neither_race_nor_leave_their_buffers(dtype: str, schedule: s
         if dtype == "float16":  # copies of both operands; pieces of k
             tg.matmul(on_sim(263, 67, dtype=dtype), on_sim(67, 259, dtype=dtype))
             tg.matmul(on_sim(9, 1000, dtype=dtype), on_sim(1000, 264, dtype=dtype))
+        if dtype == "float32":
+            tg.matmul(x, x, transpose_a=True, variant="tf32x3")
+            tg.matmul(x[:4], x[:4], transpose_a=True, variant="hopper_tf32")
     assert len(t.launches) > 12
     assert not t.races, t
     assert not t.out_of_bounds, t

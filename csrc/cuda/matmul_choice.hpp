@@ -76,9 +76,9 @@ inline std::string_view simt(const MatmulSize& size, const MatmulTraits& traits)
 // tf32 by wgmma. Transposing an operand moves 8 bytes an element, which the faster product gives
 // back where the element is used about 1000 times (a prediction: 4 TB/s, 300 against 495 TFLOP/s).
 inline bool hopper_tf32(const MatmulSize& size, const MatmulTraits& traits) {
-  constexpr int64_t kManyUses = 1024;
+  constexpr int64_t kUses = 1024;
   return traits.compute_capability == 90 && hopper_tf32_serves(size) && size.k >= 64 &&
-         (traits.k_major || (size.m >= kManyUses && size.n >= kManyUses)) &&
+         (traits.k_major || (size.m >= kUses && size.n >= kUses)) &&
          tiles(size, 128, 128) >= kFewTiles;
 }
 
