@@ -150,5 +150,7 @@ TILEGRAD_INSTANTIATE(float16)
 template void sum_pieces(Context&, float*, const float*, int64_t, int64_t, bool);
 template void sum_rows(Context&, float*, const bfloat16*, int64_t, int64_t, bool);
 template void sum_rows(Context&, float*, const float16*, int64_t, int64_t, bool);
+template void sum_rows(Context&, bfloat16*, const float*, int64_t, int64_t, bool);
+template void sum_rows(Context&, float16*, const float*, int64_t, int64_t, bool);
 
 }  // namespace tilegrad::TILEGRAD_BACKEND
