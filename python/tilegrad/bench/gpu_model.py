@@ -41,6 +41,7 @@ class Chip:
     older: float = _known(0.65, "published: mma.sync reaches about 65 % of wgmma's rate")
     fma: float = _known(66.9e12, "132 x 128 lanes x 2 x clock, float32; float64 half")
     special: float = _known(4.18e12, "132 x 16 lanes x clock: exp2 and the like")
+    issue: float = _known(3.35e13, "132 x 4 x 32 lanes x clock: instructions of threads a second")
     l2: float = _known(8.3e12, "published: what fast.cu's 704 TFLOP/s with 128x256 tiles ask of L2")
     latency: float = _known(0.8e-6, "assumption: a load from memory under load")
     launch: float = _known(1.5e-6, "assumption: from one kernel's end to the next one's work")
@@ -91,6 +92,7 @@ def stream(
     packets: int = 1,
     special: float = 0,
     flops: float = 0,
+    instructions: float = 0,
     kernels: str = "one pass",
     chip: Chip = H200,
 ) -> Prediction:
@@ -105,6 +107,7 @@ def stream(
         packets: Loads of 16 bytes that a thread has on their way.
         special: Exponentials and the like.
         flops: Other operations.
+        instructions: Of all threads together, where they were counted.
         kernels: In words.
         chip: The constants.
 
@@ -118,6 +121,7 @@ def stream(
         "loads under way": read * chip.latency / flying,
         "special functions": special / chip.special,
         "arithmetic": flops / chip.fma / chip.slack,
+        "instructions": instructions / chip.issue,
     })  # fmt: skip
     exposed = chip.launch + chip.latency
     return Prediction(seconds + exposed, bound if seconds > exposed else "launch", kernels)

@@ -11,6 +11,8 @@ from .gpu_model import H200, ITEM, Chip, Prediction, largest, product, stream
 
 # registers of a thread allow so many blocks of 256 threads (the erf of gelu takes most of them)
 _RESIDENT = {("gelu", "forward"): 1024, ("gelu", "backward"): 768}
+# instructions an element: gelu's as counted (docs/architecture.md), the others' by their formulas
+_INSTRUCTIONS = {"relu": 6, "gelu": 60, "gelu_tanh": 45, "silu": 30, "tanh": 30}
 
 
 def activation(label: str, way: str, dtype: str, n: int, flops: int) -> Prediction:
@@ -22,9 +24,10 @@ def activation(label: str, way: str, dtype: str, n: int, flops: int) -> Predicti
         item * n * (2 if backward else 1),
         item * n,
         resident=resident,
-        packets=2 if backward else 1,
+        packets=4,
         special=n * (label != "relu"),
-        flops=3.0 * flops * n,  # a step of an exponential or a polynomial each
+        flops=float(flops * n),
+        instructions=_INSTRUCTIONS[label] * n * (1.3 if backward else 1.0),
         kernels=f"{resident} threads a multiprocessor",
     )
 
@@ -58,7 +61,7 @@ def cross_entropy(
     warps = rung in ("three_pass", "online_warp")  # a warp a row: the others wait less
     one = stream(
         reads * item * n + 8 * rows, item * n, resident=1024, packets=4, special=2 * n,
-        flops=8.0 * n, kernels=f"{reads} read{'s' * (reads > 1)}", chip=chip,
+        instructions=20.0 * n, kernels=f"{reads} read{'s' * (reads > 1)}", chip=chip,
     )  # fmt: skip
     # few rows: each walks its row alone
     walk = reads * math.ceil(classes * item / (512 * (1 if warps else 16))) * chip.latency / 4

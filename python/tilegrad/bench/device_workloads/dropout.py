@@ -29,7 +29,7 @@ def cases(bench: Workbench) -> list[Case]:
         n = size(bench, elements)
         moved = 2 * ITEM["float32"] * n
         work = _WORDS / 4 * n
-        predicted = gpu_model.stream(moved / 2, moved / 2, flops=2 * work)
+        predicted = gpu_model.stream(moved / 2, moved / 2, packets=4, flops=2 * work)
         build = partial(_build, bench, n, moved)
         result.append(Case("dropout", f"dropout {n} f32", moved, work, build, predicted=predicted))
     return result
