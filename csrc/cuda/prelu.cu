@@ -24,7 +24,7 @@ struct Slopes {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     prelu_kernel(T* y, const T* x, int64_t n, bool aligned, Slopes<T> slopes) {
   grid_dependency_wait();
   for_slots<T>(grid_thread(), grid_threads(), n, aligned, [&](Slot<T> slot) {
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // dx and terms may be null.
 template <class T, class A>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     prelu_backward_kernel(T* dx, A* terms, const T* dy, const T* x, int64_t n, bool aligned,
                           Slopes<T> slopes) {
   grid_dependency_wait();

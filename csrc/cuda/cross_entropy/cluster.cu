@@ -8,8 +8,9 @@
 //              multiprocessor; pieces beyond that room have 1024 threads. Soft targets and doubles
 //              need so many registers that one block of 512 threads is alone.
 // Memory:      1 read and 1 write of every logit, whose piece waits in shared memory (16 bytes a
-//              lane, no bank conflict). A warp leaves 16 bytes of totals in each block. Soft
-//              targets and weights are read twice.
+//              lane, no bank conflict). A warp leaves 16 bytes of totals in each block: once a
+//              row its stores are 2.0x, to peers, its loads of one member 4.0x the wavefronts.
+//              Soft targets and weights are read twice.
 // Limit:       rung 4 ended with a block's shared memory, or left one block alone there. This one
 //              ends with eight of them: 416 K floats. Beyond, rung 3.
 // Source:      Dao-AILab/quack, media/2025-07-10-membound-sol.md, for the cluster of a row.

@@ -107,75 +107,71 @@ __global__ __launch_bounds__(
   const int tid = static_cast<int>(threadIdx.x), lane = tid % 32, warp = tid / 32;
   const int warp_m = warp / Tile::kWarpsN * (Tile::kM / Tile::kWarpsM);
   const int warp_n = warp % Tile::kWarpsN * (Tile::kN / Tile::kWarpsN);
-  const int64_t steps = (problem.size.k + Tile::kK - 1) / Tile::kK;
+  // 32 bits hold the steps of any k that fits a device, and leave registers to the sums.
+  const int steps = static_cast<int>((problem.size.k + Tile::kK - 1) / Tile::kK);
   const typename Tile::Grid grid(problem.size);
 
-  for (int64_t index = blockIdx.x; index < grid.count; index += gridDim.x) {
-    const TilePosition tile = grid.at(index);
-    const auto &a = problem.a, &b = problem.b;
-    const MatmulSize& size = problem.size;
-    ChunkLoader<T, kAlongPA> load_a(a.data + tile.batch * a.batch_stride + tile.row * a.row_stride,
-                                    a.row_stride, a.col_stride, size.m - tile.row, size.k, wide_a,
-                                    tid);
-    ChunkLoader<T, kAlongPB> load_b(b.data + tile.batch * b.batch_stride + tile.col * b.col_stride,
-                                    b.col_stride, b.row_stride, size.n - tile.col, size.k, wide_b,
-                                    tid);
-    const auto load = [&](int64_t step) {
-      if (step < steps) {
-        unsigned char* const stage = shared + step % Tile::kStages * (2 * Tile::kOperandBytes);
-        load_a.load_next(stage);
-        load_b.load_next(stage + Tile::kOperandBytes);
-      }
-      cp_async_commit();  // an empty group at the end keeps the count
-    };
-    float sum[Tile::kMmaM][Tile::kMmaN][4] = {};  // (16, 8) each
+  const TilePosition tile = grid.of_block(problem.size);
+  const auto &a = problem.a, &b = problem.b;
+  const MatmulSize& size = problem.size;
+  ChunkLoader<T, kAlongPA> load_a(a.data + tile.batch * a.batch_stride + tile.row * a.row_stride,
+                                  a.row_stride, a.col_stride, size.m - tile.row, size.k, wide_a,
+                                  tid);
+  ChunkLoader<T, kAlongPB> load_b(b.data + tile.batch * b.batch_stride + tile.col * b.col_stride,
+                                  b.col_stride, b.row_stride, size.n - tile.col, size.k, wide_b,
+                                  tid);
+  const auto load = [&](int step) {
+    if (step < steps) {
+      unsigned char* const stage = shared + step % Tile::kStages * (2 * Tile::kOperandBytes);
+      load_a.load_next(stage);
+      load_b.load_next(stage + Tile::kOperandBytes);
+    }
+    cp_async_commit();  // an empty group at the end keeps the count
+  };
+  float sum[Tile::kMmaM][Tile::kMmaN][4] = {};  // (16, 8) each
 
-    // The last tile's scratch, where stages begin, has been read by all.
+  for (int step = 0; step < Tile::kStages - 1; ++step) load(step);
+  for (int step = 0; step < steps; ++step) {
+    cp_async_wait<Tile::kStages - 2>();
+    // The copies of all threads for this step are there, and the stage before it is free.
     __syncthreads();
-    for (int step = 0; step < Tile::kStages - 1; ++step) load(step);
-    for (int64_t step = 0; step < steps; ++step) {
-      cp_async_wait<Tile::kStages - 2>();
-      // The copies of all threads for this step are there, and the stage before it is free.
-      __syncthreads();
-      load(step + Tile::kStages - 1);
-      const unsigned char* const stage = shared + step % Tile::kStages * (2 * Tile::kOperandBytes);
+    load(step + Tile::kStages - 1);
+    const unsigned char* const stage = shared + step % Tile::kStages * (2 * Tile::kOperandBytes);
 #pragma unroll Products::kSteps
-      for (int half = 0; half < 2; ++half) {
-        typename Products::Fragment left[Tile::kMmaM], right[Tile::kMmaN / 2];
+    for (int half = 0; half < 2; ++half) {
+      typename Products::Fragment left[Tile::kMmaM], right[Tile::kMmaN / 2];
 #pragma unroll
-        for (int i = 0; i < Tile::kMmaM; ++i) {
-          TileA::fragment_a(left[i].bits, stage, warp_m + 16 * i, half, lane);
-          Products::prepare(left[i]);
-        }
-#pragma unroll
-        for (int j = 0; j < Tile::kMmaN / 2; ++j) {
-          TileB::fragment_b(right[j].bits, stage + Tile::kOperandBytes, warp_n + 16 * j, half,
-                            lane);
-          Products::prepare(right[j]);
-        }
-#pragma unroll
-        for (int i = 0; i < Tile::kMmaM; ++i) Products::add(sum[i], left[i], right);
+      for (int i = 0; i < Tile::kMmaM; ++i) {
+        TileA::fragment_a(left[i].bits, stage, warp_m + 16 * i, half, lane);
+        Products::prepare(left[i]);
       }
-    }
-    // All stages have been read; their memory is the warps' scratch. The sums leave the registers
-    // at once: what finishes them needs those.
-    __syncthreads();
-    constexpr int kWidth = 8 * Tile::kMmaN;
-    static_assert(Tile::kThreads / 32 * Tile::kMmaM * 16 * kWidth * 4 <= Tile::kSharedBytes);
-    float* const scratch = reinterpret_cast<float*>(shared) + warp * Tile::kMmaM * 16 * kWidth;
 #pragma unroll
-    for (int i = 0; i < Tile::kMmaM; ++i) {
-      put_fragments<kWidth>(scratch + i * 16 * kWidth,
-                            [&](int j, int r, int e) { return sum[i][j][2 * r + e]; });
+      for (int j = 0; j < Tile::kMmaN / 2; ++j) {
+        TileB::fragment_b(right[j].bits, stage + Tile::kOperandBytes, warp_n + 16 * j, half, lane);
+        Products::prepare(right[j]);
+      }
+#pragma unroll
+      for (int i = 0; i < Tile::kMmaM; ++i) Products::add(sum[i], left[i], right);
     }
-    // The warp's scratch is full.
-    __syncwarp();
-    const TilePosition out = grid.at(opaque(index));
+  }
+  // All stages have been read; their memory is the warps' scratch. The sums leave the registers
+  // at once: what finishes them needs those.
+  __syncthreads();
+  constexpr int kWidth = 8 * Tile::kMmaN;
+  static_assert(Tile::kThreads / 32 * Tile::kMmaM * 16 * kWidth * 4 <= Tile::kSharedBytes);
+  float* const scratch = reinterpret_cast<float*>(shared) + warp * Tile::kMmaM * 16 * kWidth;
+#pragma unroll
+  for (int i = 0; i < Tile::kMmaM; ++i) {
+    put_fragments<kWidth>(scratch + i * 16 * kWidth,
+                          [&](int j, int r, int e) { return sum[i][j][2 * r + e]; });
+  }
+  // The warp's scratch is full.
+  __syncwarp();
+  const TilePosition out = grid.of_block(size, opaque(grid.block_index()));
 #pragma unroll 1
-    for (int i = 0; i < Tile::kMmaM; ++i) {
-      finish_fragments<kWidth>(problem, scratch + i * 16 * kWidth, out.batch,
-                               out.row + warp_m + 16 * i, out.col + warp_n);
-    }
+  for (int i = 0; i < Tile::kMmaM; ++i) {
+    finish_fragments<kWidth>(problem, scratch + i * 16 * kWidth, out.batch,
+                             out.row + warp_m + 16 * i, out.col + warp_n);
   }
 }
 

@@ -56,9 +56,12 @@ struct TileGrid {
   // The tile of this block. Blocks beyond the last tile get one outside c, where nothing is read
   // and nothing is written.
   __device__ TilePosition of_block(const MatmulSize& size) const {
-    const int64_t tile = blockIdx.x + int64_t{gridDim.x} * blockIdx.y;
-    return tile < count ? at(tile) : TilePosition{0, size.m, size.n};
+    return of_block(size, block_index());
   }
+  __device__ TilePosition of_block(const MatmulSize& size, int64_t block) const {
+    return block < count ? at(block) : TilePosition{0, size.m, size.n};
+  }
+  __device__ static int64_t block_index() { return blockIdx.x + int64_t{gridDim.x} * blockIdx.y; }
 
   // A block a tile, on two axes of the grid where one is not enough.
   dim3 blocks() const {
