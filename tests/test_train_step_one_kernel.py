@@ -105,6 +105,17 @@ def test_tiles_of_every_size(device: Device) -> None:
     check(device, lambda: layers(130, 140, 130, 128), data(140, 130, 128, steps=2))
 
 
+@pytest.mark.parametrize("classes", [4, 128])
+def test_classes_in_whole_groups(classes: int, device: Device) -> None:
+    # Their gradient waits in shared memory: no store to global memory may be taken for it.
+    weight = np.linspace(0.5, 2, classes).astype("f4")
+    for options in ({}, {"label_smoothing": 0.1}, {"weight": weight}):
+        check(
+            device, lambda: layers(8, classes), data(3, 8, classes, steps=2),
+            loss=lambda o=options: nn.CrossEntropyLoss(**o),
+        )  # fmt: skip
+
+
 OPTIMISERS: dict[str, Callable[[nn.Module], Any]] = {
     "plain": lambda m: tg.optim.SGD(m.parameters(), 0.1),
     "momentum": lambda m: tg.optim.SGD(m.parameters(), 0.1, momentum=0.9, dampening=0.5),

@@ -109,8 +109,8 @@ class Head {
 
   template <bool kSoft>
   __device__ void loss_of(int64_t row) {
-    const RowSlots<float, Team> slots{layer_.out, layer_.out % kPacket<float> == 0,
-                                      loss_.aligned && layer_.out % kPacket<float> == 0};
+    // Lane by lane: the row lies in shared memory, where packets are stored by other instructions.
+    const RowSlots<float, Team> slots{layer_.out, false, false};
     CrossEntropyRow<float> r{};
     r.x = logits_;
     r.dx = dlogits_;
