@@ -7,7 +7,7 @@ What is missing is said first, and nothing is begun then. After that each step h
 failure keeps no other step from running, and results/<gpu>-<date>.json and .md are written after
 every step. Steps of one day, GPU and commit add up in one file. No setting of the card is changed.
 
-Where a call may take ten minutes only, several add up, each with the results of the one before:
+Where a job has a limit of time, several add up, each with the results of the one before:
 
     --minutes 9 --steps build,conformance,sanitizer        then, with --before FILE.json,
     --minutes 9 --steps build,tests --part 1/2             and 2/2, and as often as needed

@@ -95,7 +95,7 @@ def test_the_loss_of_more_than_2_to_the_32_logits(
     device: Device, reduction: str, rng: np.random.Generator
 ) -> None:
     if device.name == "sim" and backends.at(backends.SIM).schedule() != "forward/eager":
-        return  # nothing here depends on it
+        pytest.skip("gigabytes under one schedule: nothing here depends on it")
     few, t = draw(rng)
     x = zeros(ROWS, CLASSES)
     assert x.size > 2**32

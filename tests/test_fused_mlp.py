@@ -278,14 +278,17 @@ def test_networks_that_fit_stay_on_chip() -> None:
     dy = BFLOAT16.put(device, np.ones((30, 8)))
     call = [there(device, BFLOAT16, v) for v in (x, weights, biases)]
     sim = backends.at(backends.SIM)
+    major, minor = sim.properties(backends.SIM)["compute_capability"]
     found = []
-    for capability in (90, 80):
-        sim._set_compute_capability(capability)
-        with tg.sim.trace() as trace:
-            tg.fused_mlp(*call)
-            tg.fused_mlp_backward(dy, *call)
-        found.append([launch.kernel for launch in trace.launches])
-    sim._set_compute_capability(90)
+    try:
+        for capability in (90, 80):
+            sim._set_compute_capability(capability)
+            with tg.sim.trace() as trace:
+                tg.fused_mlp(*call)
+                tg.fused_mlp_backward(dy, *call)
+            found.append([launch.kernel for launch in trace.launches])
+    finally:
+        sim._set_compute_capability(10 * major + minor)
     assert [("fused_mlp" in k, "matmul" in k) for k in found[0]] == [(True, False)] * 3
     assert not any("fused_mlp" in kernel for kernel in found[1])
 

@@ -22,7 +22,6 @@ namespace tilegrad::TILEGRAD_BACKEND {
 
 template <int kWidth>
 struct MlpTile {
-  static constexpr int kPairs = kWidth / 4;                     // of a thread, of (64, kWidth)
   static constexpr int kRun = kWidth < 32 ? kWidth / 4 : 8;     // neighbours outside
   static constexpr int kSlab = kWidth * 128;                    // bytes: 64 columns of a weight
   static constexpr int kWeight = kSlab * ((kWidth + 63) / 64);  // bytes
