@@ -64,8 +64,8 @@ def run(program: Path, *arguments: str | Path, **variables: str) -> tuple[int, s
 @pytest.mark.parametrize(
     ("name", "checks"),
     [
-        ("ptx_layouts_test", 57),
-        ("wgmma_registers_test", 51),
+        ("ptx_layouts_test", 63),
+        ("wgmma_registers_test", 66),
         ("ptx_async_test", 19),
         ("ptx_tf32_test", 21),
     ],

@@ -225,11 +225,13 @@ int mn_major(int i, int p, int leading, int stride) {
   return i % 8 + i / 8 % 8 * 8 + i / 64 * leading + p % 8 * 64 + p / 8 * stride;
 }
 
+enum WgmmaFault { kNone, kNoWait, kWritten, kWrittenLate, kNoFence };
+
 struct WgmmaSetup {
   const uint16_t* memory;  // what shared memory holds, 48 KB
   uint64_t a, b;           // descriptors
   float* d;                // (128, kN / 2)
-  int fault;               // 1: no wait; 2: accumulators written before the wait
+  int fault;               // below
 };
 
 template <int kN, class T, Major kMajorA, Major kMajorB>
@@ -240,17 +242,18 @@ void wgmma_kernel(WgmmaSetup setup) {
   __syncthreads();
   float d[kN / 2];
   for (int i = 0; i < kN / 2; ++i) d[i] = static_cast<float>(i % 5);
-  wgmma_fence();
+  if (setup.fault != kNoFence || tid != 5) wgmma_fence();
   wgmma_m64k16<kN, T, kMajorA, kMajorB>(d, setup.a, setup.b);
-  if (setup.fault == 2) d[0] = 0;
+  if (setup.fault == kWritten && tid == 77) d[0] = 0;
   wgmma_m64k16<kN, T, kMajorA, kMajorB>(d, setup.a, setup.b);
   wgmma_commit();
-  if (setup.fault != 1) wgmma_wait<0>();
+  if (setup.fault == kWrittenLate && tid == 77) d[kN / 2 - 1] = 0;
+  if (setup.fault != kNoWait) wgmma_wait<0>();
   for (int i = 0; i < kN / 2; ++i) setup.d[tid * (kN / 2) + static_cast<unsigned>(i)] = d[i];
 }
 
 template <int kN, class T, Major kMajorA, Major kMajorB>
-bool wgmma_matches(int fault = 0) {
+bool wgmma_matches(WgmmaFault fault = kNone) {
   const auto a = [](int i, int p) { return number(static_cast<uint32_t>(i * 100 + p)); };
   const auto b = [](int p, int j) { return number(static_cast<uint32_t>(70000 + p * 1000 + j)); };
   const auto encode = std::is_same_v<T, bfloat16> ? &bfloat_bits : &half_bits;
@@ -292,8 +295,8 @@ bool wgmma_matches(int fault = 0) {
       int sum = 0;
       for (int p = 0; p < 16; ++p) sum += a(at.row, p) * b(p, at.col);
       const float value = d[static_cast<size_t>(thread * (kN / 2) + i)];
-      good =
-          good && (fault == 1 ? std::isnan(value) : value == static_cast<float>(i % 5 + 2 * sum));
+      good = good &&
+             (fault == kNoWait ? std::isnan(value) : value == static_cast<float>(i % 5 + 2 * sum));
     }
   }
   return good;
@@ -308,13 +311,18 @@ void test_wgmma() {
   expect(wgmma_matches<256, bfloat16, mn, k>(), "wgmma m64n256k16 bf16, a m-major, b k-major");
   expect(wgmma_matches<256, float16, mn, mn>(), "wgmma m64n256k16 f16, a m-major, b n-major");
   expect(wgmma_matches<64, float16, k, k>(), "wgmma m64n64k16 f16, a k-major, b k-major");
-  expect(wgmma_matches<64, bfloat16, k, k>(1), "wgmma accumulators are NaN without the wait");
-  try {
-    wgmma_matches<64, bfloat16, k, k>(2);
-    expect(false, "wgmma accumulators written in flight are reported");
-  } catch (const std::runtime_error&) {
-    expect(true, "wgmma accumulators written in flight are reported");
-  }
+  expect(wgmma_matches<64, bfloat16, k, k>(kNoWait), "wgmma accumulators are NaN without the wait");
+  const auto run_with = [](WgmmaFault fault) {
+    return [fault] { wgmma_matches<64, bfloat16, k, k>(fault); };
+  };
+  expect_fault(run_with(kWritten),
+               "accumulators were written before the wait for their group, by thread 77",
+               "wgmma accumulators written between two products are reported");
+  expect_fault(run_with(kWrittenLate),
+               "accumulators were written before the wait for their group, by thread 77",
+               "wgmma accumulators written before the wait are reported");
+  expect_fault(run_with(kNoFence), "need a wgmma_fence since the last wait, by thread 5",
+               "a wgmma without the fence is reported");
   uint64_t built = 0;
   run(&descriptor_kernel, 1, 4096, &built);
   expect(built == 0x40000040020000c0u, "wgmma_descriptor places its fields");

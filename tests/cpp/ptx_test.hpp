@@ -5,6 +5,8 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <stdexcept>
+#include <string>
 
 #include "cuda/ptx/convert.cuh"
 #include "cuda/ptx/site.cuh"
@@ -16,6 +18,20 @@ inline int failures = 0;
 inline void expect(bool good, const char* what) {
   std::printf("%s %s\n", good ? "ok" : "FAIL", what);
   failures += !good;
+}
+
+// The simulator has to end `launch` with a report that contains `text`.
+template <class Launch>
+void expect_fault(const Launch& launch, const char* text, const char* what) {
+  std::string report = "no fault";
+  try {
+    launch();
+  } catch (const std::runtime_error& error) {
+    report = error.what();
+  }
+  const bool found = report.find(text) != std::string::npos;
+  if (!found) std::printf("got: %s\n", report.c_str());
+  expect(found, what);
 }
 
 template <class Kernel, class... Arguments>

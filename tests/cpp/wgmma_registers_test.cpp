@@ -67,10 +67,81 @@ void registers_kernel(Setup setup) {
   for (int i = 0; i < kN / 2; ++i) d[i] = static_cast<float>(i % 5);
   wgmma_fence();
   wgmma_m64k16_registers<kN, T, kMajorB, 1>(d, a, setup.right);
-  for (unsigned& pair : a) pair = 0;  // taken when it was issued, as far as the simulator goes
   wgmma_commit();
   wgmma_wait<0>();
+  for (unsigned& pair : a) pair = 0;  // nothing reads it any more
   for (int i = 0; i < kN / 2; ++i) setup.d[tid * (kN / 2) + static_cast<unsigned>(i)] = d[i];
+}
+
+// The ways to break the rule that registers stay as they are until the wait.
+enum class Broken { none, written, returned, no_fence, sums_returned };
+
+struct Issue {
+  uint64_t right;
+  float* sink;  // (128)
+};
+
+template <class Body>
+[[gnu::noinline]] void in_a_function(const Body& body) {
+  body();
+  asm volatile("" ::: "memory");  // no tail call: the frame is there while the body runs
+}
+
+template <Broken kBroken>
+void broken_kernel(Issue issue) {
+  const unsigned tid = threadIdx.x;
+  for (unsigned i = tid; i < kElements; i += 128) reinterpret_cast<uint16_t*>(shared())[i] = 0;
+  __syncthreads();
+  uint32_t a[2][4] = {{tid, 1, 2, 3}, {4, 5, 6, tid}};
+  float d[2][8] = {};
+  wgmma_fence();
+  if constexpr (kBroken == Broken::returned) {
+    in_a_function([&] {
+      const uint32_t own[4] = {tid, 1, 2, 3};
+      wgmma_m64k16_registers<16, bfloat16, Major::k, 0>(d[0], own, issue.right);
+    });
+  } else if constexpr (kBroken == Broken::sums_returned) {
+    in_a_function([&] {
+      float own[8] = {};
+      wgmma_m64k16_registers<16, bfloat16, Major::k, 0>(own, a[0], issue.right);
+    });
+  } else {
+    wgmma_m64k16_registers<16, bfloat16, Major::k, 0>(d[0], a[0], issue.right);
+  }
+  wgmma_commit();
+  // The product of a newer group goes on: its operand may be written only after its own wait.
+  wgmma_m64k16_registers<16, bfloat16, Major::k, 0>(d[1], a[1], issue.right);
+  wgmma_commit();
+  if (kBroken == Broken::written && tid == 101) a[0][3] = 4;
+  wgmma_wait<1>();
+  a[0][0] = 0;
+  if constexpr (kBroken == Broken::no_fence) {
+    wgmma_m64k16_registers<16, bfloat16, Major::k, 0>(d[1], a[0], issue.right);
+  }
+  wgmma_wait<0>();
+  issue.sink[tid] = d[0][0] + d[1][7] + static_cast<float>(a[0][0] + a[1][1]);
+}
+
+template <Broken kBroken>
+void run_broken() {
+  float sink[128];
+  run(&broken_kernel<kBroken>, 128, 2 * kElements, Issue{uint64_t{1} << 62 | 64ull << 32, sink});
+}
+
+void test_broken() {
+  run_broken<Broken::none>();
+  expect(true, "wgmma: registers are free after the wait for their group");
+  expect_fault(run_broken<Broken::written>,
+               "registers were written before the wait for their group; the product was issued",
+               "wgmma: operand a written before the wait is reported");
+  expect_fault(run_broken<Broken::returned>,
+               "registers were given up before the wait for their group; the product was issued",
+               "wgmma: operand a of a function that has returned is reported");
+  expect_fault(run_broken<Broken::sums_returned>,
+               "accumulators were given up before the wait for their group",
+               "wgmma: accumulators of a function that has returned are reported");
+  expect_fault(run_broken<Broken::no_fence>, "need a wgmma_fence since the last wait",
+               "wgmma: operand a without a fence after the last wait is reported");
 }
 
 template <class T>
@@ -176,6 +247,7 @@ void test_all() {
   test_registers<128, float16, Major::mn>("wgmma m64n128k16 f16, a in registers, b n-major");
   test_sums<bfloat16>("wgmma m64n8k16 bf16, a m-major, b k-major");
   test_sums<float16>("wgmma m64n8k16 f16, a m-major, b k-major");
+  test_broken();
   test_pack();
 }
 

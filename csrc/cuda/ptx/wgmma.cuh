@@ -5,7 +5,7 @@
 //
 // Order of use: wgmma_fence, wgmma_m64k16 or wgmma_m64k8_tf32 several times, wgmma_commit,
 // wgmma_wait<0>. Until the wait no thread may touch d or overwrite the tiles. In the simulator d is
-// NaN until the wait.
+// NaN until the wait, and the wait faults where d was written or its function has returned.
 //
 // With w = warp % 4, g = lane / 4, t = lane % 4, d[4 j + 2 r + e] is row 16 w + g + 8 r, column
 // 8 j + 2 t + e (PTX ISA, Register Fragments: accumulator D of wgmma.m64nNk16).
@@ -42,7 +42,7 @@ __device__ inline uint64_t wgmma_descriptor(const void* tile, uint32_t leading_b
 // first one, and whenever d was touched.
 __device__ inline void wgmma_fence() {
 #ifdef TILEGRAD_SIM
-  // Instructions run in order in the simulator.
+  detail::wgmma_fence();
 #elif defined(__CUDA_ARCH_FEAT_SM90_ALL)
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #else

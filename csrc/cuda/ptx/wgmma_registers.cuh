@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // wgmma whose operand a lies in registers: d (64, kN) += a (64, 16) b (16, kN), 16-bit elements,
-// float sums. The order of use is wgmma.cuh's; until the wait no thread may write a either.
+// float sums. The order of use is wgmma.cuh's; until the wait no thread may write a either, nor
+// may its array end: the simulator faults at the wait.
 //
 // A thread's part of a (64, 16 kSteps) is pairs of elements, 2 kSteps columns of 8, two rows each:
 // a[2 j + r] holds elements 8 j + 2 t and 8 j + 2 t + 1 (low half first) of row 16 w + g + 8 r. So

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // wgmma with operand a in registers, in the simulator: a is taken when the instruction is issued,
-// b is read when the schedule runs it. A thread that writes a before the wait goes unseen here.
+// b is read when the schedule runs it. At the wait a has to be what was taken.
 #pragma once
 
 #include "wgmma_sim.hpp"
@@ -9,7 +9,7 @@ namespace tilegrad::TILEGRAD_BACKEND::detail {
 
 struct WgmmaRegistersRecord {
   WgmmaRecord tile;
-  const uint32_t* a;  // 4 pairs
+  WgmmaArray<const uint32_t> a;  // 4 pairs
 };
 
 // Where half e of pair i of thread `tid` of the warpgroup lies in a (64, 16).
@@ -33,8 +33,9 @@ inline void wgmma_multiply_registers(float* d, const std::vector<uint16_t>& a, u
 }
 
 template <int kN, class Element, bool kTransposeB>
-inline void wgmma_registers(float* d, const uint32_t* a, uint64_t b, Site site) {
-  WgmmaRegistersRecord mine{{d, 0, b, site}, a};
+[[gnu::noinline]] inline void wgmma_registers(float* d, const uint32_t* a, uint64_t b, Site site) {
+  const void* const frame = __builtin_frame_address(0);
+  WgmmaRegistersRecord mine{{{d, frame}, 0, b, site}, {a, frame}};
   simulator::group_collective(
       wgmma_owner(), kWarpgroup, mine,
       [](WgmmaRegistersRecord* const* threads, unsigned) {
@@ -50,7 +51,7 @@ inline void wgmma_registers(float* d, const uint32_t* a, uint64_t b, Site site) 
             const int at = wgmma_a_row(static_cast<int>(tid), i / 2) * 16 +
                            wgmma_a_col(static_cast<int>(tid), i / 2, i % 2);
             left[static_cast<size_t>(at)] =
-                static_cast<uint16_t>(threads[tid]->a[i / 2] >> i % 2 * 16);
+                static_cast<uint16_t>(threads[tid]->a.data[i / 2] >> i % 2 * 16);
           }
         }
         if (first.b >> 62 != 1 || (first.b >> 49 & 7) != 0) {
@@ -59,8 +60,14 @@ inline void wgmma_registers(float* d, const uint32_t* a, uint64_t b, Site site) 
         }
         const unsigned owner = wgmma_owner();
         auto& warpgroup = simulator::block_local<WgmmaState>().warpgroups[owner / kWarpgroup];
+        wgmma_check_fenced(first.site);
         WgmmaTile& tile = wgmma_take(warpgroup, tiles.data(), kN);
         tile.group = warpgroup.closed;
+        WgmmaHeld& held = warpgroup.held.emplace_back(WgmmaHeld{tile.group, first.site});
+        for (unsigned tid = 0; tid < kWarpgroup; ++tid) {
+          held.registers[tid] = threads[tid]->a;
+          std::copy_n(threads[tid]->a.data, 4, held.value[tid].begin());
+        }
         float* const value = tile.value.data();
         const auto* const shared = static_cast<const char*>(simulator::dynamic_shared_memory());
         const simulator::AsyncTag tag{simulator::AsyncKind::kMatrix, owner, "wgmma.mma_async",

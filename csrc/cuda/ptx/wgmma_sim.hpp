@@ -3,12 +3,15 @@
 //
 // The accumulators of an instruction leave the threads' registers when it is issued (NaN stays
 // there) and return at the wait for its group. The multiplication reads shared memory when the
-// schedule runs it, by the layouts that its descriptors name.
+// schedule runs it, by the layouts that its descriptors name. Registers are arrays of the kernel:
+// those of an instruction in flight may be neither written nor given up before the wait.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <list>
+#include <string>
 #include <vector>
 
 #include "convert.cuh"
@@ -22,23 +25,53 @@ inline constexpr unsigned kWarpgroup = 128;
 inline int wgmma_row(int tid, int i) { return tid / 32 * 16 + tid % 32 / 4 + i / 2 % 2 * 8; }
 inline int wgmma_col(int tid, int i) { return i / 4 * 8 + tid % 4 * 2 + i % 2; }
 
+// An array of a thread, which stands for its registers. `frame` is that of the function that was
+// given it, which is not inlined: the variables of all its callers lie above.
+template <class V>
+struct WgmmaArray {
+  V* data = nullptr;
+  const void* frame = nullptr;
+
+  // Whether its function has returned, seen from a later frame: nobody may look at it any more.
+  bool is_gone(const void* now) const {
+    const auto at = reinterpret_cast<uintptr_t>(data);
+    return at >= reinterpret_cast<uintptr_t>(frame) && at < reinterpret_cast<uintptr_t>(now);
+  }
+};
+
 // Accumulators in flight.
 struct WgmmaTile {
   int n = 0;
   unsigned group = 0;  // the last one that works on them
-  std::array<float*, kWarpgroup> registers = {};
+  std::array<WgmmaArray<float>, kWarpgroup> registers = {};
   std::vector<float> value;  // (64, n)
+};
+
+// Operand a in registers, which an instruction in flight may still read.
+struct WgmmaHeld {
+  unsigned group;
+  Site site;  // of the instruction
+  std::array<WgmmaArray<const uint32_t>, kWarpgroup> registers = {};
+  std::array<std::array<uint32_t, 4>, kWarpgroup> value = {};  // when it was issued
 };
 
 struct WgmmaState {
   struct Warpgroup {
     std::list<WgmmaTile> tiles;
+    std::list<WgmmaHeld> held;
     unsigned closed = 0;  // groups so far
   };
   std::array<Warpgroup, 1024 / kWarpgroup> warpgroups;
+  std::array<bool, 1024> fenced = {};  // has the thread called wgmma_fence since its last wait?
 };
 
 inline unsigned wgmma_owner() { return simulator::current_thread() / kWarpgroup * kWarpgroup; }
+
+// A rule that thread `tid` of the warpgroup has broken.
+[[noreturn]] inline void wgmma_fail(const std::string& rule, unsigned tid, Site site) {
+  simulator::fail(rule + ", by thread " + std::to_string(wgmma_owner() + tid) + " of the block",
+                  site);
+}
 
 // What an operand is made of: its bytes and its float.
 struct WgmmaBfloat16 {
@@ -127,18 +160,28 @@ inline void wgmma_multiply(float* d, uint64_t a, uint64_t b, const char* shared)
 inline constexpr uint32_t kInFlight = 0x7fe5a5a5u;
 
 struct WgmmaRecord {
-  float* registers;
+  WgmmaArray<float> registers;
   uint64_t a, b;
   Site site;
 };
 
 // A thread may not write accumulators that are in flight.
 inline void wgmma_check_untouched(const WgmmaTile& tile, Site site) {
-  for (const float* registers : tile.registers) {
+  for (unsigned tid = 0; tid < kWarpgroup; ++tid) {
     for (int i = 0; i < tile.n / 2; ++i) {
-      if (float_to_bits(registers[i]) != kInFlight) {
-        simulator::fail("wgmma: accumulators were written before the wait for their group", site);
+      if (float_to_bits(tile.registers[tid].data[i]) != kInFlight) {
+        wgmma_fail("wgmma: accumulators were written before the wait for their group", tid, site);
       }
+    }
+  }
+}
+
+// Registers that a thread may have written are ordered before an instruction by a fence only.
+inline void wgmma_check_fenced(Site site) {
+  const auto& fenced = simulator::block_local<WgmmaState>().fenced;
+  for (unsigned tid = 0; tid < kWarpgroup; ++tid) {
+    if (!fenced[wgmma_owner() + tid]) {
+      wgmma_fail("wgmma: its registers need a wgmma_fence since the last wait", tid, site);
     }
   }
 }
@@ -146,28 +189,30 @@ inline void wgmma_check_untouched(const WgmmaTile& tile, Site site) {
 // The tile that these registers are in flight with, or a new one of them.
 inline WgmmaTile& wgmma_take(WgmmaState::Warpgroup& warpgroup, WgmmaRecord* const* threads, int n) {
   for (WgmmaTile& tile : warpgroup.tiles) {
-    if (tile.registers[0] == threads[0]->registers) {
+    if (tile.registers[0].data == threads[0]->registers.data) {
       wgmma_check_untouched(tile, threads[0]->site);
       return tile;
     }
   }
+  wgmma_check_fenced(threads[0]->site);
   WgmmaTile& tile = warpgroup.tiles.emplace_back();
   tile.n = n;
   tile.value.resize(static_cast<size_t>(64 * n));
   for (int tid = 0; tid < static_cast<int>(kWarpgroup); ++tid) {
     tile.registers[static_cast<size_t>(tid)] = threads[tid]->registers;
+    float* const registers = threads[tid]->registers.data;
     for (int i = 0; i < n / 2; ++i) {
       const int at = wgmma_row(tid, i) * n + wgmma_col(tid, i);
-      tile.value[static_cast<size_t>(at)] = threads[tid]->registers[i];
-      threads[tid]->registers[i] = bits_to_float(kInFlight);
+      tile.value[static_cast<size_t>(at)] = registers[i];
+      registers[i] = bits_to_float(kInFlight);
     }
   }
   return tile;
 }
 
 template <int kN, class Element, bool kTransposeA, bool kTransposeB>
-inline void wgmma(float* d, uint64_t a, uint64_t b, Site site) {
-  WgmmaRecord mine{d, a, b, site};
+[[gnu::noinline]] inline void wgmma(float* d, uint64_t a, uint64_t b, Site site) {
+  WgmmaRecord mine{{d, __builtin_frame_address(0)}, a, b, site};
   simulator::group_collective(
       wgmma_owner(), kWarpgroup, mine,
       [](WgmmaRecord* const* threads, unsigned) {
@@ -217,29 +262,75 @@ inline void wgmma_commit(Site site) {
       "wgmma.commit_group", site);
 }
 
-// The accumulators of all groups but the newest `pending` return to their registers.
-inline void wgmma_wait(unsigned pending, Site site) {
+inline void wgmma_fence() {
+  simulator::block_local<WgmmaState>().fenced[simulator::current_thread()] = true;
+}
+
+struct WgmmaWait {
+  unsigned pending;
+  const void* frame;
+  Site site;
+};
+
+// A thread may neither write nor give up what an instruction in flight reads.
+inline void wgmma_check_held(const WgmmaHeld& held, WgmmaWait* const* threads) {
+  const std::string issued =
+      "; the product was issued at line " + std::to_string(held.site.line) + ", its operand a";
+  for (unsigned tid = 0; tid < kWarpgroup; ++tid) {
+    const auto& registers = held.registers[tid];
+    if (registers.is_gone(threads[tid]->frame)) {
+      wgmma_fail("wgmma: registers were given up before the wait for their group" + issued +
+                     " is an array of a function that has returned",
+                 tid, threads[0]->site);
+    }
+    if (std::memcmp(registers.data, held.value[tid].data(), sizeof(held.value[tid])) != 0) {
+      wgmma_fail("wgmma: registers were written before the wait for their group" + issued +
+                     " has changed since",
+                 tid, threads[0]->site);
+    }
+  }
+}
+
+// The accumulators go back to their registers.
+inline void wgmma_return(const WgmmaTile& tile, WgmmaWait* const* threads) {
+  for (unsigned tid = 0; tid < kWarpgroup; ++tid) {
+    if (tile.registers[tid].is_gone(threads[tid]->frame)) {
+      wgmma_fail(
+          "wgmma: accumulators were given up before the wait for their group: the function whose "
+          "array they are has returned",
+          tid, threads[0]->site);
+    }
+  }
+  wgmma_check_untouched(tile, threads[0]->site);
+  for (int tid = 0; tid < static_cast<int>(kWarpgroup); ++tid) {
+    for (int i = 0; i < tile.n / 2; ++i) {
+      const int at = wgmma_row(tid, i) * tile.n + wgmma_col(tid, i);
+      tile.registers[static_cast<size_t>(tid)].data[i] = tile.value[static_cast<size_t>(at)];
+    }
+  }
+}
+
+// All groups but the newest `pending` end.
+[[gnu::noinline]] inline void wgmma_wait(unsigned pending, Site site) {
   simulator::wait_group(simulator::AsyncKind::kMatrix, wgmma_owner(), pending);
-  struct Record {
-    unsigned pending;
-    Site site;
-  } mine{pending, site};
+  WgmmaWait mine{pending, __builtin_frame_address(0), site};
   simulator::group_collective(
       wgmma_owner(), kWarpgroup, mine,
-      [](Record* const* threads, unsigned) {
-        auto& warpgroup =
-            simulator::block_local<WgmmaState>().warpgroups[wgmma_owner() / kWarpgroup];
-        warpgroup.tiles.remove_if([&](const WgmmaTile& tile) {
-          if (tile.group + threads[0]->pending >= warpgroup.closed) return false;
-          wgmma_check_untouched(tile, threads[0]->site);
-          for (int tid = 0; tid < static_cast<int>(kWarpgroup); ++tid) {
-            for (int i = 0; i < tile.n / 2; ++i) {
-              const int at = wgmma_row(tid, i) * tile.n + wgmma_col(tid, i);
-              tile.registers[static_cast<size_t>(tid)][i] = tile.value[static_cast<size_t>(at)];
-            }
-          }
-          return true;
+      [](WgmmaWait* const* threads, unsigned) {
+        auto& state = simulator::block_local<WgmmaState>();
+        auto& warpgroup = state.warpgroups[wgmma_owner() / kWarpgroup];
+        const auto ends = [&](unsigned group) {
+          return group + threads[0]->pending < warpgroup.closed;
+        };
+        warpgroup.held.remove_if([&](const WgmmaHeld& held) {
+          if (ends(held.group)) wgmma_check_held(held, threads);
+          return ends(held.group);
         });
+        warpgroup.tiles.remove_if([&](const WgmmaTile& tile) {
+          if (ends(tile.group)) wgmma_return(tile, threads);
+          return ends(tile.group);
+        });
+        std::fill_n(state.fenced.begin() + wgmma_owner(), kWarpgroup, false);
       },
       "wgmma.wait_group", site);
 }
