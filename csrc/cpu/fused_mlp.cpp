@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
-// Math:   a[l + 1] = f_l(a[l] W_l^T + b_l);  backward from x: the forward pass again, then
-// linear's. Shapes: a[l] (rows, features[l]). Parallelism, memory: those of linear, a layer at a
-// time; what layers hand on lies in workspace.
+// A chain of linear layers and activations, a layer at a time.
+//
+// Math:        a[l + 1] = f_l(a[l] W_l^T + b_l); backward from x: forward again, then linear's.
+// Shapes:      a[l] (rows, features[l]).
+// Parallelism: that of linear.
+// Memory:      that of linear; what layers hand on lies in workspace.
 #include "../mlp_layers.hpp"
 
 namespace tilegrad::cpu {

@@ -2,9 +2,8 @@
 // Copies a matrix of 16-bit elements so that Hopper's copy engine can read it.
 //
 // Math:        y[z, line, i] = x[z, line, i]; each line of y starts at a multiple of 16 bytes.
-// Shapes:      count matrices of `lines` x `length`; y has `pitch` elements a line, a multiple
-// of 8.
-//              What lies between is not written: the engine cuts at the length.
+// Shapes:      count matrices of `lines` x `length`; a line of y is `pitch` elements long, a
+//              multiple of 8. What lies between is not written: the engine cuts at the length.
 // Parallelism: a warp 128 elements of a line, a lane every 32nd.
 // Memory:      coalesced, 4 loads on their way. 64 bytes of a line that starts anywhere may lie in
 //              3 sectors instead of 2. Where no axis of x is contiguous, a sector an element.

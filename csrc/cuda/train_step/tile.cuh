@@ -7,10 +7,9 @@
 //              kLaneRows x 4 sums. The slices' sums lie side by side; who reads them adds them in
 //              order. The order of all additions follows from the tile's shape.
 // Memory:      ring of stages filled by cp.async, 16 bytes at a time where rows of a and b are
-// whole
-//              groups of 16 bytes, else 4; that of the next tile fills while the sums of this one
-//              are used. Rows along p are padded by 16 bytes: no bank conflict. What lies outside
-//              of a or b is zero and not read.
+//              made of whole groups of 16 bytes, else 4; that of the next tile fills while the
+//              sums of this one are used. Rows along p are padded by 16 bytes: no bank conflict.
+//              What lies outside of a or b is zero and not read.
 #pragma once
 
 #include "../launch.cuh"
