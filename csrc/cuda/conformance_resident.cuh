@@ -33,7 +33,7 @@ __global__ void cluster_kernel(uint32_t* out) {
   mine[64 + tid] = words[64 + tid];
   cluster_peer(words + 128, peer)[tid] = hash(5000 + blockIdx.x * 64 + threadIdx.x);
   mbarrier_arrive_peer(barrier, peer);
-  mbarrier_wait_cluster(barrier, 0);
+  mbarrier_wait<WaitScope::cluster>(barrier, 0);
   mine[128 + tid] = words[128 + tid];
   // The peer has sent its last words before this block may end.
   cluster_sync();
@@ -90,7 +90,6 @@ __global__ void dependency_kernel(uint32_t* out, uint32_t round) {
   uint32_t* const now = out + (round % 2) * 256;
   const uint32_t* const before = out + (round + 1) % 2 * 256;
   now[self] = hash(before[from] + round);
-  grid_dependency_launch();
 }
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

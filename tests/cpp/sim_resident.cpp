@@ -98,7 +98,7 @@ __global__ void multicast_kernel(float* y, const TensorMap map, int steps) {
     if (threadIdx.x != 0) return;
     for (int k = 0; k < steps; ++k) {
       const int s = k % kStages;
-      mbarrier_wait_cluster(empty + s, static_cast<uint32_t>(k / kStages + 1) & 1u);
+      mbarrier_wait<WaitScope::cluster>(empty + s, static_cast<uint32_t>(k / kStages + 1) & 1u);
       mbarrier_arrive_expect_tx(full + s, 2 * kHalf);
       tma_load_3d_multicast(tiles + (2 * s + rank) * kHalf, map, 0, 8 * rank, k, full + s, 3);
     }

@@ -44,7 +44,7 @@ __global__ void peer_kernel(float* out) {
   if (!kRight) mbarrier_arrive_peer(barrier, peer);
   cluster_peer(words, peer)[threadIdx.x] = 2;  // [peer write]
   if (kRight) mbarrier_arrive_peer(barrier, peer);
-  mbarrier_wait_cluster(barrier, 0);
+  mbarrier_wait<WaitScope::cluster>(barrier, 0);
   out[blockIdx.x * 32 + threadIdx.x] = words[31 - threadIdx.x];  // [peer read]
   cluster_sync();
 }

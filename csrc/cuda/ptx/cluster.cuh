@@ -6,8 +6,7 @@
 // Movement and Conversion: mapa; Special Registers: %cluster_ctarank, %cluster_nctarank.
 #pragma once
 
-#include "../spin_wait.cuh"
-#include "site.cuh"
+#include "mbarrier.cuh"
 
 namespace tilegrad::TILEGRAD_BACKEND {
 
@@ -88,7 +87,7 @@ __device__ inline T* cluster_peer(T* shared, int rank, [[maybe_unused]] Site sit
 
 // One arrival at the mbarrier in the same place of the rank-th block; what this thread wrote
 // before, also to a peer's shared memory, is visible to those that wait there with
-// mbarrier_wait_cluster.
+// mbarrier_wait<WaitScope::cluster>.
 __device__ inline void mbarrier_arrive_peer(uint64_t* barrier, int rank,
                                             [[maybe_unused]] Site site = here()) {
 #ifdef TILEGRAD_SIM
@@ -124,30 +123,6 @@ __device__ inline void mbarrier_return_peer(uint64_t* barrier, int rank,
       :
       : "r"(shared_address(barrier)), "r"(rank)
       : "memory");
-#else
-  __trap();
-#endif
-}
-
-// mbarrier_wait, and what peers wrote before their arrival is visible (acquire of the cluster).
-__device__ inline void mbarrier_wait_cluster(uint64_t* barrier, uint32_t parity,
-                                             [[maybe_unused]] Site site = here()) {
-#ifdef TILEGRAD_SIM
-  simulator::mbarrier_wait_parity(barrier, parity, site);
-#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  spin_wait([&] {
-    uint32_t done;
-    asm volatile(
-        "{\n"
-        ".reg .pred p;\n"
-        "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n"
-        "selp.u32 %0, 1, 0, p;\n"
-        "}"
-        : "=r"(done)
-        : "r"(shared_address(barrier)), "r"(parity)
-        : "memory");
-    return done != 0;
-  });
 #else
   __trap();
 #endif

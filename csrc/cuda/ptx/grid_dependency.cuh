@@ -26,12 +26,4 @@ __device__ inline void grid_dependency_wait() {
 #endif
 }
 
-// From the moment that all blocks have called this or ended, the next kernel may start. For a
-// kernel that lets it start before its own wait.
-__device__ inline void grid_dependency_launch() {
-#if !defined(TILEGRAD_SIM) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
 }  // namespace tilegrad::TILEGRAD_BACKEND

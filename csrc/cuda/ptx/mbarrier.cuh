@@ -60,22 +60,34 @@ __device__ inline void mbarrier_arrive_expect_tx(uint64_t* barrier, uint32_t byt
 #endif
 }
 
+// Whose writes before their arrival a wait makes visible (acquire).
+enum class WaitScope { block, cluster };
+
 // Whether the phase of this parity has ended; it may wait a while first.
+template <WaitScope kScope = WaitScope::block>
 __device__ inline bool mbarrier_try_wait(uint64_t* barrier, uint32_t parity,
                                          [[maybe_unused]] Site site = here()) {
 #ifdef TILEGRAD_SIM
   return simulator::mbarrier_test_parity(barrier, parity, site);
 #elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   uint32_t done;
-  asm volatile(
-      "{\n"
-      ".reg .pred p;\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
-      "selp.u32 %0, 1, 0, p;\n"
-      "}"
-      : "=r"(done)
-      : "r"(shared_address(barrier)), "r"(parity)
-      : "memory");
+#define TILEGRAD_TRY_WAIT(acquire)                \
+  asm volatile(                                   \
+      "{\n"                                       \
+      ".reg .pred p;\n"                           \
+      "mbarrier.try_wait.parity" acquire          \
+      ".shared::cta.b64 p, [%1], %2;\n"           \
+      "selp.u32 %0, 1, 0, p;\n"                   \
+      "}"                                         \
+      : "=r"(done)                                \
+      : "r"(shared_address(barrier)), "r"(parity) \
+      : "memory")
+  if constexpr (kScope == WaitScope::block) {
+    TILEGRAD_TRY_WAIT("");
+  } else {
+    TILEGRAD_TRY_WAIT(".acquire.cluster");
+  }
+#undef TILEGRAD_TRY_WAIT
   return done != 0;
 #else
   __trap();
@@ -83,13 +95,14 @@ __device__ inline bool mbarrier_try_wait(uint64_t* barrier, uint32_t parity,
 #endif
 }
 
-// Waits until the phase of this parity has ended (acquire).
+// Waits until the phase of this parity has ended.
+template <WaitScope kScope = WaitScope::block>
 __device__ inline void mbarrier_wait(uint64_t* barrier, uint32_t parity,
                                      [[maybe_unused]] Site site = here()) {
 #ifdef TILEGRAD_SIM
   simulator::mbarrier_wait_parity(barrier, parity, site);
 #else
-  spin_wait([&] { return mbarrier_try_wait(barrier, parity); });
+  spin_wait([&] { return mbarrier_try_wait<kScope>(barrier, parity); });
 #endif
 }
 
