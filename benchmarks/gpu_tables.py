@@ -18,9 +18,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tilegrad.bench import gpu_goals, gpu_report
+from tilegrad.bench import gpu_goals, gpu_op_model, gpu_report
 from tilegrad.bench.device import Workbench
 from tilegrad.bench.device_workloads import all_cases
+from tilegrad.bench.device_workloads import fused_mlp as fused_mlp_cases
 from tilegrad.bench.gpu_model import H200
 from tilegrad.bench.harness import OURS
 from tilegrad.bench.report import digits, duration
@@ -28,7 +29,7 @@ from tilegrad.bench.report import digits, duration
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = [ROOT / "docs" / name for name in ("performance-log.md", "performance.md",
-                                           "matmul-ladder.md")]  # fmt: skip
+                                           "matmul-ladder.md", "fused-mlp.md")]  # fmt: skip
 NO_RESULT = "No result yet: nothing was measured on a GPU."
 _BLOCK = re.compile(r"<!-- gpu (\w+) -->\n.*?<!-- end of gpu -->", re.DOTALL)
 
@@ -126,10 +127,31 @@ def goals(result: Result | None) -> list[str]:
     """Return a row for each row of goals: what is wanted, and what became of it."""
     rows = []
     for row in gpu_goals.rows(result or {"cases": []}):
-        got = "" if row.value is None else f"{row.value:.3g}" + f" ({row.case})" * bool(row.case)
+        got = "" if row.value is None else digits(row.value) + f" ({row.case})" * bool(row.case)
         rows.append([row.name, row.wanted, got, row.verdict])
     lines = [_said_of(result), "", *_table(["row", "goal (stretch)", "worst", "verdict"], rows)]
     return lines + (["", *gpu_report.off_by(result)] if result else [])
+
+
+def fused_mlp(result: Result | None) -> list[str]:
+    """Return, in 10^9 samples a second, what bytes and operations allow, prediction, outcome."""
+    outcomes, rows = _measured(result), []
+    for case in fused_mlp_cases.cases(Workbench()):
+        name, samples, _, way = case.name.split()
+        width, layers = map(int, name.split("x"))
+        arrays, products = (5, 4 * layers - 1) if way == "training" else (2, layers)
+        one = gpu_op_model.fused_mlp(int(samples), width, layers, training=way == "training")
+        outcome = outcomes.get(case.id)
+        rows.append([
+            f"{width}, {way}", str(2 * width * arrays), f"{2 * width * width * products:,}",
+            digits(H200.copy / (2 * width * arrays) / 1e9),
+            digits(H200.tensor / (2 * width * width * products) / 1e9),
+            digits(int(samples) / one.seconds / 1e9), one.kernels,
+            digits(int(samples) / outcome["seconds"][OURS]["median"] / 1e9) if outcome else "",
+        ])  # fmt: skip
+    head = ["columns", "bytes a sample", "operations a sample", "bytes allow", "operations allow",
+            "predicted", "how", "measured"]  # fmt: skip
+    return [_said_of(result), "", *_table(head, rows)]
 
 
 TABLES: dict[str, Callable[[Result | None], list[str]]] = {
@@ -138,6 +160,7 @@ TABLES: dict[str, Callable[[Result | None], list[str]]] = {
     "matmul_ladder": matmul_ladder,
     "cross_entropy_ladder": cross_entropy_ladder,
     "goals": goals,
+    "fused_mlp": fused_mlp,
 }
 
 

@@ -164,13 +164,10 @@ Float32Precision precision_named(const std::string& name) {
   return Float32Precision::medium;
 }
 
-// The phases of a step by one kernel: lists of (work, tile, layer, items).
-py::list step_schedule(int64_t rows, const py::list& widths, int64_t multiprocessors) {
-  constexpr const char* kWorks[] = {"prepare",        "forward",       "head",       "loss",
-                                    "input_gradient", "weight_update", "bias_update"};
-  constexpr const char* kTileNames[] = {"small", "medium", "large"};
+// A network as far as the choice and the schedule of a step by one kernel look at it.
+NetworkStep network_of(int64_t rows, const py::list& widths) {
+  static float bias = 0;
   NetworkStep network;
-  float bias = 0;
   network.rows = rows;
   network.count = static_cast<int>(widths.size()) - 1;
   check(network.count >= 1 && network.count <= kMostStepLayers,
@@ -182,6 +179,15 @@ py::list step_schedule(int64_t rows, const py::list& widths, int64_t multiproces
     network.layers[l].out = widths[at + 1].cast<int64_t>();
     network.layers[l].bias.data = &bias;
   }
+  return network;
+}
+
+// The phases of a step by one kernel: lists of (work, tile, layer, items).
+py::list step_schedule(int64_t rows, const py::list& widths, int64_t multiprocessors) {
+  constexpr const char* kWorks[] = {"prepare",        "forward",       "head",       "loss",
+                                    "input_gradient", "weight_update", "bias_update"};
+  constexpr const char* kTileNames[] = {"small", "medium", "large"};
+  const NetworkStep network = network_of(rows, widths);
   const step::Schedule schedule = step::Scheduler(network, multiprocessors).make();
   py::list phases;
   for (int p = 0; p < schedule.phases; ++p) {
@@ -276,6 +282,21 @@ void bind_runtime(py::module_& m) {
       py::arg("tile_m"), py::arg("tile_n"), py::arg("pieces"));
   m.def("_step_schedule", &step_schedule, py::arg("rows"), py::arg("widths"),
         py::arg("multiprocessors"));
+  m.def(
+      "_step_tiles",
+      [](int64_t rows, int64_t cols, int64_t k, int64_t multiprocessors) {
+        const step::Tile tile = step::choose_tile(rows, cols, k, multiprocessors);
+        const step::TileSize size = step::kTiles[static_cast<int>(tile)];
+        return py::make_tuple(step::tiles_of(size, rows, cols),
+                              k * size.cycles + step::kTileCycles);
+      },
+      py::arg("m"), py::arg("n"), py::arg("k"), py::arg("multiprocessors"));
+  m.def(
+      "_takes_network_step",
+      [](int64_t rows, const py::list& widths) {
+        return takes_network_step(network_of(rows, widths));
+      },
+      py::arg("rows"), py::arg("widths"));
   m.def(
       "_longest_held_row",
       [](size_t element_bytes, size_t shared_bytes) {

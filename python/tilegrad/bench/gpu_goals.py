@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from .report import digits
+
 Record = dict[str, Any]
 STRETCH, MUST, MISSED, UNMEASURED = "stretch", "must", "missed", "not measured"
 _ORDER = (MISSED, MUST, STRETCH)
@@ -116,7 +118,7 @@ GOALS = (
     Goal(_MLP, "fused_mlp/64x5 2097152 bf16 training", 839, None, ""),
     Goal(_MLP, "fused_mlp/128x5 2097152 bf16 inference", 839, None, ""),
     Goal(_MLP, "fused_mlp/128x5 2097152 bf16 training", 3329, None, ""),
-    Goal(_TF32, "matmul_ladder/.* 4096 f32", 0.95, None, "torch tf32"),
+    Goal(_TF32, "matmul_ladder/hopper_tf32 4096 f32", 0.95, None, "torch tf32"),
     Goal(_FP32, r"matmul/(4096x4096x4096|8192x8192x8192) \w\w f32", 0.90, None, "torch"),
     Goal(_PASSES, r"activation/\w+ (8388608|100000000) .*", 0.90, None, "copy"),
     Goal(_PASSES, "dropout/.*", 0.90, None, "copy"),
@@ -149,7 +151,7 @@ def case_text(record: Record) -> str:
         if goal.mean:
             continue
         value = goal.value(record)
-        got = UNMEASURED if value is None else f"{value:.3g} {goal.verdict(value)}"
+        got = UNMEASURED if value is None else f"{digits(value)} {goal.verdict(value)}"
         found.append(f"{goal.text()}: {got}")
     return "; ".join(found)
 
@@ -178,7 +180,7 @@ class Row:
         """Return a line."""
         if self.value is None:
             return f"{self.name:<48} {self.verdict:<12} wanted {self.wanted}"
-        worst = f"{self.value:.3g} of {self.wanted}"
+        worst = f"{digits(self.value)}, wanted {self.wanted}"
         where = f" ({self.case})" if self.case else ""
         return f"{self.name:<48} {self.verdict:<12} {worst}{where}, {self.cases} looked at"
 

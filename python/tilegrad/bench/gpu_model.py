@@ -11,8 +11,10 @@ is not yet understood.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
+
+from tilegrad import backends
 
 ITEM = {"float32": 4, "float64": 8, "bfloat16": 2, "float16": 2}
 _BITS16 = ("bfloat16", "float16")
@@ -33,12 +35,16 @@ class Chip:
         (790, 4.3)
     """
 
-    multiprocessors: float = _known(132, "read from an H200")
-    clock: float = _known(1.98e9, "read from an H200, Hz; less under a power limit")
-    copy: float = _known(4.3e12, "measured on an H200: bytes read + written a second")
-    tensor: float = _known(790e12, "measured on an H200: PyTorch, bf16, 8192^3, random data")
+    multiprocessors: float = _known(132, "published: NVIDIA, H200")
+    clock: float = _known(1.98e9, "published: NVIDIA, boost, Hz; less under a power limit")
+    copy: float = _known(
+        4.3e12, "assumption: 0.9 of the published 4.8 TB/s, read and written together"
+    )
+    tensor: float = _known(
+        790e12, "assumption: 0.8 of the published 989 TFLOP/s of bf16, random data"
+    )
     tf32: float = _known(395e12, "assumption: half of the 16-bit rate")
-    older: float = _known(0.65, "published: mma.sync reaches about 65 % of wgmma's rate")
+    older: float = _known(0.65, "assumption: what mma.sync reaches of wgmma's rate")
     fma: float = _known(66.9e12, "132 x 128 lanes x 2 x clock, float32; float64 half")
     special: float = _known(4.18e12, "132 x 16 lanes x clock: exp2 and the like")
     issue: float = _known(3.35e13, "132 x 4 x 32 lanes x clock: instructions of threads a second")
@@ -66,16 +72,19 @@ class Prediction:
         seconds: Of one call.
         bound: What most of it is spent on.
         kernels: What was assumed: tiles, splits, passes.
+        launches: How many kernels are started.
     """
 
     seconds: float
     bound: str
     kernels: str = ""
+    launches: int = 1
 
     def __add__(self, other: Prediction) -> Prediction:
         """Return the prediction of both, one after the other."""
         longer = self if self.seconds >= other.seconds else other
-        return Prediction(self.seconds + other.seconds, longer.bound, longer.kernels)
+        seconds, launches = self.seconds + other.seconds, self.launches + other.launches
+        return Prediction(seconds, longer.bound, longer.kernels, launches)
 
 
 def largest(parts: dict[str, float]) -> tuple[float, str]:
@@ -139,12 +148,11 @@ _RUNGS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
     "double_buffered": ((128, 128, 2), (64, 6, 68)),
     "warp_tile": ((128, 128, 2), (64, 4, 68)),
 }
-# as in csrc/cuda/matmul/hopper_choice.hpp and matmul_choice.hpp
-_HOPPER_TILES = ((128, 256), (128, 128), (64, 128))
-_OLDER_TILES = ((128, 128), (64, 64))
-PIECES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
-_LEAST_STEPS = 4  # of 64, of a piece of k
-_FEW_PRODUCTS, _MANY_USES = 1 << 21, 128
+
+
+def library() -> Any:
+    """Return a module that can be asked which kernel the library takes: every build has this."""
+    return backends.at(backends.SIM)
 
 
 def fma_product(
@@ -178,6 +186,27 @@ def fma_product(
     return Prediction(seconds + exposed, bound if seconds > exposed else "launch", rung)
 
 
+def tile_of(
+    m: int, n: int, k: int, dtype: str, *, older: bool = False, chip: Chip = H200
+) -> tuple[int, int, int]:
+    """Return rows and columns of a tile of c, and the pieces of k, as the kernels choose them.
+
+    Example:
+        >>> tile_of(8192, 8192, 8192, "bfloat16"), tile_of(1, 4096, 4096, "bfloat16")
+        ((128, 256, 1), (64, 128, 3))
+    """
+    count = int(chip.multiprocessors)
+    if older:
+        return 128, 128, 1
+    if dtype in _BITS16:
+        rows, cols, pieces = library()._hopper_choice(1, m, n, k, count)
+        return rows, cols, pieces
+    # csrc/cuda/matmul/hopper_tf32.cu
+    enough = 2 * math.ceil(m / 128) * math.ceil(n / 256) > count
+    wide = enough and (n % 256 == 0 or n % 256 > 128 or n > 1024)
+    return 128, 256 if wide else 128, 1
+
+
 def tensor_product(
     m: int,
     n: int,
@@ -187,10 +216,12 @@ def tensor_product(
     older: bool = False,
     extra: float = 0,
     products: int = 1,
-    pieces: Sequence[int] = (1,),
+    tile: tuple[int, int, int] | None = None,
     chip: Chip = H200,
 ) -> Prediction:
-    """Predict a product on tensor cores: the best tile, and split of k, of those there are.
+    """Predict a product on tensor cores.
+
+    Math: max(waves of tiles, bytes / copy, bytes of all tiles / l2) + launch, fill, last stores.
 
     Args:
         m: Rows.
@@ -200,7 +231,7 @@ def tensor_product(
         older: By mma.sync: the rung tensor_core, and operands that the copy engine cannot read.
         extra: Bytes that the epilogue moves besides.
         products: Of the tensor cores for each one: 3 for float32 from tf32.
-        pieces: Into how many fixed ones k may be cut.
+        tile: Rows, columns and pieces of k. Default: those that the kernels choose.
         chip: The constants.
 
     Example:
@@ -208,36 +239,45 @@ def tensor_product(
         >>> p.bound, p.kernels, p.seconds > 2 * 8192**3 / 790e12
         ('tensor cores', 'tile 128x256', True)
     """
+    rows, cols, pieces = tile or tile_of(m, n, k, dtype, older=older, chip=chip)
     rate = chip.tensor if dtype in _BITS16 else chip.tf32
     rate *= (chip.older if older else 1.0) / products
     item = ITEM[dtype]
-    best: Prediction | None = None
-    for rows, cols in _OLDER_TILES if older else _HOPPER_TILES:
-        for parts in pieces:
-            steps = math.ceil(math.ceil(k / 64) / parts)
-            length = 64 * steps
-            # blocks with the widest tiles work in pairs that fetch columns of b for each other
-            pair = 2 if cols == 256 else 1
-            tiles = math.ceil(m / (rows * pair)) * pair * math.ceil(n / cols) * parts
-            if parts > 1 and (steps < _LEAST_STEPS or tiles > chip.multiprocessors):
-                break
-            brought = min(m, rows) + min(n, cols) / pair  # what lies outside c is not fetched
-            waves = math.ceil(tiles / chip.multiprocessors)
-            sums = 8.0 * m * n * parts if parts > 1 else 0.0  # written and read in float32
-            seconds, bound = largest({
-                "tensor cores": waves * 2 * rows * cols * length * chip.multiprocessors / rate,
-                "memory": (item * (m * k + k * n + m * n) + extra) / chip.copy,
-                "L2": (tiles * brought * length * item + sums) / chip.l2,
-            })  # fmt: skip
-            last = min(tiles * rows * cols, chip.multiprocessors * rows * cols, m * n)
-            last *= item / chip.copy
-            exposed = chip.launch + chip.fill + last + (chip.launch + chip.latency) * (parts > 1)
-            bound = bound if seconds > exposed else "launch"
-            text = f"tile {rows}x{cols}" + (f", k in {parts}" if parts > 1 else "")
-            if best is None or seconds + exposed < best.seconds:
-                best = Prediction(seconds + exposed, bound, text)
-    assert best is not None
-    return best
+    # blocks with the widest tiles of 16 bits work in pairs that fetch columns of b for each other
+    pair = 2 if cols == 256 and dtype in _BITS16 else 1
+    tiles = math.ceil(m / (rows * pair)) * pair * math.ceil(n / cols) * pieces
+    length = 64 * math.ceil(math.ceil(k / 64) / pieces)
+    brought = min(m, rows) + min(n, cols) / pair  # what lies outside c is not fetched
+    waves = math.ceil(tiles / chip.multiprocessors)
+    sums = 8.0 * m * n * pieces if pieces > 1 else 0.0  # written and read in float32
+    seconds, bound = largest({
+        "tensor cores": waves * 2 * rows * cols * length * chip.multiprocessors / rate,
+        "memory": (item * (m * k + k * n + m * n) + extra) / chip.copy,
+        "L2": (tiles * brought * length * item + sums) / chip.l2,
+    })  # fmt: skip
+    last = item / chip.copy * min(tiles * rows * cols, chip.multiprocessors * rows * cols, m * n)
+    exposed = chip.launch + chip.fill + last + (chip.launch + chip.latency) * (pieces > 1)
+    text = f"tile {rows}x{cols}" + (f", k in {pieces}" if pieces > 1 else "")
+    bound = bound if seconds > exposed else "launch"
+    return Prediction(seconds + exposed, bound, text, 1 + (pieces > 1))
+
+
+def rung_of(m: int, n: int, k: int, dtype: str, layout: str = "NN") -> str:
+    """Return the rung of the ladder that a call takes on an H200.
+
+    Example:
+        >>> rung_of(4096, 4096, 4096, "float32"), rung_of(128, 10, 512, "bfloat16", "NT")
+        ('warp_tile', 'tensor_core')
+    """
+    whole = not _copied(m, n, k, layout)
+    rung: str = library()._matmul_choice(1, m, n, k, ITEM[dtype], 90, layout[1] == "T", whole)
+    return rung
+
+
+def _copied(m: int, n: int, k: int, layout: str) -> list[int]:
+    """Return the sizes of the operands whose lines are no whole 16 bytes: copied for hopper."""
+    lines = ((m if layout[0] == "T" else k, m * k), (k if layout[1] == "T" else n, k * n))
+    return [size for length, size in lines if length % 8]
 
 
 def product(
@@ -251,31 +291,21 @@ def product(
         >>> product(4095, 4097, 4099, "bfloat16").bound
         'tensor cores'
     """
-    if dtype in _BITS16 and k >= 64 and n > 8 and m * n * k >= _FEW_PRODUCTS:
-        shapes = ((m if layout[0] == "T" else k, m * k), (k if layout[1] == "T" else n, k * n))
-        padded = sum(size for length, size in shapes if length % 8)
-        if not padded or m * n >= _MANY_USES * (m + n):
-            one = tensor_product(m, n, k, dtype, extra=extra, pieces=PIECES, chip=chip)
-            item = ITEM[dtype]
-            return one + stream(item * padded, item * padded, chip=chip) if padded else one
-    if dtype in _BITS16 and min(m, n) > 8 and k >= 16:
+    rung = rung_of(m, n, k, dtype, layout)
+    if rung == "hopper":
+        result = tensor_product(m, n, k, dtype, extra=extra, chip=chip)
+        for size in _copied(m, n, k, layout):
+            result += stream(ITEM[dtype] * size, ITEM[dtype] * size, chip=chip)
+        return result
+    if rung == "tensor_core":
         return tensor_product(m, n, k, dtype, older=True, extra=extra, chip=chip)
-    edge = 64 if dtype == "float64" else 128
-    if m <= 8 and layout[1] == "N":
-        rung = "coalesced"
-    elif min(m, n) <= 32:
-        rung = "shared"
-    elif math.ceil(m / edge) * math.ceil(n / edge) >= 96:
-        rung = "warp_tile"
-    else:
-        rung = "tile_1d" if math.ceil(m / 64) * math.ceil(n / 64) >= 48 else "shared"
     return fma_product(m, n, k, dtype, rung, extra, chip)
 
 
 def ladder(rung: str, n: int, dtype: str, chip: Chip = H200) -> Prediction:
     """Predict a rung of the matmul ladder on square operands."""
     if rung == "hopper":
-        return tensor_product(n, n, n, dtype, pieces=PIECES, chip=chip)
+        return tensor_product(n, n, n, dtype, chip=chip)
     if rung == "hopper_tf32":  # b is turned first, so that it runs along k
         item = ITEM[dtype]
         turned = stream(item * n * n, item * n * n, kernels="one pass", chip=chip)

@@ -58,8 +58,9 @@ def cases(bench: Workbench) -> list[Case]:
             item = ITEM[dtype]
             call = partial(build, bench, (rows, i, o), activation, dtype, item * moved)
             predicted = gpu_op_model.linear(
-                rows, i, o, dtype, training=name == "training", saves=activation not in _FROM_OUTPUT
-            )
+                rows, i, o, dtype, activation, training=name == "training",
+                saves=activation not in _FROM_OUTPUT,
+            )  # fmt: skip
             title = f"{label} {name}"
             result.append(
                 Case("linear", title, item * moved, work, call, shape == _QUICK,
