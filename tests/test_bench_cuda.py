@@ -54,6 +54,15 @@ def test_bench_lists_its_cases(capsys: pytest.CaptureFixture[str]) -> None:
         (["--filter", "nothing"], "--filter: must be part of a case's name; got 'nothing'"),
         (["--minutes", "-1"], "--minutes: must not be negative; got -1"),
         (["--json", "no/such/folder/x.json"], "--json: the folder must exist"),
+        (
+            ["--predict", "--json", "x.json"],
+            "--json: goes with a measurement; --predict makes none",
+        ),
+        (["--from", "x.json", "--json", "y.json"], "--json: goes with a measurement; --from makes"),
+        (["--predict", "--minutes", "1"], "--minutes: goes with a measurement; --predict makes"),
+        (["--predict", "--from", "x.json"], "--from: not allowed with argument --predict"),
+        (["--list", "--plot", "x.png"], "--plot: goes with a measurement, --predict or --from"),
+        (["--from", "x.json", "--quick"], "--from: prints what is stored; leave out --skip and"),
     ],
 )
 def test_bad_options_of_bench_are_refused(

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,28 @@ def test_roofs_are_those_of_the_run_and_predictions_are_hollow(tmp_path: Path) -
     figure = gpu_roofline.plot(predicted, tmp_path / "b.png")
     assert not any(len(points.get_facecolors()) for points in figure.axes[0].collections)
     assert "nothing here was measured" in figure.texts[1].get_text()
+
+
+@pytest.mark.skipif("not has_matplotlib()", reason="matplotlib is not installed")
+def test_no_name_in_the_roofline_lies_on_another(tmp_path: Path) -> None:
+    from matplotlib.text import Text
+
+    predicted = {"cases": [gpu_report.as_if_measured(case) for case in CASES]}
+    figure = gpu_roofline.plot(predicted, tmp_path / "a.png")
+    (axes,) = figure.axes
+    renderer = figure.canvas.get_renderer()
+    frame = axes.get_window_extent(renderer)
+    level = {  # without the lines to far points, which belong to an annotation's box
+        text.get_text(): Text.get_window_extent(text, renderer)
+        for text in axes.texts
+        if not text.get_rotation()
+    }
+    assert len(level) == 2 + len(gpu_roofline._NAMED)
+    for (name, box), (other, another) in combinations(level.items(), 2):
+        assert not box.overlaps(another), (name, other)
+    for name, box in level.items():
+        assert frame.x0 <= box.x0, name
+        assert box.x1 <= frame.x1, name
 
 
 def has_matplotlib() -> bool:

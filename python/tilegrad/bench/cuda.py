@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -56,12 +56,27 @@ def parser() -> argparse.ArgumentParser:
         help="start no case after so long, name what is left out (default: no limit)")  # fmt: skip
     add("--json", metavar="FILE", help="store conditions and figures, anew after every case")
     add("--plot", metavar="FILE.png", help="draw the roofline of the run (needs matplotlib)")
+    add = result.add_mutually_exclusive_group().add_argument
     add("--predict", action="store_true",
         help="print what the model of an H200 predicts for each case; needs no GPU")  # fmt: skip
     add("--from", dest="stored", metavar="FILE.json",
         help="print, and with --plot draw, a run that is stored; needs no GPU")  # fmt: skip
     add("--list", action="store_true", help="print the cases and do nothing")
     return result
+
+
+def _refuse_what_measures(options: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse options of a measurement where nothing is measured."""
+    what = "--predict" if args.predict else "--from" if args.stored else "--list"
+    if not (args.predict or args.stored or args.list):
+        return
+    for name in ("json", "minutes"):
+        if getattr(args, name):
+            options.error(f"--{name}: goes with a measurement; {what} makes none")
+    if args.plot and args.list:
+        options.error("--plot: goes with a measurement, --predict or --from; --list draws nothing")
+    if args.stored and (args.skip or args.quick):
+        options.error("--from: prints what is stored; leave out --skip and --quick")
 
 
 def main(argv: Sequence[str] | None = None, device: str = "cuda") -> int:
@@ -81,11 +96,9 @@ def main(argv: Sequence[str] | None = None, device: str = "cuda") -> int:
     options = parser()
     args = options.parse_args(list(argv or []))
     bench = Workbench(device, tiny=not device.startswith("cuda"))
-    cases = [case for case in all_cases(bench) if args.filter in case.id]
+    cases = [case for case in all_cases(bench) if _wanted(args, case.id)]
     if args.quick and any(case.quick for case in cases):
         cases = [case for case in cases if case.quick]
-    if args.goals:
-        cases = [case for case in cases if gpu_goals.of_case(case.id)]
     if args.skip:
         done = {gpu_goals.identity(one) for one in _stored(args.skip)["cases"]}
         cases = [case for case in cases if case.id not in done]
@@ -95,6 +108,7 @@ def main(argv: Sequence[str] | None = None, device: str = "cuda") -> int:
         options.error(f"--filter: must be part of a case's name; got {args.filter!r} (try --list)")
     if args.minutes < 0:
         options.error(f"--minutes: must not be negative; got {args.minutes:g}")
+    _refuse_what_measures(options, args)
     if args.plot:
         check_matplotlib()
     if args.predict:
@@ -104,7 +118,7 @@ def main(argv: Sequence[str] | None = None, device: str = "cuda") -> int:
             gpu_roofline.plot({"cases": records}, args.plot)
         return 0
     if args.stored:
-        return _again(args.stored, args.plot)
+        return _again(args.stored, args.plot, partial(_wanted, args))
     if args.list:
         print("\n".join(f"{case.id}{'  (quick)' if case.quick else ''}" for case in cases))
         return 0
@@ -127,9 +141,14 @@ def _stored(path: str) -> dict[str, Any]:
     return dict(found["steps"].get("bench", {}).get("results", {"cases": []}))
 
 
-def _again(path: str, picture: str | None) -> int:
+def _wanted(args: argparse.Namespace, name: str) -> bool:
+    return args.filter in name and (not args.goals or bool(gpu_goals.of_case(name)))
+
+
+def _again(path: str, picture: str | None, wanted: Callable[[str], bool]) -> int:
     """Print and draw a stored run: what this command wrote, or `make gpu-check`."""
     result, family = _stored(path), ""
+    result["cases"] = [one for one in result["cases"] if wanted(gpu_goals.identity(one))]
     print(_heading(result))
     for figures in result["cases"]:
         if figures["family"] != family:

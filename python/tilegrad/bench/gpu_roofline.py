@@ -7,6 +7,7 @@ multicore architectures", CACM 52(4), 2009.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from .canvas import FAINT, GRID, INK, hide_frame, new_figure
 from .gpu_model import H200
 from .gpu_report import PREDICTED
 from .harness import OURS
+from .roofline import name_points
 
 Record = dict[str, Any]
 # Okabe and Ito 2008, without yellow, which is too faint on white
@@ -89,16 +91,8 @@ def plot(result: Record, path: str | os.PathLike[str]) -> Any:
     high = max((x for _, x, _ in found), default=1e4) * 2
     rate, is_measured = bandwidth(result)
     tops = roofs(result)
-    for label, (top, known) in tops.items():
-        ridge = top / rate
-        style = "-" if known and is_measured else "--"
-        axes.plot([low, ridge, high], [low * rate, top, top], style, color=FAINT, linewidth=1.2)
-        text = f"{label}: {top:.0f} TFLOP/s" + ("" if known else ", not measured here")
-        axes.annotate(text, (high, top), ha="right", va="bottom", fontsize=8, color=INK)
-    axes.annotate(
-        f"copy: {rate:.2f} TB/s" + ("" if is_measured else ", not measured here"),
-        (low, low * rate), xytext=(0, 40), textcoords="offset points", fontsize=8, color=INK,
-    )  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel="operations a byte", ylabel="TFLOP/s")
+    axes.set_xlim(low, high)
     for family, (color, marker) in _LOOKS.items():
         mine = [(x, y) for one, x, y in found if one["family"] == family]
         if mine:
@@ -107,16 +101,38 @@ def plot(result: Record, path: str | os.PathLike[str]) -> Any:
                 edgecolors=color, facecolors=color if measured else "none", linewidths=1.0,
                 zorder=3,
             )  # fmt: skip
-    for one, x, y in found:
-        if name := _NAMED.get(f"{one['family']}/{one['name']}"):
-            axes.annotate(name, (x, y), xytext=(5, -10), textcoords="offset points", fontsize=7)
-    axes.set(xscale="log", yscale="log", xlabel="operations a byte", ylabel="TFLOP/s")
     axes.grid(visible=True, color=GRID, linewidth=0.5)
     axes.legend(fontsize=7, loc="lower right", frameon=False)
     hide_frame(axes)
+    lowest = min([low * rate, *(y for _, _, y in found)])
+    axes.set_ylim(lowest / 2, 2 * max([top for top, _ in tops.values()] + [y for *_, y in found]))
+    texts = []
+    for label, (top, known) in tops.items():
+        style = "-" if known and is_measured else "--"
+        line = [low, top / rate, high], [low * rate, top, top]
+        axes.plot(*line, style, color=FAINT, linewidth=1.2)
+        # left of its ridge: no point lies above a roof
+        text = f"{label}: {top:.0f} TFLOP/s" + ("" if known else ", not measured here")
+        texts.append(axes.annotate(text, (top / rate, top), ha="right", va="bottom", fontsize=8,
+                                   color=INK))  # fmt: skip
+    (x0, y0), (x1, y1) = axes.transData.transform([(low, low * rate), (10 * low, 10 * low * rate)])
+    axes.annotate(
+        f"copy: {rate:.2f} TB/s" + ("" if is_measured else ", not measured here"),
+        (low, low * rate), xytext=(4, 8), textcoords="offset points", fontsize=8, color=INK,
+        rotation=math.degrees(math.atan2(y1 - y0, x1 - x0)), rotation_mode="anchor",
+    )  # fmt: skip
+    renderer = figure.canvas.get_renderer()
+    boxes = [text.get_window_extent(renderer) for text in texts]
+    names = {
+        name: (x, y, _LOOKS[one["family"]][0])
+        for one, x, y in found
+        if (name := _NAMED.get(f"{one['family']}/{one['name']}"))
+    }
+    taken = [(box.x0, box.y0, box.x1, box.y1) for box in boxes]
+    name_points(axes, names, [(x, y) for _, x, y in found], taken)
     figure.text(0.07, 0.95, "Roofline" if measured else "Roofline, predicted", fontsize=13)
     figure.text(0.07, 0.91, _subtitle(result, measured), fontsize=8, color=INK)
-    figure.savefig(path, dpi=130)
+    figure.savefig(path)
     return figure
 
 

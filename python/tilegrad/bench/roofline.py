@@ -193,7 +193,11 @@ def plot(result: Record, path: str | os.PathLike[str]) -> Any:
     axes.tick_params(which="both", colors=FAINT, length=0, labelsize=8)
     hide_frame(axes)
     _titles(figure, axes, result, list(points.values()), others)
-    _labels(axes, points, taken)
+    names = {
+        name: (intensity(record), gflops(record), _LOOKS.get(record["family"], (INK, "o"))[0])
+        for name, record in points.items()
+    }
+    name_points(axes, names, [(x, y) for x, y, _ in names.values()], taken)
     figure.savefig(path)
     return figure
 
@@ -229,18 +233,27 @@ def _roofs(
     return [(box.x0, box.y0, box.x1, box.y1) for box in boxes]
 
 
-def _labels(axes: Any, points: Mapping[str, Record], taken: list[Box]) -> None:
-    """Name each point where nothing else is, with a line to it where the name is far."""
+def name_points(
+    axes: Any,
+    names: Mapping[str, tuple[float, float, str]],
+    points: Sequence[tuple[float, float]],
+    taken: list[Box],
+) -> None:
+    """Write names of points where nothing else is, with a line where a name is far from its point.
+
+    Args:
+        axes: Of matplotlib, with their limits.
+        names: Of each name its point and its colour.
+        points: All that are drawn: no name covers one.
+        taken: Boxes of other texts in pixels; those of the names are added.
+    """
     from matplotlib.patheffects import withStroke
 
     halo = [withStroke(linewidth=2, foreground="white")]
     renderer, dpi = axes.figure.canvas.get_renderer(), axes.figure.dpi
     pixel = dpi / 72  # of a point of type
-    places = {
-        name: axes.transData.transform((intensity(record), gflops(record)))
-        for name, record in points.items()
-    }
-    marks = [_around(x, y, 4 * pixel) for x, y in places.values()]
+    places = {name: axes.transData.transform((x, y)) for name, (x, y, _) in names.items()}
+    marks = [_around(x, y, 4 * pixel) for x, y in axes.transData.transform(points)]
     frame = axes.get_window_extent(renderer)
     inside = (frame.x0, frame.y0, frame.x1, frame.y1)
     crowd = {
@@ -249,7 +262,7 @@ def _labels(axes: Any, points: Mapping[str, Record], taken: list[Box]) -> None:
     }
     for name in sorted(places, key=lambda name: -crowd[name]):  # the most crowded choose first
         x, y = places[name]
-        colour = _LOOKS.get(points[name]["family"], (INK, "o"))[0]
+        colour = names[name][2]
         text = axes.text(0, 0, name, fontsize=_FONT, color=colour, zorder=5)
         extent = text.get_window_extent(renderer)
         size = (extent.width, extent.height)
