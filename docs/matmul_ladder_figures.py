@@ -26,7 +26,7 @@ MATMUL = ("naive", "coalesced", "shared", "tile_1d", "tile_2d", "vectorized", "d
           "warp_tile", *HALF, "tf32x3", "hopper_tf32")  # fmt: skip
 NT = ("hopper_tf32",)  # as it reads its operands; others are transposed first
 IN_PART = ("hopper", "hopper_tf32")  # the trace does not see all that goes through shared memory
-CROSS_ENTROPY = ("three_pass", "online_warp", "block_row", "one_pass")
+CROSS_ENTROPY = ("three_pass", "online_warp", "block_row", "one_pass", "cluster")
 _SECTOR = 32  # bytes
 _BLOCK = re.compile(r"<!-- trace: (\w+) -->\n.*?<!-- end of trace -->", re.DOTALL)
 
