@@ -21,7 +21,7 @@ help:
 	@echo "make sanitize   the core of the suite under ASan and UBSan, the pool under TSan"
 	@echo "make bench      measure every kernel beside NumPy and PyTorch"
 	@echo "make gpu-check  on a CUDA machine, offline: build, tests, sanitizers, benchmarks"
-	@echo "make gpu-wheels WHEELS=folder  collect the wheels that such a machine may lack"
+	@echo "make gpu-wheels WHEELS=folder PYTHON_TARGET=3.N  collect the wheels that such a machine may lack"
 	@echo "make tutorials  run docs/tutorials/*.py and write the notebooks"
 	@echo "make clean      remove what the above made"
 
@@ -89,8 +89,11 @@ GPU_CHECK ?=
 gpu-check:
 	$(PYTHON) benchmarks/gpu_check.py $(if $(WHEELS),--wheels "$(WHEELS)") $(GPU_CHECK)
 
+# PYTHON_TARGET: the Python of that machine, where it is not 3.12.
+PYTHON_TARGET ?=
 gpu-wheels:
-	$(PYTHON) benchmarks/gpu_wheels.py "$(or $(WHEELS),build/wheels)"
+	$(PYTHON) benchmarks/gpu_wheels.py "$(or $(WHEELS),build/wheels)" \
+	  $(if $(PYTHON_TARGET),--python "$(PYTHON_TARGET)")
 
 tutorials: .venv/.demo
 	$(BIN)/python -m pip install --quiet "$$(ls dist/*.whl)[docs]"

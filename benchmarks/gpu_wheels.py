@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Collect the wheels that `make gpu-check` may lack on a machine that reaches no registry.
 
-    make gpu-wheels WHEELS=folder                    then carry the folder there, and
-    make gpu-check WHEELS=folder                     on that machine
+    make gpu-wheels WHEELS=folder PYTHON_TARGET=3.12      then carry the folder there, and
+    make gpu-check WHEELS=folder                          on that machine
 
 Run it where there is a registry. Wheels are those for x86-64 Linux and the Python of the other
 machine (--python, 3.12 by default), whatever this one is. numpy, PyTorch and CUDA's toolkit are
 too large to carry: they have to be there.
+
+pip asks for wheels of the other Python, but reads conditions such as `python_version < "3.11"` for
+the Python that it runs in. So what it brought is read again, for the other one.
 """
 
 from __future__ import annotations
@@ -15,10 +18,17 @@ import argparse
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Iterable, Sequence
+from email.parser import HeaderParser
 from pathlib import Path
 
-from gpu_machine import OLDEST_PYTHON, packages
+from gpu_machine import OLDEST_PYTHON, packages, wheel_of
+
+try:
+    from packaging.requirements import Requirement
+except ImportError:  # every pip brings it
+    from pip._vendor.packaging.requirements import Requirement
 
 _LARGE = {"cmake": "28 MB"}  # usually there, and carried only if asked for
 _LEFT_OUT = ("numpy", "pip")
@@ -66,12 +76,48 @@ def command(folder: Path, python: str, names: Sequence[str]) -> list[str]:
     ]  # fmt: skip
 
 
+def needs(lines: Iterable[str], python: str) -> list[Requirement]:
+    """Return which of a wheel's requirements hold on the other machine.
+
+    >>> lines = ["tomli>=1; python_version < '3.11'", "iniconfig", "nose; extra == 'dev'"]
+    >>> [[one.name for one in needs(lines, python)] for python in ("3.10", "3.12")]
+    [['tomli', 'iniconfig'], ['iniconfig']]
+    """
+    there = {
+        "python_version": python, "python_full_version": f"{python}.0", "extra": "",
+        "implementation_name": "cpython", "platform_python_implementation": "CPython",
+        "os_name": "posix", "sys_platform": "linux", "platform_system": "Linux",
+        "platform_machine": "x86_64",
+    }  # fmt: skip
+    every = (Requirement(line) for line in lines)
+    return [one for one in every if one.marker is None or one.marker.evaluate(there)]
+
+
+def lacking(folder: Path, python: str) -> list[str]:
+    """Return what the wheels of a folder need on the other machine and the folder has not."""
+    found: dict[str, str] = {}
+    for path in sorted(folder.glob("*.whl")):
+        with zipfile.ZipFile(path) as wheel:
+            name = next(one for one in wheel.namelist() if one.endswith(".dist-info/METADATA"))
+            head = HeaderParser().parsestr(wheel.read(name).decode())
+        for one in needs(head.get_all("Requires-Dist", []), python):
+            if one.name not in _LEFT_OUT and wheel_of(one.name, folder) is None:
+                found.setdefault(one.name, f"{one.name}{one.specifier}")
+    return list(found.values())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return pip's exit status."""
     args = parser().parse_args(argv)
     names = wanted([name for name in _LARGE if getattr(args, name)])
     args.folder.mkdir(parents=True, exist_ok=True)
     status = subprocess.run(command(args.folder, args.python, names)).returncode
+    while status == 0 and (more := lacking(args.folder, args.python)):
+        if more == names:
+            print(f"gpu_wheels: no wheel of {', '.join(more)} for Python {args.python}")
+            return 1
+        names = more
+        status = subprocess.run(command(args.folder, args.python, names)).returncode
     if status == 0:
         wheels = sorted(args.folder.glob("*.whl"))
         total = sum(path.stat().st_size for path in wheels) / 1e6

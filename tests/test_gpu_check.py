@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -362,9 +363,18 @@ def test_wheels_are_collected_for_the_other_machine(
 
     def pip(command: list[str]) -> Any:
         asked.append(command)
-        (tmp_path / "new" / "pybind11-3.0-py3-none-any.whl").write_bytes(bytes(2_000_000))
+        names = {"pybind11", "tomli"} & {word.split(">")[0] for word in command}
+        for name in names - ({"tomli"} if never_found else set()):
+            make_wheel(name, "tomli>=1; python_version < '3.11'", "numpy", "nose; extra == 'x'")
         return SimpleNamespace(returncode=0)
 
+    def make_wheel(name: str, *requirements: str) -> None:
+        with zipfile.ZipFile(tmp_path / "new" / f"{name}-3.0-py3-none-any.whl", "w") as wheel:
+            lines = "".join(f"Requires-Dist: {one}\n" for one in requirements)
+            wheel.writestr(f"{name}-3.0.dist-info/METADATA", f"Name: {name}\n{lines}\nRead me")
+            wheel.writestr("data", bytes(2_000_000))
+
+    never_found = False
     monkeypatch.setattr(wheels.subprocess, "run", pip)
     assert wheels.main([str(tmp_path / "new"), "--python", "3.13"]) == 0
     (command,) = asked
@@ -376,5 +386,14 @@ def test_wheels_are_collected_for_the_other_machine(
     assert "1 wheels, 2.0 MB, for Python 3.13" in capsys.readouterr().out
     wheels.main([str(tmp_path / "new"), "--cmake"])
     assert "cmake" in asked[1]
+    # what the other Python needs, whichever this one is
+    asked.clear()
+    assert wheels.main([str(tmp_path / "new"), "--python", "3.10"]) == 0
+    assert [command[-1] for command in asked[1:]] == ["tomli>=1"]
+    assert "2 wheels, 4.0 MB, for Python 3.10" in capsys.readouterr().out
+    (tmp_path / "new" / "tomli-3.0-py3-none-any.whl").unlink()
+    never_found = True
+    assert wheels.main([str(tmp_path / "new"), "--python", "3.10"]) == 1
+    assert "no wheel of tomli>=1 for Python 3.10" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         wheels.main([str(tmp_path), "--python", "2.7"])
