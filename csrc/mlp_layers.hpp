@@ -5,18 +5,10 @@
 
 #include <algorithm>
 
-#include "activations.hpp"
+#include "activation_slope.hpp"
 #include "ops_mlp.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
-
-// Whether f' may be taken from f's result: from less memory, and without z.
-inline bool slope_from_output(Activation activation) {
-  const bool falls =
-      activation.kind == ActivationKind::leaky_relu || activation.kind == ActivationKind::elu;
-  if (falls && activation.alpha < 0) return false;  // the result does not tell the side
-  return visit(activation, [](auto f) { return requires(float v) { f.from_output(v, v); }; });
-}
 
 // The most elements that a hidden layer has.
 inline int64_t widest_hidden(const MlpShape& shape) {
@@ -60,7 +52,7 @@ void mlp_backward_by_layers(Context& context, T* dx, const MlpArrays<G>& gradien
     const bool has_slope = f.kind != ActivationKind::identity;
     if (l + 1 == shape.layers && !has_slope) break;  // y itself is not needed
     const int64_t count = shape.rows * shape.features[l + 1];
-    from_output[l] = slope_from_output(f);
+    from_output[l] = activation_uses_output(f);
     T* const a = context.workspace->take<T>(count);
     T* const z = from_output[l] ? nullptr : context.workspace->take<T>(count);
     linear<T>(context, a, z, input[l], parameters.weight[l], parameters.bias[l], shape.layer(l), f);

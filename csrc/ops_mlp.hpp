@@ -35,11 +35,17 @@ void fused_mlp(Context&, T* y, const T* x, const MlpArrays<const T>& parameters,
 
 // The gradients of fused_mlp by linear_backward's rules, from x alone: the forward pass is computed
 // again. dx and any gradient of a parameter may be null; G and accumulate as in linear_backward.
-// Where a backend keeps the network on chip the gradient of a hidden a[l] is not rounded before it
-// is multiplied by f'; else it is.
+// f' is taken from the rounded a[l + 1] where activation_uses_output, else from f's rounded
+// argument. Where a backend keeps the network on chip the gradient of a hidden a[l] is not rounded
+// before it is multiplied by f'; else it is.
 template <class T, class G = T>
 void fused_mlp_backward(Context&, T* dx, const MlpArrays<G>& gradients, const T* dy, const T* x,
                         const MlpArrays<const T>& parameters, const MlpShape& shape,
                         bool accumulate);
+
+// Whether fused_mlp_backward keeps the network on chip. Where it does not, a caller that has room for
+// what the layers hand on saves the second forward pass.
+template <class T>
+bool fused_mlp_trains_on_chip(const MlpShape& shape);
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

@@ -21,27 +21,26 @@ struct NamedOption {
 struct NamedActivation {
   const char* name;
   ActivationKind kind;
-  bool uses_output;
   NamedOption alpha = {}, beta = {};
 };
 // prelu has a learned slope and is not among those that linear fuses.
 constexpr NamedActivation kActivations[] = {
-    {"identity", ActivationKind::identity, true},
-    {"sigmoid", ActivationKind::sigmoid, true},
-    {"tanh", ActivationKind::tanh, true},
-    {"relu", ActivationKind::relu, true},
-    {"leaky_relu", ActivationKind::leaky_relu, true, {"negative_slope", 0.01}},
-    {"elu", ActivationKind::elu, true, {"alpha", 1}},
-    {"selu", ActivationKind::selu, true},
-    {"gelu", ActivationKind::gelu, false},
-    {"gelu_tanh", ActivationKind::gelu_tanh, false},
-    {"silu", ActivationKind::silu, false},
-    {"softplus", ActivationKind::softplus, false, {"beta", 1}, {"threshold", 20}},
-    {"mish", ActivationKind::mish, false},
-    {"hardtanh", ActivationKind::hardtanh, true, {"min_val", -1}, {"max_val", 1}},
-    {"relu6", ActivationKind::relu6, true},
-    {"hardsigmoid", ActivationKind::hardsigmoid, false},
-    {"hardswish", ActivationKind::hardswish, false},
+    {"identity", ActivationKind::identity},
+    {"sigmoid", ActivationKind::sigmoid},
+    {"tanh", ActivationKind::tanh},
+    {"relu", ActivationKind::relu},
+    {"leaky_relu", ActivationKind::leaky_relu, {"negative_slope", 0.01}},
+    {"elu", ActivationKind::elu, {"alpha", 1}},
+    {"selu", ActivationKind::selu},
+    {"gelu", ActivationKind::gelu},
+    {"gelu_tanh", ActivationKind::gelu_tanh},
+    {"silu", ActivationKind::silu},
+    {"softplus", ActivationKind::softplus, {"beta", 1}, {"threshold", 20}},
+    {"mish", ActivationKind::mish},
+    {"hardtanh", ActivationKind::hardtanh, {"min_val", -1}, {"max_val", 1}},
+    {"relu6", ActivationKind::relu6},
+    {"hardsigmoid", ActivationKind::hardsigmoid},
+    {"hardswish", ActivationKind::hardswish},
 };
 
 }  // namespace
@@ -299,16 +298,6 @@ Activation parse_activation(py::handle name, py::handle args, const char* op) {
              "gelu, gelu_tanh, silu, softplus, mish, hardtanh, relu6, hardsigmoid, hardswish; got "
              "'{}'",
              op, text));
-}
-
-bool activation_uses_output(Activation activation) {
-  const bool falls =
-      activation.kind == ActivationKind::leaky_relu || activation.kind == ActivationKind::elu;
-  for (const NamedActivation& row : kActivations) {
-    // Where f falls below zero its result does not tell the side.
-    if (row.kind == activation.kind) return row.uses_output && !(falls && activation.alpha < 0);
-  }
-  return false;
 }
 
 void check_activation(Activation activation, const char* op) {

@@ -209,7 +209,6 @@ Reduction parse_reduction(py::handle name, const char* op);
 double parse_number(py::handle object, const char* op, const char* name);
 int64_t parse_integer(py::handle object, const char* op, const char* name);
 Activation parse_activation(py::handle name, py::handle args, const char* op);
-bool activation_uses_output(Activation activation);  // f' may be taken from f's result
 void check_activation(Activation activation, const char* op);
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

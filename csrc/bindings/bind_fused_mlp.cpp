@@ -196,6 +196,20 @@ py::object backward(py::handle grad_output, py::handle input, py::handle weights
       wanted[2] && !biases.is_none() ? owners(gradients.bias, layers) : py::object(py::none()));
 }
 
+bool trains_on_chip(py::handle input, py::handle weights, py::handle biases, py::handle activation,
+                    py::handle output_activation, py::handle activation_args,
+                    py::handle output_activation_args) {
+  constexpr const char* kOp = "fused_mlp";
+  CallContext context;
+  const Activation hidden = parse_activation(activation, activation_args, kOp);
+  const Activation last = parse_activation(output_activation, output_activation_args, kOp);
+  const Problem p(input, weights, biases, hidden, last, kOp);
+  bool result = false;
+  with_any_float(p.x.dtype,
+                 [&](auto t) { result = fused_mlp_trains_on_chip<decltype(t)>(p.shape); });
+  return result;
+}
+
 }  // namespace
 
 void bind_fused_mlp(py::module_& m) {
@@ -206,6 +220,9 @@ void bind_fused_mlp(py::module_& m) {
         py::arg("weights"), py::arg("biases"), py::arg("activation"), py::arg("output_activation"),
         py::arg("activation_args"), py::arg("output_activation_args"), py::arg("wrt"),
         py::arg("accumulate"), py::arg("out"));
+  m.def("fused_mlp_trains_on_chip", &trains_on_chip, py::arg("input"), py::arg("weights"),
+        py::arg("biases"), py::arg("activation"), py::arg("output_activation"),
+        py::arg("activation_args"), py::arg("output_activation_args"));
 }
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

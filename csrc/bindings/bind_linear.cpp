@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include "../activation_slope.hpp"
 #include "arrays.hpp"
 #include "families.hpp"
 

@@ -15,6 +15,11 @@ void fused_mlp(Context& context, T* y, const T* x, const MlpArrays<const T>& par
   mlp_by_layers(context, y, x, parameters, shape);
 }
 
+template <class T>
+bool fused_mlp_trains_on_chip(const MlpShape&) {
+  return false;
+}
+
 template <class T, class G>
 void fused_mlp_backward(Context& context, T* dx, const MlpArrays<G>& gradients, const T* dy,
                         const T* x, const MlpArrays<const T>& parameters, const MlpShape& shape,
@@ -22,6 +27,13 @@ void fused_mlp_backward(Context& context, T* dx, const MlpArrays<G>& gradients, 
   mlp_backward_by_layers(context, dx, gradients, dy, x, parameters, shape, accumulate);
 }
 
+#define TILEGRAD_INSTANTIATE(T)                                                                \
+  template void fused_mlp(Context&, T*, const T*, const MlpArrays<const T>&, const MlpShape&); \
+  template bool fused_mlp_trains_on_chip<T>(const MlpShape&);
+TILEGRAD_INSTANTIATE(float)
+TILEGRAD_INSTANTIATE(double)
+TILEGRAD_INSTANTIATE(bfloat16)
+#undef TILEGRAD_INSTANTIATE
 #define TILEGRAD_INSTANTIATE(T, G)                                                        \
   template void fused_mlp_backward(Context&, T*, const MlpArrays<G>&, const T*, const T*, \
                                    const MlpArrays<const T>&, const MlpShape&, bool);
@@ -30,11 +42,5 @@ TILEGRAD_INSTANTIATE(double, double)
 TILEGRAD_INSTANTIATE(bfloat16, bfloat16)
 TILEGRAD_INSTANTIATE(bfloat16, float)
 #undef TILEGRAD_INSTANTIATE
-template void fused_mlp(Context&, float*, const float*, const MlpArrays<const float>&,
-                        const MlpShape&);
-template void fused_mlp(Context&, double*, const double*, const MlpArrays<const double>&,
-                        const MlpShape&);
-template void fused_mlp(Context&, bfloat16*, const bfloat16*, const MlpArrays<const bfloat16>&,
-                        const MlpShape&);
 
 }  // namespace tilegrad::cpu

@@ -62,10 +62,10 @@ __global__ void pack_kernel(uint32_t* out) {
   const uint32_t i = threadIdx.x;
   const float low = bits_to_float((hash(i) & 0x8001ffffu) | (0x38000000u + i * 0x40000u));
   const float high = i % 32 == 0 ? bits_to_float(0x7fc00001u) : -low;
-  out[i] = pack<bfloat16>(low, high);
-  out[256 + i] = pack_relu<bfloat16>(low, high);
-  out[512 + i] = pack<float16>(low, high);
-  out[768 + i] = pack_relu<float16>(low, high);
+  out[i] = floats_to_bfloats(low, high);
+  out[256 + i] = floats_to_bfloats_relu(low, high);
+  out[512 + i] = floats_to_halves(low, high);
+  out[768 + i] = floats_to_halves_relu(low, high);
 }
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

@@ -31,8 +31,10 @@ void start_backward(Context& context, const MlpProblem<T>& problem, const MlpArr
                                            device_info().multiprocessors);
   WorkspaceScope scope(context);
   float* const sums = context.workspace->take<float>(blocks * layers * kMlpLayerSums);
+  const MlpSlopes slopes = mlp_slopes(problem.shape);
   launch_next(fused_mlp_backward_kernel<T>, dim3(static_cast<unsigned>(blocks)), dim3(256),
-              static_cast<size_t>(mlp_backward_bytes(layers)), context, problem, sums);
+              static_cast<size_t>(mlp_backward_bytes(layers, slopes)), context, problem, slopes,
+              sums);
   launch_next(
       fused_mlp_sum_kernel<G>,
       dim3(static_cast<unsigned>((kMlpLayerSums + 255) / 256), static_cast<unsigned>(layers)),
@@ -62,12 +64,17 @@ void fused_mlp(Context& context, T* y, const T* x, const MlpArrays<const T>& par
   mlp_by_layers(context, y, x, parameters, shape);
 }
 
+template <class T>
+bool fused_mlp_trains_on_chip(const MlpShape& shape) {
+  return choose_fused_mlp_backward(shape, traits<T>());
+}
+
 template <class T, class G>
 void fused_mlp_backward(Context& context, T* dx, const MlpArrays<G>& gradients, const T* dy,
                         const T* x, const MlpArrays<const T>& parameters, const MlpShape& shape,
                         bool accumulate) {
   if constexpr (sizeof(T) == 2) {
-    if (choose_fused_mlp_backward(shape, traits<T>())) {
+    if (fused_mlp_trains_on_chip<T>(shape)) {
       const MlpProblem<T> problem = {dx, x, dy, parameters, shape};
       return start_backward<T, G>(context, problem, gradients, accumulate);
     }
@@ -75,8 +82,9 @@ void fused_mlp_backward(Context& context, T* dx, const MlpArrays<G>& gradients, 
   mlp_backward_by_layers(context, dx, gradients, dy, x, parameters, shape, accumulate);
 }
 
-#define TILEGRAD_INSTANTIATE(T) \
-  template void fused_mlp(Context&, T*, const T*, const MlpArrays<const T>&, const MlpShape&);
+#define TILEGRAD_INSTANTIATE(T)                                                                \
+  template void fused_mlp(Context&, T*, const T*, const MlpArrays<const T>&, const MlpShape&); \
+  template bool fused_mlp_trains_on_chip<T>(const MlpShape&);
 TILEGRAD_INSTANTIATE(float)
 TILEGRAD_INSTANTIATE(double)
 TILEGRAD_INSTANTIATE(bfloat16)

@@ -19,9 +19,22 @@ constexpr int64_t mlp_layer_bytes(int width) {
 constexpr int64_t mlp_forward_bytes(int width, int layers) {
   return layers * mlp_layer_bytes(width);
 }
-// Of 64 columns: every layer's input and two layers' dz, 128 rows each, and a tile of ones.
-constexpr int64_t mlp_backward_bytes(int layers) {
-  return layers * mlp_layer_bytes(64) + (layers + 2) * (int64_t{128} * 128) + 1024;
+// What the backward kernel takes f' from: f's result, or else its argument.
+struct MlpSlopes {
+  bool hidden_uses_output, output_uses_output;
+};
+inline MlpSlopes mlp_slopes(const MlpShape& shape) {
+  return {activation_uses_output(shape.hidden), activation_uses_output(shape.output)};
+}
+// Tiles of arguments: the last layer's stays in registers.
+TILEGRAD_HOST_DEVICE constexpr int mlp_argument_tiles(int layers, MlpSlopes slopes) {
+  return slopes.hidden_uses_output ? 0 : layers - 1;
+}
+// Of 64 columns: every layer's input, two layers' dz and the arguments, 128 rows each, and a tile
+// of ones.
+constexpr int64_t mlp_backward_bytes(int layers, MlpSlopes slopes) {
+  const int tiles = layers + 2 + mlp_argument_tiles(layers, slopes);
+  return layers * mlp_layer_bytes(64) + tiles * (int64_t{128} * 128) + 1024;
 }
 
 struct MlpTraits {
@@ -42,14 +55,16 @@ inline int choose_fused_mlp(const MlpShape& shape, const MlpTraits& traits) {
   return mlp_forward_bytes(width, shape.layers) <= kMlpSharedBytes ? width : 0;
 }
 
-// Whether the backward kernel takes it: 64 columns at most, activations whose slope comes from
-// their result, 2 to 8 layers.
+// Whether the backward kernel takes it: 64 columns at most, 2 to 8 layers, or to 5 whose hidden
+// slopes need their arguments.
 inline bool choose_fused_mlp_backward(const MlpShape& shape, const MlpTraits& traits) {
   const int width = choose_fused_mlp(shape, traits);
   return width > 0 && width <= 64 && shape.layers >= 2 && shape.layers <= 8 &&
-         slope_from_output(shape.hidden) && slope_from_output(shape.output);
+         mlp_backward_bytes(shape.layers, mlp_slopes(shape)) <= kMlpSharedBytes &&
+         !activation_may_fall(shape.hidden) && !activation_may_fall(shape.output);
 }
 
-static_assert(mlp_backward_bytes(8) <= kMlpSharedBytes);
+static_assert(mlp_backward_bytes(8, {true, true}) <= kMlpSharedBytes);
+static_assert(mlp_backward_bytes(5, {false, false}) <= kMlpSharedBytes);
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

@@ -33,6 +33,7 @@ __all__: list[str] = [
     "elu_backward",
     "fused_mlp",
     "fused_mlp_backward",
+    "fused_mlp_trains_on_chip",
     "gaussian_nll_loss",
     "gaussian_nll_loss_backward",
     "gaussian_nll_loss_value_and_grad",
@@ -601,6 +602,15 @@ def fused_mlp_backward(
     accumulate: bool,
     out: typing.Any,
 ) -> typing.Any: ...
+def fused_mlp_trains_on_chip(
+    input: typing.Any,
+    weights: typing.Any,
+    biases: typing.Any,
+    activation: typing.Any,
+    output_activation: typing.Any,
+    activation_args: typing.Any,
+    output_activation_args: typing.Any,
+) -> bool: ...
 def gaussian_nll_loss(
     a: typing.Any,
     b: typing.Any,

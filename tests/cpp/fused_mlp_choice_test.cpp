@@ -64,15 +64,27 @@ void test_all() {
   expect(choose_fused_mlp(square(64, 5), {4, 90}) == 0, "float32");
   expect(choose_fused_mlp(square(64, 5), {2, 80}) == 0, "an older device");
   expect(choose_fused_mlp(square(64, 5), {2, 100}) == 0, "a newer device: it has no wgmma");
-  MlpShape smooth = square(64, 5);
-  smooth.hidden = {ActivationKind::gelu};
-  expect(choose_fused_mlp(smooth, kHopper) == 64, "any activation forward");
-  expect(!choose_fused_mlp_backward(smooth, kHopper), "gelu's slope needs its argument");
+  for (const auto kind : {ActivationKind::gelu, ActivationKind::silu, ActivationKind::softplus,
+                          ActivationKind::mish, ActivationKind::hardswish}) {
+    MlpShape smooth = square(64, 5);
+    smooth.hidden = {kind};
+    expect(choose_fused_mlp(smooth, kHopper) == 64, "any activation forward");
+    expect(choose_fused_mlp_backward(smooth, kHopper), "5 layers with their arguments fit");
+    smooth = square(64, 6);
+    smooth.hidden = {kind};
+    expect(choose_fused_mlp(smooth, kHopper) == 64, "6 layers forward");
+    expect(!choose_fused_mlp_backward(smooth, kHopper), "6 with their arguments do not");
+    MlpShape last = square(64, 8);
+    last.output = {kind};
+    expect(choose_fused_mlp_backward(last, kHopper), "the last argument needs no room");
+  }
   for (const double slope : {0.1, -0.1}) {
-    MlpShape leaky = square(64, 5);
-    leaky.output = {ActivationKind::leaky_relu, slope};
-    expect(choose_fused_mlp_backward(leaky, kHopper) == (slope > 0),
-           "a result that tells the side");
+    for (const auto kind : {ActivationKind::leaky_relu, ActivationKind::elu}) {
+      MlpShape leaky = square(64, 5);
+      leaky.output = {kind, slope};
+      expect(choose_fused_mlp_backward(leaky, kHopper) == (slope > 0),
+             "a result that tells the side");
+    }
   }
 }
 

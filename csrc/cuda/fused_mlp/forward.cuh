@@ -9,10 +9,10 @@
 //              (kWidth 16: 8), 64 bytes of a row together; the hidden layers never leave the chip.
 //              Weights and biases are read once a block and stay in shared memory.
 // Source:      T. Mueller et al., Real-time Neural Radiance Caching for Path Tracing (2021),
-// section
-//              4: fully fused networks; PTX ISA, wgmma with operand a in registers.
+//              section 4; PTX ISA, wgmma with operand a in registers.
 #pragma once
 
+#include "formula.cuh"
 #include "tile.cuh"
 
 namespace tilegrad::TILEGRAD_BACKEND {
@@ -46,10 +46,8 @@ __global__ __launch_bounds__(kMlpWarpgroups<kWidth> * 128, 1) void fused_mlp_ker
       start_sums<kWidth>(d, biases + l * kWidth);
       multiply<kWidth, T>(d, a, weights + l * MlpTile<kWidth>::kWeight);
       const bool is_last = l + 1 == shape.layers;
-      finish<kWidth, T>(a, d, is_last ? shape.output : shape.hidden);
-      if (!is_last && shape.features[l + 1] < kWidth) {
-        clear_padding<kWidth>(a, shape.features[l + 1]);
-      }
+      finish<T>(a, d, is_last ? shape.output : shape.hidden);
+      if (!is_last) clear_padding<kWidth>(a, shape.features[l + 1]);
     }
     store_rows<kWidth>(problem.y, a, first, shape.rows, shape.features[shape.layers]);
   }

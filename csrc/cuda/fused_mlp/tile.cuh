@@ -13,6 +13,7 @@
 #include "../launch.cuh"
 #include "../matmul/epilogue.cuh"
 #include "../ptx/fence.cuh"
+#include "../ptx/opaque.cuh"
 #include "../ptx/pack.cuh"
 #include "../ptx/store.cuh"
 #include "../ptx/tensor_map.cuh"
@@ -40,6 +41,12 @@ __device__ constexpr int outer_column(int c) {
   constexpr int kRun = MlpTile<kWidth>::kRun;
   const int in = c % (4 * kRun);
   return c - in + in % 8 / 2 * kRun + in / 8 * 2 + in % 2;
+}
+
+// The thread's first row of the warpgroup's 64, and 8 further its second one.
+__device__ inline int fragment_row() {
+  const int tid = static_cast<int>(threadIdx.x) % 128;
+  return tid / 32 * 16 + tid % 32 / 4;
 }
 
 template <class T>
@@ -80,26 +87,36 @@ __device__ inline void load_pairs(uint32_t (&pair)[kCount / 2], const T* p, int6
   }
 }
 
-// The thread's pairs of 64 rows of x (rows, features) whose first one is `first`.
+// Calls move(offset, left, pair) for each of the thread's runs in a (rows, features) matrix, 64
+// rows from `first` on: `left` of its elements exist, in the pairs pair(q).
+template <int kWidth, class Move>
+__device__ inline void for_runs(int64_t first, int64_t rows, int64_t features, const Move& move) {
+  constexpr int kRun = MlpTile<kWidth>::kRun;
+  const int64_t row = opaque(first) + fragment_row();
+#pragma unroll
+  for (int group = 0; group < kWidth / (4 * kRun); ++group) {
+    const int64_t col = (4 * group + static_cast<int>(threadIdx.x) % 4) * kRun;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int64_t left = row + 8 * r < rows ? features - col : 0;
+      move((row + 8 * r) * features + col, left,
+           [&](int q) { return 2 * (group * (kRun / 2) + q) + r; });
+    }
+  }
+}
+
+// The thread's pairs of 64 rows of x.
 template <int kWidth, class T>
 __device__ inline void load_rows(uint32_t (&a)[kWidth / 4], const T* x, int64_t first, int64_t rows,
                                  int64_t features) {
   constexpr int kRun = MlpTile<kWidth>::kRun;
-  const int tid = static_cast<int>(threadIdx.x) % 128;
-  const int64_t row = first + tid / 32 * 16 + tid % 32 / 4;
   const bool whole = moves_whole<kWidth>(x, features);
+  for_runs<kWidth>(first, rows, features, [&](int64_t offset, int64_t left, const auto& at) {
+    uint32_t pair[kRun / 2];
+    load_pairs<kRun>(pair, x + offset, left, whole);
 #pragma unroll
-  for (int group = 0; group < kWidth / (4 * kRun); ++group) {
-    const int64_t col = (4 * group + tid % 4) * kRun;
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int64_t left = row + 8 * r < rows ? features - col : 0;
-      uint32_t pair[kRun / 2];
-      load_pairs<kRun>(pair, x + (row + 8 * r) * features + col, left, whole);
-#pragma unroll
-      for (int q = 0; q < kRun / 2; ++q) a[2 * (group * (kRun / 2) + q) + r] = pair[q];
-    }
-  }
+    for (int q = 0; q < kRun / 2; ++q) a[at(q)] = pair[q];
+  });
 }
 
 // The other way round.
@@ -107,33 +124,22 @@ template <int kWidth, class T>
 __device__ inline void store_rows(T* y, const uint32_t (&a)[kWidth / 4], int64_t first,
                                   int64_t rows, int64_t features) {
   constexpr int kRun = MlpTile<kWidth>::kRun;
-  const int tid = static_cast<int>(threadIdx.x) % 128;
-  const int64_t row = first + tid / 32 * 16 + tid % 32 / 4;
   const bool whole = moves_whole<kWidth>(y, features);
-#pragma unroll
-  for (int group = 0; group < kWidth / (4 * kRun); ++group) {
-    const int64_t col = (4 * group + tid % 4) * kRun;
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int64_t left = row + 8 * r < rows ? features - col : 0;
-      T* const to = y + (row + 8 * r) * features + col;
-      uint32_t pair[kRun / 2];
-#pragma unroll
-      for (int q = 0; q < kRun / 2; ++q) pair[q] = a[2 * (group * (kRun / 2) + q) + r];
-      if (whole && left >= kRun) {
-        if constexpr (kRun == 8) {
-          store_16(to, uint4{pair[0], pair[1], pair[2], pair[3]});
-        } else {
-          *reinterpret_cast<uint2*>(to) = uint2{pair[0], pair[1]};
-        }
-        continue;
+  for_runs<kWidth>(first, rows, features, [&](int64_t offset, int64_t left, const auto& at) {
+    T* const to = y + offset;
+    if (whole && left >= kRun) {
+      if constexpr (kRun == 8) {
+        store_16(to, uint4{a[at(0)], a[at(1)], a[at(2)], a[at(3)]});
+      } else {
+        *reinterpret_cast<uint2*>(to) = uint2{a[at(0)], a[at(1)]};
       }
-#pragma unroll
-      for (int i = 0; i < kRun; ++i) {
-        if (i < left) to[i].bits = static_cast<uint16_t>(pair[i / 2] >> i % 2 * 16);
-      }
+      return;
     }
-  }
+#pragma unroll
+    for (int i = 0; i < kRun; ++i) {
+      if (i < left) to[i].bits = static_cast<uint16_t>(a[at(i / 2)] >> i % 2 * 16);
+    }
+  });
 }
 
 // All weights and biases into shared memory, zeros around them: (layers, kWeight bytes) in the
@@ -213,28 +219,17 @@ __device__ inline void multiply(float (&d)[kWidth / 2], const uint32_t (&a)[kWid
 }
 
 // Columns from `features` on become 0: what pads a layer must not spread NaN from infinities.
-template <int kWidth>
+// kOuter: the columns are those of a matrix outside.
+template <int kWidth, bool kOuter = false>
 __device__ inline void clear_padding(uint32_t (&a)[kWidth / 4], int64_t features) {
+  if (features == kWidth) return;
   const int t = static_cast<int>(threadIdx.x) % 4;
 #pragma unroll
   for (int p = 0; p < kWidth / 4; ++p) {
-    const int64_t left = features - (p / 2 * 8 + 2 * t);
+    const int column = p / 2 * 8 + 2 * t;
+    const int64_t left = features - (kOuter ? outer_column<kWidth>(column) : column);
     a[p] = left >= 2 ? a[p] : left == 1 ? a[p] & 0xffffu : 0;
   }
-}
-
-// a = f(d), rounded.
-template <int kWidth, class T>
-__device__ inline void finish(uint32_t (&a)[kWidth / 4], float (&d)[kWidth / 2],
-                              const Activation& activation) {
-  if (activation.kind == ActivationKind::relu) {
-#pragma unroll
-    for (int p = 0; p < kWidth / 4; ++p) a[p] = pack_relu<T>(d[2 * p], d[2 * p + 1]);
-    return;
-  }
-  activate_row(activation, d);
-#pragma unroll
-  for (int p = 0; p < kWidth / 4; ++p) a[p] = pack<T>(d[2 * p], d[2 * p + 1]);
 }
 
 }  // namespace tilegrad::TILEGRAD_BACKEND
