@@ -43,6 +43,11 @@ class Sequential(Module):
     def __getitem__(self, index: int) -> Module:
         return list(self._modules.values())[index]
 
+    def __setitem__(self, index: int, module: Module) -> None:
+        if not isinstance(module, Module):
+            raise TypeError(f"Sequential: takes Modules; item {index} is {module!r}")
+        setattr(self, list(self._modules)[index], module)
+
     def forward(self, input: Array) -> Array:
         """Return the last module's output."""
         for module in self._modules.values():

@@ -80,8 +80,7 @@ class Linear(Module):
         self.out_features = _size("out_features", out_features)
         self.activation = activation
         self.activation_args = dict(activation_args) if activation_args is not None else None
-        # Whether f' can be taken from y; else the preactivation is kept as well.
-        self._from_output = _cpu.activation_uses_output(activation, self.activation_args)
+        self._uses_output()  # an unknown activation is refused here
         bound = 1 / math.sqrt(self.in_features)
         shape = (self.out_features, self.in_features)
         self.weight = Parameter(uniform(shape, -bound, bound, dtype))
@@ -89,14 +88,20 @@ class Linear(Module):
         if bias:
             self.bias = Parameter(uniform(shape[:1], -bound, bound, dtype))
 
+    def _uses_output(self) -> bool:
+        """Say whether f' can be taken from y; else the preactivation is kept as well."""
+        result: bool = _cpu.activation_uses_output(self.activation, self.activation_args)
+        return result
+
     def forward(self, input: Array) -> Array:
         """Return y (..., out_features) of ``input`` (..., in_features)."""
         weight, bias = self.weight.data, None if self.bias is None else self.bias.data
-        if self._from_output or not self.training:
+        uses_output = self._uses_output()
+        if uses_output or not self.training:
             y: Array = linear(
                 input, weight, bias, self.activation, activation_args=self.activation_args
             )
-            self._save(input, y)
+            self._save(input, y, uses_output)
             return y
         y, z = linear(
             input,
@@ -106,12 +111,12 @@ class Linear(Module):
             activation_args=self.activation_args,
             save_preactivation=True,
         )
-        self._save(input, z)
+        self._save(input, z, uses_output)
         return y
 
     def backward(self, grad_output: Array, input_grad: bool = True) -> Array | None:
         """Add dW and db to the gradients; return dx."""
-        input, saved = self._take_saved()
+        input, saved, uses_output = self._take_saved()
         wanted = {
             name: parameter
             for name, parameter in (("weight", self.weight), ("bias", self.bias))
@@ -133,8 +138,8 @@ class Linear(Module):
             None if self.bias is None else self.bias.data,
             self.activation,
             activation_args=self.activation_args,
-            output=saved if self._from_output else None,
-            preactivation=None if self._from_output else saved,
+            output=saved if uses_output else None,
+            preactivation=None if uses_output else saved,
             wrt=wrt,
             accumulate=accumulate,
             out=(None, buffers.get("weight"), buffers.get("bias")),
@@ -152,7 +157,8 @@ class Linear(Module):
         plan, options = recorder.plan, (self.activation, self.activation_args)
         bias = None if self.bias is None else self.bias.data
         y = recorder.empty((*x.shape[:-1], self.out_features), self.weight.dtype)
-        keeps_z = recorder.training and not self._from_output
+        uses_output = self._uses_output()
+        keeps_z = recorder.training and not uses_output
         z = recorder.empty(y.shape, y.dtype) if keeps_z else None
         plan.linear(y, z, x, self.weight.data, bias, *options)
 
@@ -162,7 +168,7 @@ class Linear(Module):
             if dx is not None or dw is not None or db is not None:
                 saved = y if z is None else z
                 weight = self.weight.data
-                plan.linear_backward(dx, dw, db, dy, x, weight, saved, self._from_output, *options)
+                plan.linear_backward(dx, dw, db, dy, x, weight, saved, uses_output, *options)
             return dx
 
         return y, backward

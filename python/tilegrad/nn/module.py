@@ -111,12 +111,15 @@ class Module:
                 f"{type(self).__name__}: {name} is a Parameter; assign the array to its .data "
                 f"(got {type(value).__name__})"
             )
-        self._parameters.pop(name, None)
-        self._modules.pop(name, None)
-        if isinstance(value, Parameter):
-            self._parameters[name] = value
-        elif isinstance(value, Module):
-            self._modules[name] = value
+        kinds: tuple[tuple[type, dict[str, Any]], ...] = (
+            (Parameter, self._parameters),
+            (Module, self._modules),
+        )
+        for kind, registered in kinds:
+            if isinstance(value, kind):
+                registered[name] = value  # what is replaced keeps its place
+            else:
+                registered.pop(name, None)
         self.__dict__[name] = value
         Edits.count += 1
 
