@@ -16,7 +16,7 @@ import torch
 import tilegrad as tg
 from half_inputs import BFLOAT16, Half, bits, every_half, normal
 from helpers import Array, Device, assert_close, assert_exact, assert_same_bits, error, host
-from tilegrad import backends, nn, reference
+from tilegrad import backends, reference
 
 ROOT = Path(__file__).parents[1]
 # Features of every layer's input and of the output, rows. One of each width that a kernel has, with
@@ -291,87 +291,3 @@ def test_networks_that_fit_stay_on_chip() -> None:
         sim._set_compute_capability(10 * major + minor)
     assert [("fused_mlp" in k, "matmul" in k) for k in found[0]] == [(True, False)] * 3
     assert not any("fused_mlp" in kernel for kernel in found[1])
-
-
-# ---- the module --------------------------------------------------------------------------------
-
-
-def layers(dtype: Any = "f4") -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(6, 24, activation="tanh", dtype=dtype),
-        nn.Linear(24, 24, activation="tanh", dtype=dtype),
-        nn.Linear(24, 4, dtype=dtype),
-    )
-
-
-def test_module_is_a_sequence_of_linear_layers(device: Device, rng: np.random.Generator) -> None:
-    """The same initial values, names, results and gradients, bit for bit in wide floats."""
-    tg.manual_seed(3)
-    one = nn.FusedMLP(6, 24, 4, 3, "tanh").to(device.name)
-    tg.manual_seed(3)
-    other = layers().to(device.name)
-    other.load_state_dict(one.state_dict())
-    x, dy = (rng.standard_normal((2, 9, n)).astype("f4") for n in (6, 4))
-    for step in range(2):  # the second adds to the gradients
-        results = [model(device.put(x)) for model in (one, other)]
-        assert_same_bits(*results)
-        assert_same_bits(one.backward(device.put(dy)), other.backward(device.put(dy)))
-        for (name, p), q in zip(one.named_parameters(), other.parameters(), strict=True):
-            assert_same_bits(p.grad, q.grad, what=f"{name} step {step}")
-    assert_same_bits(one.predict(x), other.predict(x))
-    with pytest.raises(RuntimeError, match="no training-mode forward"):
-        one.backward(device.put(dy))
-
-
-def test_a_frozen_parameter_keeps_its_gradient(device: Device) -> None:
-    model = nn.FusedMLP(3, 5, 2, 2).to(device.name)
-    x, dy = device.put(np.ones((4, 3), "f4")), device.put(np.ones((4, 2), "f4"))
-    model(x)
-    model.backward(dy)
-    first = model[0].weight
-    kept = host(first.grad).copy()
-    first.requires_grad = False
-    model(x)
-    assert model.backward(dy, input_grad=False) is None
-    assert_same_bits(first.grad, kept)
-    before, after = kept, host(model[1].weight.grad)
-    assert before.shape != after.shape
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_train_step_is_the_long_form(device: Device, dtype: str) -> None:
-    rng = np.random.default_rng(4)
-    x, target = rng.standard_normal((70, 6)).astype("f4"), rng.integers(0, 4, 70)
-    losses = []
-    for kind in ("plan", "long"):
-        tg.manual_seed(1)
-        model = nn.FusedMLP(6, 24, 4, 3, dtype=dtype).to(device.name)
-        optimizer = tg.optim.Adam(model.parameters(), 0.01)
-        loss_fn = nn.CrossEntropyLoss()
-        batch = x if dtype == "float32" else x.astype(tg.full(1, 0, dtype).dtype)
-        data = device.put(batch) if dtype == "float32" else BFLOAT16.put(device, batch)
-        labels, found = device.put(target), []
-        step = tg.TrainStep(model, loss_fn, optimizer)
-        for _ in range(4):
-            if kind == "plan":
-                found.append(float(step(data, labels)))
-                continue
-            optimizer.zero_grad()
-            found.append(float(loss_fn(model(data), labels)))
-            model.backward(loss_fn.backward(), input_grad=False)
-            optimizer.step()
-        losses.append(found)
-    assert losses[0] == losses[1]
-    assert losses[0][-1] < losses[0][0]
-
-
-def test_sizes_of_the_module_are_checked() -> None:
-    for arguments, kind, part in (
-        ((3, 4, 5, 0), ValueError, "layers"),
-        ((3, 4, 5, 17), ValueError, "at most 16"),
-        ((3, 4.0, 5, 2), TypeError, "hidden_features"),
-        ((0, 4, 5, 2), ValueError, "in_features"),
-        ((3, 4, 5, 2, "rleu"), ValueError, "rleu"),
-    ):
-        with pytest.raises(kind, match=part):
-            nn.FusedMLP(*arguments)

@@ -33,8 +33,8 @@ def fused_mlp(
     Math: a_0 = input, a_{l+1} = f_l(a_l weights[l]^T + biases[l]), y = a_layers
 
     Args:
-        input: `(..., in_features)`, float32, float64 or bfloat16. Strided operands are packed into
-            workspace.
+        input: `(..., in_features)`, float32, float64 or bfloat16, on a device float16 too. Strided
+            operands are packed into workspace.
         weights: 1 to 16 arrays, each `(out_features, in_features)` of its layer, dtype of input.
         biases: As many arrays, each `(out_features,)` or None; or None for no bias at all.
         activation: f of every layer but the last one, a name that `linear` knows.
@@ -109,12 +109,13 @@ def fused_mlp_backward(
         wrt: "input", "weights", "biases" or a tuple of them: the gradients that are wanted.
         accumulate: Add to the dweights and dbiases in `out` instead of overwriting them.
         out: `(dinput, dweights, dbiases)`, the latter two lists of arrays, C-contiguous; None
-            where new arrays are wanted. For a bfloat16 input dweights and dbiases may all be
+            where new arrays are wanted. For an input of 16 bits dweights and dbiases may all be
             float32: not rounded, and right to add many gradients up in.
 
     Returns:
-        `(dinput, dweights, dbiases)`, the latter two tuples with one array for each layer, None
-        where there is no bias; None for what is not in `wrt`, and for dbiases without biases.
+        Always `(dinput, dweights, dbiases)`, also where `wrt` is one name. The latter two are
+        tuples with one array for each layer, None where there is no bias; None stands for what is
+        not in `wrt`, and for dbiases without biases.
 
     Raises:
         TypeError: If an operand is no array of a supported dtype, or dtypes differ.

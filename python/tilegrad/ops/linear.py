@@ -112,7 +112,8 @@ def linear_backward(
             many gradients up in.
 
     Returns:
-        `(dinput, dweight, dbias)`, None where not in `wrt` or where there is no bias.
+        Always `(dinput, dweight, dbias)`, also where `wrt` is one name; None stands for what is not
+        in `wrt`, or where there is no bias.
 
     Raises:
         TypeError: If an operand is no array of a supported dtype, or dtypes differ.
