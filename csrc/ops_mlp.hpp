@@ -43,8 +43,8 @@ void fused_mlp_backward(Context&, T* dx, const MlpArrays<G>& gradients, const T*
                         const MlpArrays<const T>& parameters, const MlpShape& shape,
                         bool accumulate);
 
-// Whether fused_mlp_backward keeps the network on chip. Where it does not, a caller that has room for
-// what the layers hand on saves the second forward pass.
+// Whether fused_mlp_backward keeps the network on chip. Where it does not, a caller that has room
+// for what the layers hand on saves the second forward pass.
 template <class T>
 bool fused_mlp_trains_on_chip(const MlpShape& shape);
 
