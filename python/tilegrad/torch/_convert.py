@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: MIT
+"""Models and state dicts from torch to tilegrad and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn as torch_nn
+
+from tilegrad import asarray, nn
+
+from . import _modules
+from ._accelerate import activation_of
+from ._exchange import operand, tensor
+
+
+def arrays(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Return a torch state dict as one for `tilegrad.nn.Module.load_state_dict`.
+
+    Args:
+        state: {dotted name: tensor}. Nothing is copied.
+
+    Returns:
+        {dotted name: array}; tensors on a GPU become tilegrad Arrays.
+
+    Example:
+        >>> layer = torch_nn.Linear(3, 2)
+        >>> nn.Linear(3, 2).load_state_dict(arrays(layer.state_dict()))
+    """
+    return {
+        name: operand(value) if value.is_cpu else asarray(operand(value))
+        for name, value in state.items()
+    }
+
+
+def tensors(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Return a tilegrad state dict as one for `torch.nn.Module.load_state_dict`.
+
+    Args:
+        state: {dotted name: array}. Nothing is copied.
+
+    Returns:
+        {dotted name: tensor}.
+
+    Example:
+        >>> layer = nn.Linear(3, 2)
+        >>> torch_nn.Linear(3, 2).load_state_dict(tensors(layer.state_dict()))
+        <All keys matched successfully>
+    """
+    return {name: tensor(value) for name, value in state.items()}
+
+
+def _dtype(module: torch_nn.Module) -> str:
+    return str(next(module.parameters()).dtype).removeprefix("torch.")
+
+
+def _from_linear(module: Any) -> nn.Module:
+    return nn.Linear(
+        module.in_features,
+        module.out_features,
+        module.bias is not None,
+        getattr(module, "activation", None),
+        activation_args=getattr(module, "activation_args", None),
+        dtype=_dtype(module),
+    )
+
+
+def _from_fused_mlp(module: _modules.FusedMLP) -> nn.Module:
+    layers: list[Any] = list(module)
+    return nn.FusedMLP(
+        layers[0].in_features,
+        layers[0].out_features,
+        layers[-1].out_features,
+        len(layers),
+        module.activation,
+        module.output_activation,
+        layers[0].bias is not None,
+        activation_args=module.activation_args,
+        output_activation_args=module.output_activation_args,
+        dtype=_dtype(module),
+    )
+
+
+# What stands for a torch module, by its exact type; activations are below.
+_FROM: dict[type, Callable[[Any], nn.Module]] = {
+    torch_nn.Linear: _from_linear,
+    _modules.Linear: _from_linear,
+    _modules.FusedMLP: _from_fused_mlp,
+    torch_nn.Identity: lambda m: nn.Identity(),
+    torch_nn.Flatten: lambda m: nn.Flatten(m.start_dim, m.end_dim),
+    torch_nn.Dropout: lambda m: nn.Dropout(m.p),
+    torch_nn.Softmax: lambda m: nn.Softmax(m.dim),
+    torch_nn.LogSoftmax: lambda m: nn.LogSoftmax(m.dim),
+    torch_nn.PReLU: lambda m: nn.PReLU(m.num_parameters, m.init, _dtype(m)),
+}
+# tilegrad's class of an activation by the name of its function.
+_CLASSES: dict[str, Callable[..., nn.Module]] = {
+    "identity": nn.Identity, "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh, "elu": nn.ELU, "selu": nn.SELU, "gelu": nn.GELU, "silu": nn.SiLU,
+    "gelu_tanh": lambda: nn.GELU("tanh"), "softplus": nn.Softplus, "mish": nn.Mish,
+    "hardtanh": nn.Hardtanh, "relu6": nn.ReLU6, "hardsigmoid": nn.Hardsigmoid,
+    "hardswish": nn.Hardswish,
+}  # fmt: skip
+
+
+def _built(module: torch_nn.Module, name: str) -> nn.Module:
+    """Return a module of the same structure, with weights of its own."""
+    if type(module) is torch_nn.Sequential:
+        inner = [
+            _built(child, f"{name}.{key}" if name else key)
+            for key, child in module.named_children()
+        ]
+        if [key for key, _ in module.named_children()] != [str(i) for i in range(len(inner))]:
+            raise TypeError(
+                f"from_torch: {name or 'the model'} names its modules "
+                f"{[key for key, _ in module.named_children()]}; tilegrad's Sequential has numbers"
+            )
+        made: nn.Module = nn.Sequential(*inner)
+    elif isinstance(module, _modules.Activation):
+        made = _CLASSES[module.activation](**dict(module.options or {}))
+    elif (known := activation_of(module)) is not None:
+        made = _CLASSES[known[0]](**(known[1] or {}))
+    elif (make := _FROM.get(type(module))) is not None:
+        made = make(module)
+    else:
+        raise TypeError(
+            f"from_torch: {name or 'the model'} is a {type(module).__name__}; tilegrad has "
+            "Sequential, Linear, Flatten, Dropout, Softmax, LogSoftmax, PReLU, FusedMLP and the "
+            "activations"
+        )
+    return made.train(module.training)
+
+
+def from_torch(module: torch_nn.Module) -> nn.Module:
+    """Return a tilegrad model with the structure, names, weights and mode of a torch model.
+
+    Weights are copied; a parameter that needs no gradient needs none there either. Models on a GPU
+    become models on that GPU.
+
+    Args:
+        module: A Sequential of Linear layers, activations, Flatten, Dropout, Softmax, LogSoftmax,
+            PReLU and FusedMLP, or one of these.
+
+    Raises:
+        TypeError: Something that tilegrad does not have, with its name.
+
+    Example:
+        >>> net = torch_nn.Sequential(torch_nn.Linear(4, 3), torch_nn.Tanh())
+        >>> from_torch(net)
+        Sequential(
+          (0): Linear(4, 3)
+          (1): Tanh()
+        )
+    """
+    if not isinstance(module, torch_nn.Module):
+        raise TypeError(f"from_torch: takes a torch.nn.Module; got {type(module).__name__}")
+    model = _built(module, "")
+    first = next(module.parameters(), None)
+    if first is not None and not first.is_cpu:
+        model.to(f"cuda:{first.device.index}")
+    model.load_state_dict(arrays(module.state_dict()))
+    theirs = dict(module.named_parameters())
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = theirs[name].requires_grad
+    return model
+
+
+def _to(module: nn.Module, name: str) -> torch_nn.Module:
+    kind: Any = type(module)
+    one: Any = module
+    if kind is nn.Sequential:
+        inner = [_to(child, f"{name}.{i}" if name else str(i)) for i, child in enumerate(one)]
+        made: Any = torch_nn.Sequential(*inner)
+    elif kind is nn.FusedMLP:
+        layers = list(one)
+        made = _modules.FusedMLP(
+            layers[0].in_features,
+            layers[0].out_features,
+            layers[-1].out_features,
+            len(layers),
+            one.activation,
+            one.output_activation,
+            layers[0].bias is not None,
+            activation_args=one.activation_args,
+            output_activation_args=one.output_activation_args,
+        )
+    elif kind is nn.Linear:
+        sizes = (one.in_features, one.out_features, one.bias is not None)
+        if one.activation is None:
+            made = torch_nn.Linear(*sizes)
+        else:
+            made = _modules.Linear(*sizes, one.activation, activation_args=one.activation_args)
+    elif kind is nn.PReLU:
+        made = torch_nn.PReLU(one.num_parameters, one.init)
+    elif kind is nn.Dropout:
+        made = torch_nn.Dropout(one.p)
+    elif kind in (nn.Softmax, nn.LogSoftmax):
+        made = getattr(torch_nn, kind.__name__)(one.dim)
+    elif kind is nn.Flatten:
+        made = torch_nn.Flatten(one.start_dim, one.end_dim)
+    elif kind in _CLASSES.values():
+        made = getattr(torch_nn, kind.__name__)(**one._options)
+    else:
+        raise TypeError(
+            f"to_torch: {name or 'the model'} is a {kind.__name__}, which has no torch form"
+        )
+    result: torch_nn.Module = made.train(one.training)
+    return result
+
+
+def to_torch(model: nn.Module) -> torch_nn.Module:
+    """Return a torch model with the structure, names, weights and mode of a tilegrad model.
+
+    Modules are torch's own, but a layer with a fused activation and FusedMLP are those of
+    `tilegrad.torch`. Weights are copied.
+
+    Args:
+        model: A tilegrad model: Sequential, Linear, FusedMLP, Flatten, Dropout, activations.
+
+    Raises:
+        TypeError: A module that has no torch form, with its name.
+
+    Example:
+        >>> to_torch(nn.Sequential(nn.Linear(4, 3), nn.ReLU()))
+        Sequential(
+          (0): Linear(in_features=4, out_features=3, bias=True)
+          (1): ReLU()
+        )
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"to_torch: takes a tilegrad.nn.Module; got {type(model).__name__}")
+    made = _to(model, "")
+    state = tensors(model.state_dict())
+    first = next(iter(state.values()), None)
+    if first is not None:
+        made = made.to(device=first.device, dtype=first.dtype)
+    made.load_state_dict(state)
+    ours = dict(model.named_parameters())
+    for name, parameter in made.named_parameters():
+        parameter.requires_grad_(ours[name].requires_grad)
+    return made

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""The operators `torch.ops.tilegrad.*`: how one is registered.
+
+An operator has a schema, one kernel for CPU and CUDA tensors, a *fake* kernel that only says what
+comes out (torch.compile runs it), and, where it can be differentiated, a formula for autograd that
+calls further operators. None returns an operand or a view of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ._exchange import on_torch_stream
+
+_LIBRARY: Any = torch.library.Library("tilegrad", "DEF")  # type: ignore[no-untyped-call]
+
+
+def define(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -> Any:
+    """Register an operator and return it as a callable.
+
+    Args:
+        schema: In torch's form: `name(Tensor input, ...) -> Tensor`.
+        kernel: What computes it, for CPU and CUDA tensors.
+        fake: What returns tensors like the kernel's, without reading data.
+
+    Returns:
+        `torch.ops.tilegrad.name`.
+    """
+    name = schema.partition("(")[0]
+    _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _LIBRARY.impl(name, kernel, "CPU")
+    _LIBRARY.impl(name, on_torch_stream(kernel), "CUDA")
+    torch.library.register_fake(f"tilegrad::{name}", fake, lib=_LIBRARY)
+    return getattr(torch.ops.tilegrad, name).default
+
+
+def differentiate(op: Any, setup: Callable[..., None], backward: Callable[..., Any]) -> None:
+    """Register the formula of an operator's gradient.
+
+    Args:
+        op: The operator.
+        setup: `setup(ctx, inputs, output)` keeps what backward needs.
+        backward: `backward(ctx, *grad_outputs)` returns a gradient, or None, for each input.
+    """
+    torch.library.register_autograd(op, backward, setup_context=setup, lib=_LIBRARY)
+
+
+def differentiate_once(op: Any) -> None:
+    """Register that the result of an operator, itself a gradient, has none: to ask is an error."""
+
+    def refuse(ctx: Any, *grad_outputs: torch.Tensor) -> Any:
+        raise NotImplementedError(
+            f"{op}: tilegrad has no second derivatives; use torch.nn.functional where create_graph"
+            " is needed"
+        )
+
+    differentiate(op, lambda ctx, inputs, output: None, refuse)
+
+
+def autocast(
+    *tensors: torch.Tensor | None, dtype: torch.dtype | None = None
+) -> tuple[torch.Tensor | None, ...]:
+    """Return tensors as `torch.autocast` would have them: in its dtype, or in the one given."""
+    device = next(t for t in tensors if t is not None).device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    target = torch.get_autocast_dtype(device) if dtype is None else dtype
+    return tuple(
+        t if t is None or t.dtype is torch.float64 or not t.is_floating_point() else t.to(target)
+        for t in tensors
+    )

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: MIT
+"""The dense layer as differentiable operators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+import tilegrad
+
+from ._activations import option_values, options_of, uses_output
+from ._exchange import operand, tensor
+from ._library import autocast, define, differentiate, differentiate_once
+
+_INPUTS = "Tensor input, Tensor weight, Tensor? bias, str activation, float[] options"
+_WANTED = ("input", "weight", "bias")
+
+
+def _linear(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    activation: str,
+    values: list[float],
+) -> torch.Tensor:
+    return tensor(
+        tilegrad.linear(
+            operand(input),
+            operand(weight),
+            operand(bias),
+            activation,
+            activation_args=options_of(activation, values),
+        )
+    )
+
+
+def _linear_and_preactivation(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    activation: str,
+    values: list[float],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    y, z = tilegrad.linear(
+        operand(input),
+        operand(weight),
+        operand(bias),
+        activation,
+        activation_args=options_of(activation, values),
+        save_preactivation=True,
+    )
+    return tensor(y), tensor(z)
+
+
+def _linear_backward(
+    grad_output: torch.Tensor,
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    activation: str,
+    values: list[float],
+    saved: torch.Tensor | None,
+    wanted: list[bool],
+) -> tuple[torch.Tensor, ...]:
+    name = "output" if uses_output(activation, values) else "preactivation"
+    gradients = tilegrad.linear_backward(
+        operand(grad_output),
+        operand(input),
+        operand(weight),
+        operand(bias),
+        activation,
+        activation_args=options_of(activation, values),
+        wrt=tuple(which for which, asked in zip(_WANTED, wanted, strict=True) if asked),
+        **{name: operand(saved)},
+    )
+    return tuple(input.new_empty(0) if g is None else tensor(g) for g in gradients)
+
+
+def _fake(
+    input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *_: Any
+) -> torch.Tensor:
+    return input.new_empty((*input.shape[:-1], weight.shape[0]))
+
+
+def _fake_pair(*args: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    return _fake(*args), _fake(*args)
+
+
+def _fake_backward(
+    grad_output: torch.Tensor,
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    activation: str,
+    values: list[float],
+    saved: torch.Tensor | None,
+    wanted: list[bool],
+) -> tuple[torch.Tensor, ...]:
+    return tuple(
+        input.new_empty(like.shape if like is not None and asked else 0)
+        for like, asked in zip((input, weight, bias), wanted, strict=True)
+    )
+
+
+_plain = define(f"linear({_INPUTS}) -> Tensor", _linear, _fake)
+_saving = define(
+    f"linear_and_preactivation({_INPUTS}) -> (Tensor, Tensor)",
+    _linear_and_preactivation,
+    _fake_pair,
+)
+_backward = define(
+    f"linear_backward(Tensor grad_output, {_INPUTS}, Tensor? saved, bool[3] wanted)"
+    " -> (Tensor, Tensor, Tensor)",
+    _linear_backward,
+    _fake_backward,
+)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    input, weight, bias, ctx.activation, ctx.values = inputs
+    keeps = ctx.activation != "identity" and uses_output(ctx.activation, ctx.values)
+    ctx.save_for_backward(input, weight, bias, output if keeps else None)
+
+
+def _setup_saving(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
+    input, weight, bias, ctx.activation, ctx.values = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(input, weight, bias, output[1])
+
+
+def _differentiate(ctx: Any, grad_output: torch.Tensor, *_: Any) -> tuple[Any, ...]:
+    input, weight, bias, saved = ctx.saved_tensors
+    wanted = list(ctx.needs_input_grad[:3])
+    gradients = _backward(
+        grad_output, input, weight, bias, ctx.activation, ctx.values, saved, wanted
+    )
+    return (
+        *(g if asked else None for g, asked in zip(gradients, wanted, strict=True)),
+        None,
+        None,
+    )
+
+
+differentiate(_plain, _setup, _differentiate)
+differentiate(_saving, _setup_saving, _differentiate)
+differentiate_once(_backward)
+
+
+def linear(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    activation: str | None = None,
+    *,
+    activation_args: Mapping[str, float] | None = None,
+) -> torch.Tensor:
+    """Apply a dense layer with its activation fused, `tilegrad.linear`, differentiably.
+
+    Math: y = f(input weight^T + bias)
+
+    Args:
+        input: `(..., in_features)`, float32, float64 or bfloat16.
+        weight: `(out_features, in_features)`.
+        bias: `(out_features,)` or None.
+        activation: None or a name that `tilegrad.linear` knows.
+        activation_args: Its options by name.
+
+    Returns:
+        y, `(..., out_features)`, a new contiguous tensor.
+
+    Raises:
+        TypeError: If dtypes or devices differ or are not supported.
+        ValueError: If sizes do not fit, or the activation or an option is unknown.
+
+    Example:
+        >>> x, w = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 1.0], [1.0, -1.0]])
+        >>> linear(x, w, activation="relu")
+        tensor([[3., 0.]])
+
+    Source: torch.nn.functional.linear
+    """
+    name = activation or "identity"
+    values = option_values(name, activation_args)
+    input, weight, bias = autocast(input, weight, bias)  # type: ignore[assignment]
+    needs_z = not uses_output(name, values) and torch.is_grad_enabled()
+    if needs_z and any(t is not None and t.requires_grad for t in (input, weight, bias)):
+        y: torch.Tensor = _saving(input, weight, bias, name, values)[0]
+        return y
+    y = _plain(input, weight, bias, name, values)
+    return y
