@@ -96,6 +96,12 @@ OPS = (
         {"min_val": -0.25, "max_val": 3.0},
         exact=True,
     ),
+    Op(
+        "hardtanh",
+        functools.partial(F.hardtanh, min_val=-0.3, max_val=0.9),
+        {"min_val": -0.3, "max_val": 0.9},
+        output_suffices=False,  # in 16 bits the bounds are rounded
+    ),
     Op("relu6", F.relu6, exact=True),
     Op("hardsigmoid", hardsigmoid, output_suffices=False),
     Op("hardswish", F.hardswish, output_suffices=False),

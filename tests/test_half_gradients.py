@@ -175,3 +175,21 @@ def test_a_large_gradient_of_weights_in_float32(device: Device, rng: np.random.G
         want, products = dy.T @ x + start, np.abs(dy).T @ np.abs(x) + start
         assert_close(gradients[-1], want, (rows + 3) * EPS * products, what=f"from {offset}")
     assert_same_bits(gradients[1], gradients[0], what="operands that lie elsewhere")
+
+
+@every_half
+def test_hardtanh_is_flat_beyond_bounds_that_16_bits_round(device: Device, half: Half) -> None:
+    # 0.7 rounds down: its result alone would seem to lie inside.
+    x = np.array([[-9.0, -0.5, 0.0, 0.5, 0.75, 9.0]])
+    expected = np.array([[0.0, 0.0, 1.0, 1.0, 0.0, 0.0]])
+    args = {"min_val": -0.3, "max_val": 0.7}
+    there, ones = half.put(device, x), half.put(device, np.ones_like(x))
+    y = tg.hardtanh(there, **args)
+    slope = half.get(tg.hardtanh_backward(ones, there, **args, output=y))
+    assert np.array_equal(slope, expected)
+    one = half.put(device, np.eye(6))
+    for kept in ({}, {"output": y}, {"preactivation": there}):
+        dx, _, _ = tg.linear_backward(
+            ones, there, one, None, "hardtanh", activation_args=args, **kept
+        )
+        assert np.array_equal(half.get(dx), expected)

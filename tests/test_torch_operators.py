@@ -94,9 +94,13 @@ def test_activation_has_a_function_of_torchs_name(name: str) -> None:
 
 @every_activation
 def test_what_is_kept_of_an_activation_is_what_the_kernel_reads(name: str) -> None:
-    for options in (OPTIONS[name], {k: -v for k, v in (OPTIONS[name] or {}).items()}):
-        if name in ("softplus", "hardtanh") and options != OPTIONS[name]:
-            continue  # negated, these are illegal
+    cases = [OPTIONS[name]]
+    if name in ("leaky_relu", "elu"):
+        cases.append({key: -value for key, value in (OPTIONS[name] or {}).items()})
+    if name == "hardtanh":
+        bounds = (0, 0.25, 1.0078125, 1.01, 2.0**-14, 2.0**-15, 3e4, 65535, 1e6, math.inf)
+        cases += [{"min_val": -high, "max_val": high} for high in bounds]
+    for options in cases:
         values = _activations.option_values(name, options)
         uses = _cpu.activation_uses_output(name, _activations.options_of(name, values))
         assert _activations.uses_output(name, values) == uses

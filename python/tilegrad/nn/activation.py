@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tilegrad import ops
+from tilegrad import _cpu, ops
 from tilegrad.nn.module import Array, Module, RecordedBackward
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class LeakyReLU(_Activation):
         self.negative_slope = negative_slope
         self._options = {"negative_slope": negative_slope}
         self._native = (self._op, self._options)
-        self._from_output = negative_slope >= 0  # else y does not tell the side
+        self._from_output = _cpu.activation_uses_output(*self._native)
 
 
 class ELU(_Activation):
@@ -124,7 +124,7 @@ class ELU(_Activation):
         self.alpha = alpha
         self._options = {"alpha": alpha}
         self._native = (self._op, self._options)
-        self._from_output = alpha >= 0
+        self._from_output = _cpu.activation_uses_output(*self._native)
 
 
 class SELU(_InplaceActivation):
@@ -210,6 +210,7 @@ class Hardtanh(_Activation):
         self.max_val = max_val
         self._options = {"min_val": min_val, "max_val": max_val}
         self._native = (self._op, self._options)
+        self._from_output = _cpu.activation_uses_output(*self._native)
 
 
 class ReLU6(_InplaceActivation):

@@ -102,8 +102,8 @@ def linear_backward(
         bias: As in the forward call.
         activation: As in the forward call.
         activation_args: As in the forward call.
-        output: The forward call's y. Suffices for all but gelu, gelu_tanh, silu and a leaky_relu
-            or elu of negative argument.
+        output: The forward call's y. Suffices for all but gelu, gelu_tanh, silu, a leaky_relu or
+            elu of negative argument, and a hardtanh whose bounds 16-bit dtypes would round.
         preactivation: The forward call's z.
         wrt: "input", "weight", "bias" or a tuple of them: the gradients that are wanted.
         accumulate: Add to the dweight and dbias in `out` instead of overwriting them.

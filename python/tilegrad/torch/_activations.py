@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,11 +51,19 @@ def options_of(activation: str, values: Sequence[float]) -> dict[str, float] | N
     return None if names is None else dict(zip(names, values, strict=True))
 
 
+def _is_short(number: float) -> bool:
+    """Return whether every dtype has this number: bfloat16 its 8 bits, float16 its exponent."""
+    digits, exponent = math.frexp(number)
+    fits = digits * 256 % 1 == 0 and -14 < exponent <= 15
+    return fits or number == 0 or math.isinf(number)
+
+
 def uses_output(activation: str, values: Sequence[float]) -> bool:
     """Return whether the activation's derivative can be taken from its result."""
-    # Where f falls below zero its result does not tell the side.
+    # The rule of the C++ function of this name, which torch.compile cannot look into.
     falls = activation in ("leaky_relu", "elu") and values[0] < 0
-    return _USES_OUTPUT[activation] and not falls
+    rounds = activation == "hardtanh" and not all(_is_short(v) for v in values)
+    return _USES_OUTPUT[activation] and not falls and not rounds
 
 
 def _function(activation: str, suffix: str = "") -> tuple[Any, dict[str, Any]]:
