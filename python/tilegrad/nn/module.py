@@ -235,6 +235,23 @@ class Module:
 
     # ---- state ------------------------------------------------------------------------------
 
+    @staticmethod
+    def from_torch(module: Any) -> Module:
+        """Return a tilegrad model with the structure and weights of a torch.nn model.
+
+        See ``tilegrad.torch.from_torch``; ``tilegrad.torch.to_torch`` goes the other way.
+
+        Args:
+            module: A torch.nn.Module of layers that tilegrad has.
+
+        Raises:
+            TypeError: A module that tilegrad does not have, with its name.
+            ImportError: PyTorch is not installed.
+        """
+        from tilegrad.torch import from_torch
+
+        return from_torch(module)
+
     def state_dict(self) -> dict[str, Array]:
         """Return {dotted name: array}; the arrays are the parameters' own memory, not copies."""
         return {name: parameter.data for name, parameter in self.named_parameters()}
