@@ -303,6 +303,9 @@ def test_state_dicts_go_both_ways() -> None:
     other.load_state_dict(tt.arrays(theirs.state_dict()))
     np.testing.assert_array_equal(other(x.numpy()), mine(x.numpy()))
     assert type(tt.to_torch(mine)) is tt.FusedMLP
+    mine[1].activation = "tanh"  # no longer what one operator runs
+    assert type(tt.to_torch(mine)) is nn.Sequential
+    np.testing.assert_allclose(tt.to_torch(mine)(x).detach(), mine(x.numpy()), rtol=1e-5, atol=1e-6)
     assert type(tg.nn.Module.from_torch(theirs)) is tg.nn.FusedMLP
 
 

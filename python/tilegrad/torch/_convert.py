@@ -170,22 +170,22 @@ def from_torch(module: torch_nn.Module) -> nn.Module:
 def _to(module: nn.Module, name: str) -> torch_nn.Module:
     kind: Any = type(module)
     one: Any = module
-    if kind is nn.Sequential:
-        inner = [_to(child, f"{name}.{i}" if name else str(i)) for i, child in enumerate(one)]
-        made: Any = torch_nn.Sequential(*inner)
-    elif kind is nn.FusedMLP:
+    if kind is nn.FusedMLP and (network := one._network()) is not None:
         layers = list(one)
-        made = _modules.FusedMLP(
+        made: Any = _modules.FusedMLP(
             layers[0].in_features,
             layers[0].out_features,
             layers[-1].out_features,
             len(layers),
-            one.activation,
-            one.output_activation,
+            network.hidden[0],
+            network.output[0],
             layers[0].bias is not None,
-            activation_args=one.activation_args,
-            output_activation_args=one.output_activation_args,
+            activation_args=network.hidden[1],
+            output_activation_args=network.output[1],
         )
+    elif kind in (nn.Sequential, nn.FusedMLP):
+        inner = [_to(child, f"{name}.{i}" if name else str(i)) for i, child in enumerate(one)]
+        made = torch_nn.Sequential(*inner)
     elif kind is nn.Linear:
         sizes = (one.in_features, one.out_features, one.bias is not None)
         if one.activation is None:
