@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Hold every CUDA kernel to its budget of registers and shared memory, and all to zero spills.
 
+Advice of ptxas, as that wgmma wait for each other (C7510), is a complaint too.
+
 The build leaves what ptxas says beside each object file; cuda_budget.json holds, for each kernel
 template and architecture, the most that any of its instantiations may use.
 
@@ -20,6 +22,7 @@ ENTRY = re.compile(r"Compiling entry function '(\w+)' for '(\w+)'")
 FRAME = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 USED = re.compile(r"Used (\d+) registers")
 SHARED = re.compile(r"(\d+) bytes smem")
+ADVICE = re.compile(r"ptxas info\s*: (\(C\d+\).*)")
 
 Usage = dict[str, dict[str, dict[str, int]]]  # kernel -> architecture -> resource -> amount
 
@@ -63,6 +66,12 @@ def read(build: Path) -> Usage:
     return usage
 
 
+def advice(build: Path) -> list[str]:
+    """Return what ptxas advises beside the resources of a build's kernels."""
+    lines = (line for path in build.rglob("*.ptxas") for line in path.read_text().splitlines())
+    return sorted({match[1] for line in lines if (match := ADVICE.search(line))})
+
+
 def latest_build() -> Path | None:
     """Return the folder of the newest build that has compiled CUDA kernels."""
     logs = list((ROOT / "build").glob("*/CMakeFiles/tilegrad_cuda.dir/**/*.ptxas"))
@@ -96,5 +105,5 @@ if __name__ == "__main__":
     now = read(folder)
     if "--write" in sys.argv:
         BUDGET.write_text(json.dumps(now, indent=1, sort_keys=True) + "\n")
-    elif problems := complaints(now, json.loads(BUDGET.read_text())):
+    elif problems := complaints(now, json.loads(BUDGET.read_text())) + advice(folder):
         raise SystemExit("\n".join(problems))

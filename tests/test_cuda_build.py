@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ import tilegrad as tg
 from tilegrad import backends
 
 HAS_CUDA_BUILD = importlib.util.find_spec("tilegrad._cuda") is not None
+PTXAS_LOG = check_ptxas.ROOT / "cmake" / "ptxas_log.py"
 LIST = "75-real,80-real,90a-real,80-virtual"
 
 
@@ -37,6 +39,7 @@ def test_kernels_keep_to_their_budget_and_never_spill() -> None:
         if used["spills"] > 0
     ]
     assert spilled == []
+    assert check_ptxas.advice(build) == []
 
 
 def test_complaints_name_what_is_over_budget_new_or_gone() -> None:
@@ -73,6 +76,35 @@ def test_machine_code_has_the_instructions_that_each_kernel_was_written_for() ->
     kernels = check_sass.of_build(build, program)
     assert all(len(kernels[architecture]) > 100 for architecture in check_sass.ARCHITECTURES)
     assert check_sass.complaints(kernels) == []
+
+
+ADVICE = (
+    "ptxas info    : (C7510) Potential Performance Loss: wgmma.mma_async instructions are "
+    "serialized due to the presence of Extern calls in the function 'a_kernel'"
+)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("advice", [False, True])
+def test_advice_of_ptxas_is_passed_on_and_an_error_where_warnings_are(
+    tmp_path: Path, strict: bool, advice: bool
+) -> None:
+    made = tmp_path / "a.o"
+    info = "ptxas info    : Used 38 registers, used 0 barriers"
+    said = [info, *([ADVICE] if advice else []), "a warning of nvcc"]
+    compiler = [sys.executable, "-c", f"import sys; sys.stderr.write({chr(10).join(said)!r})"]
+    options = ["-Werror=all-warnings"] if strict else []
+    done = subprocess.run(
+        [sys.executable, PTXAS_LOG, *compiler, *options, "-o", str(made)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == int(strict and advice)
+    assert info not in done.stderr
+    assert "a warning of nvcc" in done.stderr
+    assert (ADVICE in done.stderr) == advice
+    kept = made.with_suffix(".o.ptxas").read_text()
+    assert info in kept
+    assert bool(check_ptxas.advice(tmp_path)) == advice
 
 
 GOOD = """
