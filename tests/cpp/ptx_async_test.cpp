@@ -172,11 +172,31 @@ void test_mbarrier() {
          "mbarrier phases and parities, named barriers");
 }
 
+// A step along an axis of one element is never taken, but the encoder wants it legal: a multiple of
+// 16 bytes, below 2^40 bytes, and not within the axis before.
+void test_steps() {
+  const auto steps = [](std::array<int64_t, 3> size, std::array<int64_t, 3> step,
+                        TensorElement of) {
+    const TensorShape made = with_legal_steps({3, size, step, {64, 16, 1}, of});
+    return std::array<int64_t, 2>{made.stride[1], made.stride[2]};
+  };
+  using Steps = std::array<int64_t, 2>;
+  constexpr TensorElement half = TensorElement::bits16, full = TensorElement::float32;
+  expect(steps({90, 21, 1}, {1, 96, 0}, half) == Steps{96, 21 * 96}, "TMA step over one matrix");
+  expect(steps({90, 1, 1}, {1, 0, 0}, half) == Steps{96, 96}, "TMA step over one row");
+  expect(steps({90, 1, 1}, {1, 0, 0}, full) == Steps{92, 92}, "TMA step over one row of floats");
+  expect(steps({90, 21, 3}, {1, 104, 8}, half) == Steps{104, 8}, "TMA steps that are taken stay");
+  const int64_t far = (int64_t{1} << 39) - 8;
+  expect(steps({90, int64_t{1} << 30, 1}, {1, far, 0}, half) == Steps{far, far},
+         "TMA step over a matrix that is too large");
+}
+
 void test_all() {
   test_tma("TMA box inside", 8, 3);
   test_tma("TMA box over the end", 40, 10);
   test_tma("TMA box before the beginning", -5, -2);
   test_tma_boxes();
+  test_steps();
   test_cp_async();
   test_mbarrier();
 }

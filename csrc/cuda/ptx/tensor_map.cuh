@@ -26,19 +26,36 @@ namespace tilegrad::TILEGRAD_BACKEND {
 // What the elements of an array are. Those of tf32 are float in memory; the copy engine rounds them
 // on their way to shared memory: to nearest, ties to even, infinities and NaN as they are. (The
 // mode is not in the manual; triton-lang/triton #11751 found it so on a GPU.)
-enum class TensorElement { bits16, tf32 };
+enum class TensorElement { bits16, float32, tf32 };
+
+// The bytes of a step stay below this.
+inline constexpr int64_t kTensorStepLimit = int64_t{1} << 40;
 
 // An array in up to 3 dimensions, the innermost first, whose elements lie next to each other. The
 // rows of a box are 128 bytes, the period of the swizzle; elements outside the array read as 0.
 struct TensorShape {
   int rank;                       // 2 or 3
   std::array<int64_t, 3> size;    // >= 1
-  std::array<int64_t, 3> stride;  // in elements; [0] is 1, the others multiples of 16 bytes
+  std::array<int64_t, 3> stride;  // in elements; [0] is 1, the others multiples of 16 bytes, or
+                                  // anything along an axis of one element
   std::array<uint32_t, 3> box;    // what one copy moves: 128 bytes, then up to 256 each
   TensorElement element = TensorElement::bits16;
 
   uint32_t element_bytes() const { return element == TensorElement::bits16 ? 2 : 4; }
 };
+
+// The same shape with the step along an axis of one element, which no copy takes, replaced by a
+// legal one: the axis before it in whole chunks of 16 bytes.
+inline TensorShape with_legal_steps(TensorShape shape) {
+  const int64_t chunk = 16 / shape.element_bytes(), limit = kTensorStepLimit / 16 * chunk;
+  for (size_t i = 1; i < static_cast<size_t>(shape.rank); ++i) {
+    if (shape.size[i] != 1) continue;
+    const int64_t count = shape.size[i - 1], step = shape.stride[i - 1];
+    const bool fits = step < limit / count - chunk;
+    shape.stride[i] = fits ? (count * step + chunk - 1) / chunk * chunk : step;
+  }
+  return shape;
+}
 
 // Byte `offset` of a box whose rows are 128 bytes lies at this offset in shared memory, both from
 // an address that is a multiple of 1024: 16-byte chunk j of row r goes to chunk j ^ (r % 8).
@@ -54,14 +71,15 @@ struct TensorMap {
 };
 
 inline TensorMap make_tensor_map(const void* base, const TensorShape& shape) {
-  return {static_cast<const char*>(base), shape};
+  return {static_cast<const char*>(base), with_legal_steps(shape)};
 }
 
 #else
 
 using TensorMap = CUtensorMap;
 
-inline TensorMap make_tensor_map(const void* base, const TensorShape& shape) {
+inline TensorMap make_tensor_map(const void* base, const TensorShape& given) {
+  const TensorShape shape = with_legal_steps(given);
   using Encode = decltype(&cuTensorMapEncodeTiled);
   static const Encode encode = [] {
     void* function = nullptr;
@@ -80,9 +98,10 @@ inline TensorMap make_tensor_map(const void* base, const TensorShape& shape) {
     step[i] = 1;
     if (i > 0) stride[i - 1] = static_cast<cuuint64_t>(shape.stride[i]) * shape.element_bytes();
   }
-  const CUtensorMapDataType type = shape.element == TensorElement::bits16
-                                       ? CU_TENSOR_MAP_DATA_TYPE_UINT16
-                                       : CU_TENSOR_MAP_DATA_TYPE_TFLOAT32;
+  const CUtensorMapDataType type =
+      shape.element == TensorElement::bits16    ? CU_TENSOR_MAP_DATA_TYPE_UINT16
+      : shape.element == TensorElement::float32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32
+                                                : CU_TENSOR_MAP_DATA_TYPE_TFLOAT32;
   TensorMap map;
   const CUresult result =
       encode(&map, type, static_cast<cuuint32_t>(shape.rank), const_cast<void*>(base), size, stride,

@@ -58,7 +58,9 @@ inline void check_box(const TensorMap& map, int rank, const void* shared, Site s
       s.rank == rank && reinterpret_cast<uintptr_t>(map.base) % 16 == 0 && s.box[0] == 8 * chunk;
   for (int i = 0; i < s.rank; ++i) {
     good = good && s.size[i] >= 1 && s.box[i] >= 1 && s.box[i] <= 256;
-    good = good && (i == 0 ? s.stride[0] == 1 : s.stride[i] >= 0 && s.stride[i] % chunk == 0);
+    good = good && (i == 0 ? s.stride[0] == 1
+                           : s.stride[i] > 0 && s.stride[i] % chunk == 0 &&
+                                 s.stride[i] < kTensorStepLimit / s.element_bytes());
   }
   if (!good) simulator::fail("cp.async.bulk.tensor: the tensor map breaks a rule of TMA", site);
 }
