@@ -109,7 +109,7 @@ __device__ inline void store_row(Out* out, int64_t left, const Accumulate<Out> (
     for (int e = 0; e < kVector; ++e) value[e] = narrow<Out>(y[s + e]);
     if constexpr (kVector > 1) {
       if (whole && left - Cols::at(s) >= kVector) {
-        store_group(out + Cols::at(s), value);
+        store_group_global(out + Cols::at(s), value);
         continue;
       }
     }

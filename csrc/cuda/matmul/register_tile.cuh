@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "../numeric.cuh"
+#include "../ptx/store.cuh"
 
 namespace tilegrad::TILEGRAD_BACKEND {
 
@@ -44,6 +45,20 @@ __device__ inline void store_group(T* p, const T (&value)[kGroup<T>]) {
   GroupBits<T> bits;
   std::memcpy(static_cast<void*>(&bits), value, sizeof(bits));
   *reinterpret_cast<GroupBits<T>*>(p) = bits;
+}
+
+// The same to global memory.
+template <class T>
+__device__ inline void store_group_global(T* p, const T (&value)[kGroup<T>]) {
+  if constexpr (sizeof(GroupBits<T>) == 16) {
+    uint4 bits;
+    std::memcpy(static_cast<void*>(&bits), value, sizeof(bits));
+    store_16(p, bits);
+  } else {
+    uint2 bits;
+    std::memcpy(static_cast<void*>(&bits), value, sizeof(bits));
+    store_8(p, bits);
+  }
 }
 
 // Where the elements of a thread lie on one axis: kCount of them in runs of kRun neighbours, the
