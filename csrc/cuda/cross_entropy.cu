@@ -23,6 +23,7 @@ static_assert(longest_held_row(4, 227 << 10) == 57344 && longest_held_row(2, 64 
 constexpr CrossEntropyRung rung_of(int64_t classes, size_t bytes, int capability = 90) {
   return choose_cross_entropy(classes, 1, bytes, (capability < 80 ? 64 : 227) << 10, capability);
 }
+static_assert(longest_cluster_row(4, 227 << 10) == 425984);
 static_assert(rung_of(26624, 4) == CrossEntropyRung::one_pass);
 static_assert(rung_of(26625, 4) == CrossEntropyRung::cluster);
 static_assert(rung_of(57344, 4, 80) == CrossEntropyRung::one_pass);
@@ -61,14 +62,14 @@ struct Rung {
 
 // In the order of CrossEntropyRung.
 template <class T>
-constexpr Rung<T> kRungs[] = {{"three_pass", cross_entropy_three_pass<T>},
-                              {"online_warp", cross_entropy_online_warp<T>},
-                              {"block_row", cross_entropy_block_row<T>},
-                              {"one_pass", cross_entropy_one_pass<T>},
-                              {"cluster", cross_entropy_cluster<T>}};
+constexpr Rung<T> kRungs[] = {
+    {"three_pass", cross_entropy_three_pass<T>}, {"online_warp", cross_entropy_online_warp<T>},
+    {"block_row", cross_entropy_block_row<T>},   {"one_pass", cross_entropy_one_pass<T>},
+    {"cluster", cross_entropy_cluster<T>},       {"columns", cross_entropy_columns<T>}};
 constexpr std::string_view kRungNames =
-    "'three_pass', 'online_warp', 'block_row', 'one_pass', 'cluster'";
+    "'three_pass', 'online_warp', 'block_row', 'one_pass', 'cluster', 'columns'";
 
+// A rung that is named runs, or the error says what it lacks.
 template <class T>
 void check_variant(std::string_view variant, ClassShape shape) {
   if (variant.empty()) return;
@@ -76,12 +77,25 @@ void check_variant(std::string_view variant, ClassShape shape) {
                                    [&](const Rung<T>& rung) { return rung.name == variant; });
   check(found != std::end(kRungs<T>), "cross_entropy: variant must be one of {}; got '{}'",
         kRungNames, variant);
-  if (variant != "one_pass" || shape.inner != 1) return;
-  const int64_t most = longest_held_row(sizeof(T), device_info().shared_bytes);
+  if (variant == "columns") return;
+  check(shape.inner == 1,
+        "cross_entropy: variant '{}' reads rows whose classes lie next to each other ('columns' "
+        "reads all); got classes {} elements apart",
+        variant, shape.inner);
+  const DeviceInfo& device = device_info();
+  const bool is_cluster = variant == "cluster";
+  const int capability = device.compute_capability;
+  check(!is_cluster || capability >= 90,
+        "cross_entropy: variant 'cluster' needs compute capability 9.0 or later ('block_row' runs "
+        "on all); got {}.{}",
+        capability / 10, capability % 10);
+  if (!is_cluster && variant != "one_pass") return;
+  const int64_t most = is_cluster ? longest_cluster_row(sizeof(T), device.shared_bytes)
+                                  : longest_held_row(sizeof(T), device.shared_bytes);
   check(shape.classes <= most,
-        "cross_entropy: variant 'one_pass' holds at most {} classes of this dtype on this device "
+        "cross_entropy: variant '{}' holds at most {} classes of this dtype on this device "
         "('block_row' holds any number); got {}",
-        most, shape.classes);
+        variant, most, shape.classes);
 }
 
 template <class T>
@@ -89,15 +103,12 @@ void run_rung(Context& context, const CrossEntropyArguments<T>& a, std::string_v
   const DeviceInfo& device = device_info();
   const CrossEntropyRung choice = choose_cross_entropy(
       a.shape.classes, a.shape.inner, sizeof(T), device.shared_bytes, device.compute_capability);
-  if (choice == CrossEntropyRung::columns) {
-    cross_entropy_columns(context, a);
-    return;
-  }
   if (variant.empty()) variant = kRungs<T>[static_cast<int>(choice)].name;
   for (const Rung<T>& rung : kRungs<T>) {
     if (rung.name != variant) continue;
-    // Only `cluster` may find that it cannot.
-    if (!rung.start(context, a)) cross_entropy_block_row(context, a);
+    if (!rung.start(context, a)) {
+      throw std::logic_error(format("cross_entropy: variant '{}' did not start", variant));
+    }
   }
 }
 

@@ -48,18 +48,26 @@ constexpr HeldRow held_row(int64_t classes, size_t element_bytes, size_t shared_
   return {is_large ? Hold::shared_block_large : Hold::shared_block, wanted};
 }
 
-// The longest row that held_row can hold.
-constexpr int64_t longest_held_row(size_t element_bytes, size_t shared_bytes) {
+// The longest row that fits, of those that do with every shorter one.
+template <class Fits>
+constexpr int64_t longest_row(const Fits& fits) {
   int64_t low = 0, high = int64_t{1} << 32;
   while (low < high) {
     const int64_t middle = (low + high + 1) / 2;
-    if (held_row(middle, element_bytes, shared_bytes).hold == Hold::none) {
-      high = middle - 1;
-    } else {
+    if (fits(middle)) {
       low = middle;
+    } else {
+      high = middle - 1;
     }
   }
   return low;
+}
+
+// The longest row that held_row can hold.
+constexpr int64_t longest_held_row(size_t element_bytes, size_t shared_bytes) {
+  return longest_row([=](int64_t classes) {
+    return held_row(classes, element_bytes, shared_bytes).hold != Hold::none;
+  });
 }
 
 // A row that a cluster of blocks holds in their shared memories: `blocks` pieces of `piece`
@@ -98,6 +106,12 @@ constexpr ClusterRow cluster_row(int64_t classes, size_t element_bytes, size_t s
                         cluster_totals_bytes(threads, element_bytes);
   if (wanted > shared_bytes) return {0, 0, 0, 0};
   return {static_cast<int>(blocks), piece / size, threads, wanted};
+}
+
+constexpr int64_t longest_cluster_row(size_t element_bytes, size_t shared_bytes) {
+  return longest_row([=](int64_t classes) {
+    return cluster_row(classes, element_bytes, shared_bytes).blocks != 0;
+  });
 }
 
 enum class CrossEntropyRung { three_pass, online_warp, block_row, one_pass, cluster, columns };

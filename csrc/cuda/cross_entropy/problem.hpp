@@ -44,7 +44,7 @@ template <class T>
 bool cross_entropy_one_pass(Context&, const CrossEntropyArguments<T>&);
 template <class T>
 bool cross_entropy_cluster(Context&, const CrossEntropyArguments<T>&);
-// Any inner: what every rung does where it is not 1.
+// Any inner, and the choice where it is not 1.
 template <class T>
 bool cross_entropy_columns(Context&, const CrossEntropyArguments<T>&);
 

@@ -130,15 +130,16 @@ def cross_entropy_value_and_grad(
         label_smoothing: As in `cross_entropy`.
         wrt: As in `cross_entropy_backward`; the gradient of target takes a pass of its own.
         variant: On cuda and sim, the rung of the cross-entropy ladder to run, such as
-            "online_warp" or "one_pass"; None lets shape, dtype and device choose.
+            "online_warp" or "one_pass", or "columns" where an axis follows that of the classes;
+            None lets shape, dtype and device choose.
 
     Returns:
         `(loss, gradient)`, the gradient in the form of `cross_entropy_backward`.
 
     Raises:
         TypeError: If an operand is no array of a supported dtype, or dtypes differ.
-        ValueError: If shapes do not fit, an option is out of range, a class index is, or
-            there is no such variant.
+        ValueError: If shapes do not fit, an option is out of range, a class index is, there is
+            no such variant, or it cannot do this problem on this device; the text says why.
 
     Example:
         >>> import numpy as np
