@@ -72,6 +72,7 @@ CLUSTER_TOTALS = tuple(
 BIAS = Excuse("epilogue.bias[j]", 2.0, "matmul/epilogue.cuh", "up to 2.0x the sectors")
 TILED = ("tile_1d", "tile_2d", "vectorized", "double_buffered", "warp_tile")
 FLOAT32_RUNGS = ("tf32x3", "hopper_tf32")
+KERNELS = {"tf32x3": "tensor_core", "hopper_tf32": "hopper"}  # where it is not the rung's name
 
 
 def elementwise() -> Iterator[Case]:
@@ -210,7 +211,7 @@ def products() -> Iterator[Case]:
                     yield Case(
                         f"matmul-{variant}-{'NT'[left]}{'NT'[right]}-{dtype}",
                         partial(multiply, variant, left, right, dtype),
-                        f"matmul_{'tensor_core' if variant == 'tf32x3' else variant}",
+                        f"matmul_{KERNELS.get(variant, variant)}",
                         tuple(product_exceptions(variant, left, right, dtype)),
                     )
     yield from large_products()
@@ -261,6 +262,12 @@ def large_products() -> Iterator[Case]:
             tg.matmul(a, on_sim(64, 512, dtype="float16"), transpose_a=left, variant="hopper")
 
         yield Case(f"matmul-pairs-{left}", pair, "matmul_hopper")
+
+    def floats(m: int, n: int, k: int) -> None:
+        tg.matmul(on_sim(m, k), on_sim(n, k), transpose_b=True, variant="hopper_tf32")
+
+    yield Case("matmul-tf32-pairs", partial(floats, 256, 512, 32), "matmul_hopper")
+    yield Case("matmul-tf32-pieces", partial(floats, 16, 160, 512), "matmul_join")
 
 
 def multiply(variant: str, left: bool, right: bool, dtype: str) -> None:

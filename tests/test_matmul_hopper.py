@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Rung 10: every tile, pieces of k, every way for c to leave, and the choice between them."""
+"""Rung 10: every tile, pieces of k, every way for c to leave."""
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,10 @@ from tilegrad import backends
 pytestmark = pytest.mark.not_on_cpu("the ladder is the GPU's")
 
 EPS = float(np.finfo(np.float32).eps)
-SIM_MULTIPROCESSORS, H200_MULTIPROCESSORS = 4, 132
-TILES = ((64, 128), (128, 128), (128, 256))
 
-# (m, n, k): each tile; tails of m, n and k; sums that wrap each ring; more tiles than blocks, so
-# that the ring and the boxes go on into the next tile; a pair of tiles of which one is outside c;
-# pieces of k that end inside a step, and whose last is shorter.
+# (m, n, k), see test_matmul_hopper_choice.py: each tile; tails of m, n and k; sums that wrap each
+# ring; more tiles than blocks, so that the ring and the boxes go on into the next tile; a pair of
+# tiles of which one is outside c; pieces of k that end inside a step, and whose last is shorter.
 SHAPES = [
     (64, 72, 40), (40, 264, 72), (136, 128, 456), (200, 136, 72), (136, 264, 328), (520, 512, 72),
     (648, 264, 136), (40, 104, 1000), (8, 16, 328), (56, 120, 840), (72, 200, 1096), (16, 1032, 64),
@@ -41,16 +38,6 @@ def on_hopper(device: Device) -> bool:
 def _needs_hopper(device: Device) -> None:
     if not on_hopper(device):
         pytest.skip("wgmma needs compute capability 9.0")
-
-
-def choice(m: int, n: int, k: int, *, batch: int = 1, on: int = SIM_MULTIPROCESSORS) -> Any:
-    return backends.at(backends.SIM)._hopper_choice(batch, m, n, k, on)
-
-
-def test_the_shapes_meet_every_tile_and_pieces() -> None:
-    met = {choice(*shape) for shape in SHAPES}
-    assert {(m, n) for m, n, _ in met} == set(TILES)
-    assert {pieces for *_, pieces in met} >= {1, 2, 3, 4}
 
 
 @every_half
@@ -165,66 +152,6 @@ def test_odd_sizes_are_copied_to_where_the_engine_reads(
         assert_close(half.get(c), want, once(half, want, inside), what=f"{ta}, {tb}")
         first = bits(c) if first is None else first
         assert_same_bits(bits(c), first, what="another layout and address")
-
-
-# ---- the choice ----------------------------------------------------------------------------------
-
-
-def model(shape: tuple[int, int, int, int], tile: tuple[int, int], pieces: int, on: int) -> int:
-    """Return the cycles that hopper_choice.hpp states, written again."""
-    batch, m, n, k = shape
-    blocks = 2 if tile[1] == 256 else 1
-    clusters = batch * -(-m // (tile[0] * blocks)) * -(-n // tile[1]) * pieces
-    turns = -(-clusters // (on // blocks))
-    in_all = -(-k // 64)
-    steps = -(-in_all // pieces)
-    fetched = (min(m, tile[0]) + min(n, tile[1]) // blocks) * 128
-    area = tile[0] * tile[1]
-    at_work = turns * (steps * max(area // 32, fetched // 36) + area // 32)
-    memory = batch * (m * k + k * n + m * n) * 2 // 2400
-    join = 0 if pieces == 1 else 3000 + 2 * (batch * m * n * 4 * pieces) // 4000
-    return 1500 + max(at_work, memory) + join
-
-
-@pytest.mark.parametrize("on", [1, SIM_MULTIPROCESSORS, 114, H200_MULTIPROCESSORS])
-def test_the_choice_is_the_fastest_by_the_model(on: int, rng: np.random.Generator) -> None:
-    sim = backends.at(backends.SIM)
-    shapes = [tuple(int(2**e) for e in rng.uniform((0, 0, 3, 6), (5, 13, 13, 16)))
-              for _ in range(200)]  # fmt: skip
-    shapes += [(1, 512, 512, 65536), (1, 4096, 4096, 4096), (1, 1, 4096, 4096)]
-    for shape in shapes:
-        tile_m, tile_n, pieces = sim._hopper_choice(*shape, on)
-        got = model(shape, (tile_m, tile_n), pieces, on)
-        assert got == sim._hopper_cycles(*shape, on, tile_m, tile_n, pieces)
-        batch, m, n, k = shape
-        best = got
-        for tile, each in itertools.product(TILES, range(1, 65)):
-            blocks = 2 if tile[1] == 256 else 1
-            items = batch * -(-m // (tile[0] * blocks)) * -(-n // tile[1]) * each * blocks
-            possible = each == 1 or (items <= on and -(-k // 64) >= 4 * each)
-            if blocks <= on and possible:
-                best = min(best, model(shape, tile, each, on))
-        # Not every number of pieces is tried.
-        assert got <= 1.25 * best, shape
-
-
-@pytest.mark.parametrize(
-    ("batch", "m", "n", "k", "expected"),
-    [
-        (1, 8192, 8192, 8192, (128, 256, 1)),
-        (1, 4096, 4096, 4096, (128, 256, 1)),
-        (1, 65536, 512, 512, (128, 256, 1)),
-        (1, 512, 512, 65536, (128, 256, 16)),  # dW of a layer
-        (1, 1024, 1024, 1024, (64, 128, 1)),  # a tile for each of 128 multiprocessors
-        (1, 16, 4096, 4096, (64, 128, 3)),  # few rows: bound by reading b
-        (1, 64, 16384, 4096, (64, 128, 1)),
-        (64, 128, 128, 128, (64, 128, 1)),  # bound by memory: the smallest tile
-    ],
-)
-def test_the_choice_on_an_h200(
-    batch: int, m: int, n: int, k: int, expected: tuple[int, int, int]
-) -> None:
-    assert choice(m, n, k, batch=batch, on=H200_MULTIPROCESSORS) == expected
 
 
 def test_the_same_bits_again(device: Device, rng: np.random.Generator) -> None:

@@ -162,10 +162,34 @@ def test_an_unknown_rung_is_refused_by_name(device: Device) -> None:
 
 def test_a_rung_that_cannot_do_a_dtype_says_what_it_can(device: Device) -> None:
     x = np.ones((8, 8))
-    with error(ValueError, "matmul", "'tensor_core'", "float32", "bfloat16", "got float64"):
-        multiply(device, x, x, "tensor_core")
-    with error(ValueError, "matmul", "'hopper'", "bfloat16", "float16", "got float64"):
-        multiply(device, x, x, "hopper")
+    for rung, dtypes in (
+        ("tensor_core", "float32, bfloat16 or float16"), ("hopper", "bfloat16 or float16"),
+    ):  # fmt: skip
+        with error(ValueError, "matmul", f"'{rung}' needs {dtypes}; got float64"):
+            multiply(device, x, x, rung)
+
+
+def test_a_rung_that_cannot_do_a_product_says_why(device: Device, compute_capability: int) -> None:
+    major, minor = capability(device)
+    x = device.put(np.ones((8, 8), np.float16))
+    for rung in ("tensor_core", "hopper"):
+        if (major, minor) < {"tensor_core": (8, 0), "hopper": (9, 0)}[rung]:
+            with error(ValueError, "matmul", f"'{rung}' needs compute capability",
+                       f"got {major}.{minor}"):  # fmt: skip
+                tg.matmul(x, x, variant=rung)
+        else:
+            tg.matmul(x, x, variant=rung)
+    if (major, minor) != (9, 0):
+        return
+    moved = device.put(np.ones((8, 8), np.float16), 1)
+    with error(ValueError, "matmul", "'hopper' needs a with one", "got one 2 bytes beyond"):
+        tg.matmul(moved, x, variant="hopper")
+    odd = device.put(np.ones((8, 9), np.float16))
+    with error(ValueError, "matmul", "'hopper' needs b with one", "steps of 0, 9 and 1 elements"):
+        tg.matmul(x, odd, variant="hopper")
+    empty = device.put(np.ones((8, 0), np.float16))
+    with error(ValueError, "matmul", "'hopper' needs k of at least 1; got 0"):
+        tg.matmul(empty, empty, transpose_b=True, variant="hopper")
 
 
 def test_the_cpu_has_no_ladder() -> None:

@@ -11,6 +11,7 @@
 #include "device.hpp"
 #include "matmul/hopper_choice.hpp"
 #include "matmul/hopper_layout.hpp"
+#include "matmul/needs.hpp"
 #include "matmul/pad_lines.cuh"
 #include "matmul/problem.hpp"
 
@@ -21,29 +22,20 @@ constexpr size_t kRungCount = 12;
 
 template <class T>
 constexpr std::array<MatmulRung<T>, kRungCount> rungs() {
-  constexpr std::string_view kAny = "any dtype";
   return {{
-      {"naive", 0, kAny, matmul_naive<T>},
-      {"coalesced", 0, kAny, matmul_coalesced<T>},
-      {"shared", 0, kAny, matmul_shared<T>},
-      {"tile_1d", 0, kAny, matmul_tile_1d<T>},
-      {"tile_2d", 0, kAny, matmul_tile_2d<T>},
-      {"vectorized", 0, kAny, matmul_vectorized<T>},
-      {"double_buffered", 0, kAny, matmul_double_buffered<T>},
-      {"warp_tile", 0, kAny, matmul_warp_tile<T>},
-      {"tensor_core", 80, "float32, bfloat16 or float16", matmul_tensor_core<T>},
-      {"hopper", 90, "bfloat16 or float16, operands at multiples of 16 bytes", matmul_hopper<T>},
-      {"tf32x3", 80, "float32", matmul_tf32x3<T>},
-      {"hopper_tf32", 90, "float32, k a multiple of 4", matmul_hopper_tf32<T>},
+      {"naive", matmul_naive<T>},
+      {"coalesced", matmul_coalesced<T>},
+      {"shared", matmul_shared<T>},
+      {"tile_1d", matmul_tile_1d<T>},
+      {"tile_2d", matmul_tile_2d<T>},
+      {"vectorized", matmul_vectorized<T>},
+      {"double_buffered", matmul_double_buffered<T>},
+      {"warp_tile", matmul_warp_tile<T>},
+      {"tensor_core", matmul_tensor_core<T>, tensor_core_needs<T>},
+      {"hopper", matmul_hopper<T>, hopper_needs<T>},
+      {"tf32x3", matmul_tf32x3<T>, tf32x3_needs<T>},
+      {"hopper_tf32", matmul_hopper_tf32<T>, hopper_tf32_needs<T>},
   }};
-}
-
-template <class T>
-constexpr std::string_view dtype_name() {
-  if constexpr (std::is_same_v<T, float>) return "float32";
-  if constexpr (std::is_same_v<T, double>) return "float64";
-  if constexpr (std::is_same_v<T, bfloat16>) return "bfloat16";
-  return "float16";
 }
 
 template <class T>
@@ -136,7 +128,9 @@ bool run_matmul(Context& context, MatmulProblem<T> problem) {
   if (!prepare(problem)) return false;
   const DeviceInfo& device = device_info();
   const std::string_view rung = matmul_chosen(context, problem, device.compute_capability);
-  if (rung == "hopper") return choose_hopper(problem.size, device.multiprocessors).pieces == 1;
+  if (rung == "hopper") {
+    return choose_hopper(problem.size, device.multiprocessors, sizeof(T)).pieces == 1;
+  }
   return rung == "tensor_core";
 }
 
@@ -155,15 +149,16 @@ void matmul(Context& context, Matrix<T> c, Matrix<const T> a, Matrix<const T> b,
     throw std::invalid_argument(
         format("matmul: variant must be one of {}; got '{}'", names(kRungs), variant));
   }
-  const int device = device_info().compute_capability;
-  if (device >= rung->compute_capability && (!prepare(problem) || rung->launch(context, problem))) {
-    return;
+  if (!prepare(problem)) return;
+  if (rung->needs != nullptr) {
+    const std::string needs = rung->needs(problem, device_info().compute_capability);
+    check(needs.empty(),
+          "matmul: variant '{}' needs {}. Without a variant the device's own is taken", rung->name,
+          needs);
   }
-  throw std::invalid_argument(
-      format("matmul: variant '{}' needs {} and compute capability {}.{}; got {} on {}.{}. "
-             "Without a variant the device's own is taken",
-             rung->name, rung->needs, rung->compute_capability / 10, rung->compute_capability % 10,
-             dtype_name<T>(), device / 10, device % 10));
+  if (!rung->launch(context, problem)) {
+    throw std::logic_error(format("matmul: variant '{}' did not start", rung->name));
+  }
 }
 
 #define TILEGRAD_INSTANTIATE(T)                                                                   \

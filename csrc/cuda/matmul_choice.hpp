@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "../ops.hpp"
+#include "matmul/hopper_choice.hpp"
 #include "matmul_precision.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
@@ -36,9 +37,7 @@ bool whole_chunks(const Matrix<const T>& x, int64_t rows, int64_t cols) {
 // Which shapes rung hopper_tf32 does: rows of k are whole chunks of 16 bytes, coordinates fit the
 // copy engine. Layout and alignment do not matter: it copies what the engine cannot read.
 inline bool hopper_tf32_serves(const MatmulSize& size) {
-  constexpr int64_t kMaxSize = int64_t{1} << 30;
-  return size.k >= 4 && size.k % 4 == 0 && size.m <= kMaxSize && size.n <= kMaxSize &&
-         size.k <= kMaxSize && size.batch <= kMaxSize;
+  return size.k >= 4 && size.k % 4 == 0 && hopper_choice::counts_fit(size);
 }
 
 namespace matmul_choice {
@@ -73,13 +72,14 @@ inline std::string_view simt(const MatmulSize& size, const MatmulTraits& traits)
   return "shared";
 }
 
-// tf32 by wgmma. Transposing an operand moves 8 bytes an element, which the faster product gives
-// back where the element is used about 1000 times (a prediction: 4 TB/s, 300 against 495 TFLOP/s).
-inline bool hopper_tf32(const MatmulSize& size, const MatmulTraits& traits) {
+// tf32 by wgmma. Operands along k are read as they lie, from the size on at which 16-bit ones are.
+// Transposing one moves 8 bytes an element, which the faster product gives back where the element
+// is used about 1000 times (a prediction: 4 TB/s, 300 against 495 TFLOP/s).
+inline bool hopper_tf32(const MatmulSize& size, const MatmulTraits& traits, double products) {
   constexpr int64_t kUses = 1024;
-  return traits.compute_capability == 90 && hopper_tf32_serves(size) && size.k >= 64 &&
-         (traits.k_major || (size.m >= kUses && size.n >= kUses)) &&
-         tiles(size, 128, 128) >= kFewTiles;
+  if (traits.compute_capability != 90 || !hopper_tf32_serves(size) || size.k < 64) return false;
+  return traits.k_major ? products >= kFewProducts
+                        : size.m >= kUses && size.n >= kUses && tiles(size, 128, 128) >= kFewTiles;
 }
 
 }  // namespace matmul_choice
@@ -102,7 +102,7 @@ inline std::string_view choose_matmul(const MatmulSize& size, const MatmulTraits
   if (large && traits.element_bytes == 4 && traits.compute_capability >= 80) {
     if (traits.float32 == Float32Precision::high) return "tf32x3";
     if (traits.float32 == Float32Precision::medium) {
-      return matmul_choice::hopper_tf32(size, traits) ? "hopper_tf32" : "tensor_core";
+      return matmul_choice::hopper_tf32(size, traits, products) ? "hopper_tf32" : "tensor_core";
     }
   }
   return matmul_choice::simt(size, traits);

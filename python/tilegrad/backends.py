@@ -206,7 +206,8 @@ def set_float32_matmul_precision(precision: str) -> None:
     Args:
         precision: "highest": float32 throughout (the default). "high": each number as the sum of
             two of tf32, three products on tensor cores, about as accurate. "medium": numbers are
-            rounded to tf32, which keeps 10 bits of the significand.
+            rounded to tf32, which keeps 10 bits of the significand (and a NaN whose payload lies
+            in the other 13 alone, which arithmetic does not make, may count as an infinity).
 
     Raises:
         ValueError: If precision is another word.

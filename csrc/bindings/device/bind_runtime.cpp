@@ -266,20 +266,23 @@ void bind_runtime(py::module_& m) {
       py::arg("precision"));
   m.def(
       "_hopper_choice",
-      [](int64_t batch, int64_t rows, int64_t cols, int64_t k, int multiprocessors) {
-        const HopperChoice choice = choose_hopper({batch, rows, cols, k}, multiprocessors);
+      [](int64_t batch, int64_t rows, int64_t cols, int64_t k, int multiprocessors,
+         int element_bytes) {
+        const HopperChoice choice =
+            choose_hopper({batch, rows, cols, k}, multiprocessors, element_bytes);
         return py::make_tuple(choice.tile_m, choice.tile_n, choice.pieces);
       },
-      py::arg("batch"), py::arg("m"), py::arg("n"), py::arg("k"), py::arg("multiprocessors"));
+      py::arg("batch"), py::arg("m"), py::arg("n"), py::arg("k"), py::arg("multiprocessors"),
+      py::arg("element_bytes") = 2);
   m.def(
       "_hopper_cycles",
       [](int64_t batch, int64_t rows, int64_t cols, int64_t k, int multiprocessors, int tile_m,
-         int tile_n, int pieces) {
+         int tile_n, int pieces, int element_bytes) {
         return hopper_choice::cycles({batch, rows, cols, k}, {tile_m, tile_n, pieces},
-                                     multiprocessors);
+                                     multiprocessors, element_bytes);
       },
       py::arg("batch"), py::arg("m"), py::arg("n"), py::arg("k"), py::arg("multiprocessors"),
-      py::arg("tile_m"), py::arg("tile_n"), py::arg("pieces"));
+      py::arg("tile_m"), py::arg("tile_n"), py::arg("pieces"), py::arg("element_bytes") = 2);
   m.def("_step_schedule", &step_schedule, py::arg("rows"), py::arg("widths"),
         py::arg("multiprocessors"));
   m.def(

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
-// Rung 10: Hopper's tensor cores by wgmma, fed by the copy engine (TMA), in a specialised block.
+// Rungs 10 and 12: Hopper's tensor cores by wgmma, fed by the copy engine (TMA), in a specialised
+// block.
 //
-// Math:        c[b,i,j] = f(alpha sum_p a[b,i,p] b[b,p,j] + ..) of 16-bit elements, sums in float.
-// Shapes:      tile of c (kTileM, kTileN), 64 of p a stage, a ring of 4 to 8 stages (table:
+// Math:        c[b,i,j] = f(alpha sum_p a[b,i,p] b[b,p,j] + ..), sums in float, of 16-bit elements
+//              or (rung 12, hopper_tf32.cu) of floats that the engine rounds to tf32.
+// Shapes:      tile of c (kTileM, kTileN), 128 bytes of p a stage, a ring of 4 to 8 stages (table:
 //              hopper_choice.hpp). k may be cut into pieces, whose sums split_k.cuh adds.
 // Parallelism: a block an SM goes from item to item. Warpgroup 0 only copies: one thread starts the
 //              TMA of a stage as soon as it is free, of the next tile while the last one is stored.
@@ -23,15 +25,15 @@
 
 namespace tilegrad::TILEGRAD_BACKEND {
 
-template <int kTileM, int kTileN>
+template <class T, int kTileM, int kTileN>
 struct HopperTile {
-  static constexpr int kM = kTileM, kN = kTileN, kK = 64;
+  static constexpr int kM = kTileM, kN = kTileN, kK = 128 / sizeof(T);
   static constexpr int kConsumers = 2;  // warpgroups that multiply
   static constexpr int kThreads = (kConsumers + 1) * 128;
   // A consumer has 64 rows and all columns, or where there are only 64 rows half of the columns.
   static constexpr int kPartN = kM == 64 ? kN / 2 : kN;
   static constexpr int kCluster = hopper_choice::cluster(kN);
-  static constexpr int kBytesA = kM * kK * 2, kBytesB = kN * kK * 2;
+  static constexpr int kBytesA = kM * 128, kBytesB = kN * 128;
   static constexpr int kStageBytes = kBytesA + kBytesB;
   static constexpr int kStages = 192 * 1024 / kStageBytes;
   static constexpr int kBarrierBytes = 2 * kStages * 8;
@@ -56,33 +58,35 @@ struct HopperRun {
   int64_t pitch;
 };
 
-// An item of work: a tile of c and the steps of 64 p from `first` to before `last`.
+// An item of work: a tile of c and the steps of kK of p from `first` to before `last`.
+template <int kK>
 struct HopperItem {
   TilePosition tile;
   int piece, first, last;
 
-  // k is at most 2^30, and so are the items (matmul_hopper).
+  // k is at most 2^30, and so are the items (hopper_choice::counts_fit).
   template <class Grid>
   __device__ HopperItem(const Grid& grid, int index, int64_t k, int pieces, int down)
       : tile(grid.at(index % static_cast<int>(grid.count))),
         piece(index / static_cast<int>(grid.count)) {
     tile.row += down;
-    const int steps = static_cast<int>((k + 63) / 64);
+    const int steps = static_cast<int>((k + kK - 1) / kK);
     first = piece * steps / pieces;
     last = (piece + 1) * steps / pieces;
   }
 };
 
 template <class T, int kTileM, int kTileN, Major kMajorA, Major kMajorB>
-__global__ __launch_bounds__(HopperTile<kTileM, kTileN>::kThreads,
+__global__ __launch_bounds__(HopperTile<T, kTileM, kTileN>::kThreads,
                              1) void matmul_hopper_kernel(const MatmulProblem<T> problem,
                                                           const HopperRun run,
                                                           const __grid_constant__ HopperMaps maps) {
   grid_dependency_wait();
-  using Tile = HopperTile<kTileM, kTileN>;
-  using OperandA = HopperOperand<kMajorA, Tile::kM>;
-  using OperandB = HopperOperand<kMajorB, Tile::kN>;
-  using ShareB = HopperOperand<kMajorB, Tile::kN / Tile::kCluster>;  // what a block fetches
+  using Tile = HopperTile<T, kTileM, kTileN>;
+  using Item = HopperItem<Tile::kK>;
+  using OperandA = HopperOperand<T, kMajorA, Tile::kM>;
+  using OperandB = HopperOperand<T, kMajorB, Tile::kN>;
+  using ShareB = HopperOperand<T, kMajorB, Tile::kN / Tile::kCluster>;  // what a block fetches
   // (kStages, {a, b}), scratch of the 8 warps that store, mbarriers
   unsigned char* const shared = dynamic_smem<unsigned char>();
   unsigned char* const scratch = shared + Tile::kStages * Tile::kStageBytes;
@@ -115,7 +119,7 @@ __global__ __launch_bounds__(HopperTile<kTileM, kTileN>::kThreads,
       tma_prefetch_map(maps.a);
       tma_prefetch_map(maps.b);
       for (int index = start; index < items; index += stride) {
-        const HopperItem item(grid, index, problem.size.k, run.pieces, rank * Tile::kM);
+        const Item item(grid, index, problem.size.k, run.pieces, rank * Tile::kM);
         const int row = static_cast<int>(item.tile.row), col = static_cast<int>(item.tile.col);
         const int batch_a = problem.a.batch_stride == 0 ? 0 : static_cast<int>(item.tile.batch);
         const int batch_b = problem.b.batch_stride == 0 ? 0 : static_cast<int>(item.tile.batch);
@@ -148,7 +152,7 @@ __global__ __launch_bounds__(HopperTile<kTileM, kTileN>::kThreads,
       }
     };
     for (int index = start; index < items; index += stride) {
-      const HopperItem item(grid, index, problem.size.k, run.pieces, rank * Tile::kM);
+      const Item item(grid, index, problem.size.k, run.pieces, rank * Tile::kM);
       float sum[Tile::kPartN / 2] = {};  // of (64, kPartN)
       int before = 0;                    // the stage whose wgmma may still run
       for (int step = item.first; step < item.last; ++step, ring.advance()) {
@@ -157,10 +161,10 @@ __global__ __launch_bounds__(HopperTile<kTileM, kTileN>::kThreads,
         mbarrier_wait(&full[ring.stage], ring.parity);
         wgmma_fence();
 #pragma unroll
-        for (int k16 = 0; k16 < Tile::kK / 16; ++k16) {
-          wgmma_m64k16<Tile::kPartN, T, kMajorA, kMajorB>(
-              sum, OperandA::descriptor(stage, part_m, k16),
-              OperandB::descriptor(stage + Tile::kBytesA, part_n, k16));
+        for (int k32 = 0; k32 < 4; ++k32) {
+          wgmma_step<Tile::kPartN, T, kMajorA, kMajorB>(
+              sum, OperandA::descriptor(stage, part_m, k32),
+              OperandB::descriptor(stage + Tile::kBytesA, part_n, k32));
         }
         wgmma_commit();
         if (step > item.first) {

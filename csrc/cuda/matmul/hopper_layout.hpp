@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Which matrices of 16-bit elements Hopper's copy engine can read and write as they lie.
+// Which matrices Hopper's copy engine can read and write as they lie.
 #pragma once
 
 #include <cstdint>
@@ -8,25 +8,31 @@
 
 namespace tilegrad::TILEGRAD_BACKEND {
 
+template <class T>
+inline constexpr int64_t kEngineChunk = 16 / sizeof(T);
+template <class T>
+inline constexpr int64_t kEngineStrideLimit = (int64_t{1} << 40) / sizeof(T);
+
 // One of its axes is contiguous, the steps of the others are multiples of 16 bytes, and so is its
 // address. Its size need not be: the engine cuts at an element.
 template <class T>
 bool engine_reads(const Matrix<const T>& x, int64_t rows, int64_t cols) {
-  constexpr int64_t kStrideLimit = int64_t{1} << 39;  // of 2^40 bytes
+  const auto step = [](int64_t stride) {
+    return stride % kEngineChunk<T> == 0 && stride < kEngineStrideLimit<T>;
+  };
   const bool by_row = x.col_stride == 1;
   const int64_t length = by_row ? cols : rows;
   const int64_t other = by_row ? x.row_stride : x.col_stride;
   return (by_row || x.row_stride == 1) && reinterpret_cast<uintptr_t>(x.data) % 16 == 0 &&
-         other % 8 == 0 && other >= length && other < kStrideLimit && x.batch_stride % 8 == 0 &&
-         x.batch_stride >= 0 && x.batch_stride < kStrideLimit;
+         step(other) && other >= length && step(x.batch_stride) && x.batch_stride >= 0;
 }
 
 // The same of a result, whose columns are contiguous.
 template <class T>
 bool engine_writes(const Matrix<T>& c, const MatmulSize& size) {
-  constexpr int64_t kStrideLimit = int64_t{1} << 39;
   const auto step = [](int64_t count, int64_t stride, int64_t least) {
-    return count == 1 || (stride % 8 == 0 && stride >= least && stride < kStrideLimit);
+    return count == 1 ||
+           (stride % kEngineChunk<T> == 0 && stride >= least && stride < kEngineStrideLimit<T>);
   };
   return reinterpret_cast<uintptr_t>(c.data) % 16 == 0 && step(size.m, c.row_stride, size.n) &&
          step(size.batch, c.batch_stride, 1);

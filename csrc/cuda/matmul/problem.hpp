@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "../numeric.cuh"
@@ -49,9 +50,10 @@ bool run_matmul(Context&, MatmulProblem<T>);
 template <class T>
 struct MatmulRung {
   std::string_view name;
-  int compute_capability;  // the least that it runs on: 80 for 8.0
-  std::string_view needs;  // in words, for the error where it returns false
   bool (*launch)(Context&, const MatmulProblem<T>&);
+  // Which condition fails where it returns false (needs.hpp), of a device of that compute
+  // capability; null: it does everything.
+  std::string (*needs)(const MatmulProblem<T>&, int device) = nullptr;
 };
 
 // Each in <name>.cu, instantiated there for float, double, bfloat16 and float16.

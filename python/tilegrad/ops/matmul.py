@@ -42,7 +42,8 @@ def matmul(
 
     Raises:
         TypeError: If an operand is no array of a supported dtype, or dtypes differ.
-        ValueError: If sizes do not fit, a vector is to be transposed, or there is no such variant.
+        ValueError: If sizes do not fit, a vector is to be transposed, there is no such variant,
+            or it cannot do this problem on this device; the text says why.
 
     Example:
         >>> import numpy as np
