@@ -43,7 +43,8 @@ class Row:
         kernels: Their names, as a regular expression.
         has: Instructions that every instantiation has: beginnings of their names, `|` for "or".
         on: The architectures that it holds for.
-        of: How the mangled template arguments begin: "If" is float, "INS" a type of our own.
+        of: How the mangled template arguments begin, as a regular expression: "If" is float, "INS"
+            a type of our own.
         group: Least number of HGMMA between an arrival and the wait for them: fewer say that
             ptxas had them wait for each other.
     """
@@ -56,7 +57,7 @@ class Row:
 
     def holds(self, mangled: str, architecture: str) -> bool:
         """Tell whether it says something of an instantiation."""
-        return architecture in self.on and f"_kernel{self.of}" in mangled
+        return architecture in self.on and re.search(f"_kernel{self.of}", mangled) is not None
 
 
 _PACKETS = "LDG.E.128 STG.E.128"  # 16 bytes a thread: the vectorised body
@@ -68,8 +69,16 @@ TABLE = (
     Row("matmul_tensor_core_kernel", "HMMA LDGSTS.E.BYPASS.128"),
     Row("matmul_tensor_core_kernel", "LDSM", of="INS"),
     Row("matmul_hopper_kernel", "HGMMA UTMALDG UTMASTG USETMAXREG SYNCS", on=("sm_90a",), group=4),
-    Row("matmul_hopper_tf32_kernel", "HGMMA UTMALDG USETMAXREG SYNCS", on=("sm_90a",), group=4),
-    Row("fused_mlp_(backward_)?kernel", "HGMMA LDG.E.128", on=("sm_90a",)),
+    Row("matmul_join_kernel", "LDG.E.128 STG.E.128", of="If"),
+    Row("matmul_join_kernel", "LDG.E.128 STG.E.64", of="INS"),
+    Row("pad_lines_kernel", "LDG.E.U16 STG.E.U16"),
+    Row("fused_mlp_backward_kernel", "HGMMA LDG.E.128 STG.E.128", on=("sm_90a",), group=4),
+    *(  # a layer is one group: a step of 16 columns an HGMMA
+        Row("fused_mlp_kernel", "HGMMA LDG.E.128", ("sm_90a",), rf"I\w+ELi{width}E", width // 16)
+        for width in (16, 32, 64, 128)
+    ),
+    Row("fused_mlp_sum_kernel", "LDG.E STG.E"),
+    Row("network_step_kernel", "FFMA LDGSTS.E.BYPASS.128 LDS.128"),
     # one pass over memory
     Row("activation(_backward)?_kernel|bias_gradient_kernel", _PACKETS),
     Row("prelu(_backward)?_kernel|dropout_kernel|scale_kernel", _PACKETS),
@@ -77,7 +86,7 @@ TABLE = (
     Row("(sgd|adam|rmsprop|adagrad)_step_kernel", _PACKETS),
     Row("softmax_(warp|block)_kernel", _PACKETS),
     Row("cross_entropy_one_pass_(warp|block)_kernel", _PACKETS),
-    Row("cross_entropy_cluster_kernel", _PACKETS, on=("sm_90a",)),
+    Row("cross_entropy_cluster_kernel", f"{_PACKETS} UCGABAR_ARV UCGABAR_WAIT", on=("sm_90a",)),
     Row("cross_entropy_(online_warp|block_row|three_pass)_kernel", _PACKETS),
     Row("random_(uniform|normal)_kernel", "STG.E.128"),
     Row("norm_chunks_kernel", "LDG.E.128"),
