@@ -16,6 +16,7 @@ from device_runs import (
     FEATURES,
     NETWORKS,
     OPTIMISERS,
+    STEPS,
     Between,
     LongForm,
     Result,
@@ -198,3 +199,34 @@ def test_nothing_is_trained_where_all_is_frozen(device: Device) -> None:
     model.requires_grad_(True)
     step(x, t)
     assert not np.array_equal(host(model[0].weight.data), before[0])
+
+
+@pytest.mark.not_on_cpu("the cpu has no streams")
+@pytest.mark.parametrize("kind", ["one kernel", "calls", "halves"])
+def test_a_step_on_another_stream_waits_for_the_one_before(kind: str, device: Device) -> None:
+    # They share buffers, workspace and the barrier of a grid.
+    streams = [tg.cuda.Stream(device.name) for _ in range(2)]
+    results = []
+    for order in ([0] * STEPS, [0, 1, 1, 0, 1, 0]):
+        tg.manual_seed(3)
+        layers = [nn.Linear(FEATURES, 6, activation="tanh"), nn.Linear(6, CLASSES)]
+        model = nn.Sequential(*layers, *([nn.Dropout(0.2)] if kind == "calls" else []))
+        optimizer = OPTIMISERS["adam"](model.to(device.name))
+        step = tg.TrainStep(model, nn.CrossEntropyLoss(), optimizer)
+        losses = []
+        tg.cuda.synchronize(device.name)
+        for i, (x, t) in enumerate(batches()):
+            last = streams[order[i]]
+            with tg.cuda.stream(last):
+                losses.append(step.forward_backward(x, t) if kind == "halves" else step(x, t))
+            if kind == "halves":
+                last = streams[order[(i + 1) % STEPS]]
+                with tg.cuda.stream(last):
+                    step.update()
+            other = streams[last is streams[0]]
+            if device.name == "sim" and sum(order[: i + 2]) > 1:  # both have had work by now
+                sim = backends.at(backends.SIM)
+                assert sim._work_not_awaited(last.handle, other.handle) == 0
+        tg.cuda.synchronize(device.name)
+        results.append(Result(model, optimizer, losses))
+    results[0].assert_same(results[1])

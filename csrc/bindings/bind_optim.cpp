@@ -21,7 +21,7 @@ NormKind parse_norm(double norm_type, const char* op) {
 template <class V>
 void field(py::class_<StepBuffer>& state, const char* name, V StepState::* member) {
   state.def_property(
-      name, [member](const StepBuffer& self) { return self.get(member); },
+      name, [member](StepBuffer& self) { return self.get(member); },
       [member](StepBuffer& self, V value) { self.set(member, value); });
 }
 

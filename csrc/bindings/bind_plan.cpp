@@ -79,6 +79,9 @@ py::object Plan::run(py::handle batch, bool accumulate, py::handle out) {
   const Running running(*this);
   CallContext context;
   context.at(place_);
+  if (replay_.enter(*context, place_)) {  // its buffers are in use on that stream from now on
+    for (const py::object& owner : owners_) note_use(owner);
+  }
   for (size_t i = 0; i < inputs_.size(); ++i) {
     Bound& input = inputs_[i];
     Tensor tensor = read_batch(arrays[i], "TrainStep");
@@ -96,10 +99,6 @@ py::object Plan::run(py::handle batch, bool accumulate, py::handle out) {
     result = output.owner = tensor.owner;
   }
   for (StepBuffer* state : states_) state->upload(*context);
-  if ((*context).stream != stream_) {  // its buffers are in use there from now on
-    stream_ = (*context).stream;
-    for (const py::object& owner : owners_) note_use(owner);
-  }
   accumulate_ = accumulate;
   const bool one_kernel = !accumulate && is_one_kernel();
   if (one_kernel) whole_step_.enter(*context, place_);
@@ -120,6 +119,7 @@ void bind_plan(py::module_& m) {
   plan.def(py::init<>())
       .def("input", &Plan::input, py::arg("placeholder"))
       .def("output", &Plan::output, py::arg("placeholder"))
+      .def("_join", &Plan::join, py::arg("other"))
       .def_property("_one_kernel", &Plan::is_one_kernel,
                     [](Plan& self, bool allowed) { self.whole_step().allow(allowed); });
   bind_plan_layers(plan);

@@ -51,6 +51,9 @@ class Plan {
   // The same for the array that run() writes and returns, on the CPU only.
   void output(py::handle placeholder);
 
+  // Runs of both come one after the other, also on different streams.
+  void join(const Plan& other) { replay_.join(other.replay_); }
+
   // Replays the calls on this batch. With accumulate, gradients of parameters are added to.
   // Returns the output, a new array where `out` is None, if there is one.
   py::object run(py::handle batch, bool accumulate, py::handle out);
@@ -130,7 +133,6 @@ class Plan {
   Replay replay_;
   double nanoseconds_ = 0;  // estimated serial time of the calls
   int place_ = kFirstPlace;
-  void* stream_ = nullptr;  // of the last run
   bool accumulate_ = false;
   bool running_ = false;
 };

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT
 // CUDA's host API: streams, events, capture and graphs. A stream does its work at once, so all have
 // always finished; during a capture work is recorded instead, in the order of the calls, which is
-// an order that the dependencies between the captured streams allow.
+// an order that the dependencies between the captured streams allow. Who waits for whom is counted.
+#include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <unordered_map>
 #include <unordered_set>
 #include <utility>
 #include <vector>
@@ -26,15 +29,21 @@ struct SimCapture {
   bool valid = true;
 };
 
+// How much of each stream's work comes before something.
+using Seen = std::unordered_map<cudaStream_t, uint64_t>;
+
 struct SimStream {
   bool non_blocking = false;
   std::shared_ptr<SimCapture> capture;
+  uint64_t work = 0;  // done here
+  Seen seen;          // of other streams, by waiting for events
 };
 struct SimEvent {
   bool timing = true;
   bool recorded = false;
   std::chrono::steady_clock::time_point time;
   std::shared_ptr<SimCapture> capture;  // it was last recorded in
+  Seen seen;
   cudaStream_t stream = nullptr;
 };
 struct SimGraph {
@@ -101,6 +110,7 @@ cudaError_t submit(cudaStream_t stream, std::function<cudaError_t()> work) {
       capture->work.push_back(std::move(work));
       return cudaSuccess;
     }
+    if (!is_default(stream)) ++stream->work;
     if (stream == nullptr || stream == cudaStreamLegacy) {
       for (SimCapture* capture : handles().captures) {
         if (!capture->origin->non_blocking) {
@@ -110,6 +120,12 @@ cudaError_t submit(cudaStream_t stream, std::function<cudaError_t()> work) {
     }
   }
   return set_error(work());
+}
+
+uint64_t work_not_awaited(cudaStream_t stream, cudaStream_t other) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  const auto seen = stream->seen.find(other);
+  return other->work - (seen == stream->seen.end() ? 0 : seen->second);
 }
 
 cudaError_t forbid_in_capture() {
@@ -132,7 +148,7 @@ cudaError_t cudaDeviceReset() { return tilegrad::simulator::forbid_in_capture();
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
   if (stream == nullptr || flags > cudaStreamNonBlocking) return set_error(cudaErrorInvalidValue);
   const std::lock_guard<std::mutex> lock(mutex);
-  *stream = new SimStream{flags == cudaStreamNonBlocking, nullptr};
+  *stream = new SimStream{flags == cudaStreamNonBlocking, nullptr, 0, {}};
   handles().streams.insert(*stream);
   return cudaSuccess;
 }
@@ -174,6 +190,11 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   const auto source = event->capture;
   const auto target = capture_of(stream);
   const bool active = source != nullptr && handles().captures.count(source.get());
+  if (!active && !is_default(stream)) {
+    for (const auto& [other, work] : event->seen) {
+      stream->seen[other] = std::max(stream->seen[other], work);
+    }
+  }
   if (!active) {
     return target == nullptr || source == nullptr
                ? cudaSuccess
@@ -254,6 +275,11 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   }
   event->capture = capture_of(stream);
   event->stream = stream;
+  event->seen.clear();
+  if (!is_default(stream) && event->capture == nullptr) {
+    event->seen = stream->seen;
+    event->seen[stream] = stream->work;
+  }
   event->recorded = true;
   event->time = std::chrono::steady_clock::now();
   return cudaSuccess;

@@ -86,4 +86,8 @@ void set_interrupt_check(void (*check)());
 // Before that the environment variable TILEGRAD_SIM_CC holds, else 90.
 void set_compute_capability(int compute_capability);
 
+// How much work on `other` a device could still be doing while it does the next on `stream`: no
+// event orders them. The simulator itself does all at once.
+uint64_t work_not_awaited(cudaStream_t stream, cudaStream_t other);
+
 }  // namespace tilegrad::simulator

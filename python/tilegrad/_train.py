@@ -125,6 +125,7 @@ class TrainStep:
         self._plans: dict[Signature, _Plan] = {}
         self._wholes: dict[Signature, _Whole] = {}
         self._latest: tuple[Signature, _Whole | None] = ((), None)
+        self._joined: Any = None  # an empty plan, which all others join
         self._gradients: list[Parameter] = []  # those that a recorded backward pass fills
         self._update: _Update | None = None
         self._accumulated = 0  # batches whose gradients lie in the buffers
@@ -233,7 +234,7 @@ class TrainStep:
         fingerprint = self.optimizer._fingerprint()
         update = self._update
         if update is None or update.fingerprint != fingerprint:
-            plan = backends.at(self._place()).Plan()
+            plan = self._join(backends.at(self._place()).Plan())
             update = self._update = self._record_update(plan, fingerprint)
         for batch in update.batches:
             self.optimizer._prepare(batch)
@@ -253,6 +254,7 @@ class TrainStep:
             self._wholes.clear()
             self._latest = (), None
             self._update = None
+            self._joined = None
             self._trained = trained
 
     def _record(self, x: Array, target: Array) -> _Plan:
@@ -265,6 +267,7 @@ class TrainStep:
         self.model.train()
         self.loss_fn.train()
         recorder = Recorder(self._place())
+        self._join(recorder.plan)
         x_input = recorder.empty(x.shape, x.dtype)
         target_input = recorder.empty(target.shape, target.dtype)
         recorder.plan.input(x_input)
@@ -274,6 +277,13 @@ class TrainStep:
         backward(gradient, False)
         self._gradients = recorder.gradients
         return _Plan(recorder, loss)
+
+    def _join(self, plan: Any) -> Any:
+        """Let a plan's runs wait for those of the others, which share gradients and state."""
+        if self._joined is None:
+            self._joined = backends.at(self._place()).Plan()
+        plan._join(self._joined)
+        return plan
 
     def _place(self) -> int | None:
         places = {backends.place_of_array(p.data) for p in self._parameters}

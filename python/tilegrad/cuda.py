@@ -90,6 +90,7 @@ def stream(s: Stream) -> Iterator[Stream]:
 
     An array that is made on one stream and used on another must be ordered by the caller, as with
     torch: synchronise, or make it before. Its memory is not reused before both are done with it.
+    The calls of one `TrainStep` keep their order on any streams: they share buffers.
 
     Args:
         s: The stream.

@@ -243,6 +243,12 @@ void bind_runtime(py::module_& m) {
   m.def("_set_schedule", &simulator::set_schedule, py::arg("text"));
   m.def("_set_compute_capability", &simulator::set_compute_capability,
         py::arg("compute_capability"));
+  m.def(
+      "_work_not_awaited",
+      [](intptr_t stream, intptr_t other) {
+        return simulator::work_not_awaited(stream_at(stream), stream_at(other));
+      },
+      py::arg("stream"), py::arg("other"));
 #endif
   m.def("_is_immutable", &is_immutable, py::arg("array"));
   m.def("_missing_code", &missing_code, py::arg("built"), py::arg("compute_capability"),

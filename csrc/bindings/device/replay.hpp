@@ -6,6 +6,7 @@
 #pragma once
 
 #include <exception>
+#include <memory>
 
 #include "../../cuda/matmul_precision.hpp"
 #include "../../cuda/synchronous.hpp"
@@ -68,15 +69,26 @@ class Replay {
     }
   }
 
+  // Before anything of a run is put on the context's stream: buffers, state and workspace of the
+  // plan may still be in use on that of the run before. Whether this one is another.
+  bool enter(const Context& context, int place) {
+    const auto stream = static_cast<cudaStream_t>(context.stream);
+    order_->enter(place, stream);
+    if (stream == last_) return false;
+    several_streams_ = last_ != nullptr;
+    last_ = stream;
+    place_ = place;
+    return true;
+  }
+  // Both share buffers: what holds for the runs of each holds for those of both.
+  void join(const Replay& other) { order_ = other.order_; }
+
   // `form` tells apart the two ways in which a plan's calls may run (gradients stored or added).
   template <class Calls>
   void run(Context& context, int form, Calls&& calls) {
     const Float32PrecisionScope scope(precision_);
     Form& now = forms_[form];
     const auto stream = static_cast<cudaStream_t>(context.stream);
-    several_streams_ = several_streams_ || (last_ != nullptr && last_ != stream);
-    last_ = stream;
-    place_ = CallContext::current()->place();
     if (!now.has_run || synchronous_launches()) {
       Context own{.stream = stream, .workspace = &workspace_};
       calls(own);
@@ -126,6 +138,7 @@ class Replay {
   Form forms_[2];
   int place_ = kFirstPlace;
   cudaStream_t capturing_ = nullptr;
+  std::shared_ptr<StreamOrder> order_ = std::make_shared<StreamOrder>();
   cudaStream_t last_ = nullptr;
   bool several_streams_ = false;
 };

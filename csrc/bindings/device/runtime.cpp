@@ -175,6 +175,14 @@ void synchronize(int place) {
   CUDA_CHECK(cudaDeviceSynchronize());
 }
 
+void StreamOrder::enter(int place, cudaStream_t stream) {
+  if (stream == last_) return;
+  if (last_ != nullptr && !wait_for(place, stream, last_)) {
+    CUDA_CHECK(cudaStreamSynchronize(last_));  // no event could be made
+  }
+  last_ = stream;
+}
+
 namespace {
 std::mutex idle_streams_mutex;
 std::map<int, std::vector<cudaStream_t>>& idle_streams() {

@@ -38,6 +38,18 @@ void synchronize(int place);
 cudaStream_t take_stream(int place);
 void give_stream_back(int place, cudaStream_t stream) noexcept;
 
+// Memory that is used on one stream after the other without its user's knowledge.
+class StreamOrder {
+ public:
+  // What is put on `stream` from now on comes after all that is on the stream named before: also
+  // after copies of a result that were put there behind the work itself, which is why nothing is
+  // recorded before a change.
+  void enter(int place, cudaStream_t stream);
+
+ private:
+  cudaStream_t last_ = nullptr;
+};
+
 // Memory in the order of a stream: a block given back is handed out again on its own stream without
 // waiting for the device. Sizes are rounded up by at most an eighth.
 class Allocator {

@@ -14,11 +14,13 @@ namespace tilegrad::TILEGRAD_BACKEND {
 class StepBuffer {
  public:
   template <class V>
-  V get(V StepState::* field) const {
+  V get(V StepState::* field) {
     if (!changed_ && storage_ != nullptr) {  // a kernel may have written it (clipping does)
       StepState now;
       enter(place_);
-      staging(place_).download(&now, storage_->data(), sizeof(now), current_stream(place_));
+      const cudaStream_t stream = current_stream(place_);
+      order_.enter(place_, stream);
+      staging(place_).download(&now, storage_->data(), sizeof(now), stream);
       return now.*field;
     }
     return value_.*field;
@@ -39,7 +41,9 @@ class StepBuffer {
   }
   void upload(Context& context) {
     StepState* const where = memory();
-    storage_->used_on(static_cast<cudaStream_t>(context.stream));
+    const auto stream = static_cast<cudaStream_t>(context.stream);
+    storage_->used_on(stream);
+    order_.enter(place_, stream);  // plans share a state: one of them may still read it
     if (!changed_) return;
     store_step_state(context, where, value_);
     changed_ = false;
@@ -50,6 +54,7 @@ class StepBuffer {
   bool changed_ = true;
   int place_ = kFirstPlace;
   std::unique_ptr<Storage> storage_;
+  StreamOrder order_;
 };
 
 }  // namespace tilegrad::TILEGRAD_BACKEND
