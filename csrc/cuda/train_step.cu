@@ -13,6 +13,8 @@
 // Source:      persistent kernels of recurrent networks: Diamos et al., ICML 2016.
 #include "train_step.hpp"
 
+#include <algorithm>
+
 #include "grid_barrier.cuh"
 #include "row_sums.cuh"
 #include "train_step/head.cuh"
@@ -43,11 +45,6 @@ struct Arguments {
   bool is_mean, weight_fits;
 };
 
-__device__ inline Operand operand(const float* data, int64_t pitch, int64_t count) {
-  return {data, static_cast<int>(pitch), static_cast<int>(count),
-          pitch % 4 == 0 && packet_aligned(data)};
-}
-
 // f(TileShape{}) of that size.
 template <class F>
 __device__ inline auto with_shape(Tile size, const F& f) {
@@ -62,34 +59,37 @@ __device__ inline auto with_shape(Tile size, const F& f) {
 }
 
 // The block's tiles of a product: items first, first + gridDim.x, ...; use(sums, tile) for each.
+// The ring of the next fills while the sums of one are used; start() and finish() stand in the code
+// once for each shape of tile and operands.
 template <bool kAAlongP, bool kBAlongP, class Use>
 __device__ inline void run_product(float* shared, const Run& run, int first, const Operand& a,
                                    const Operand& b, int64_t length, const Use& use) {
-  const auto k = static_cast<int>(length);
-  const auto tile_of = [&](auto shape, int item) {
-    const int across = (b.count + shape.kN - 1) / shape.kN;
-    return TileOf{item / across * shape.kM, item % across * shape.kN, a.count, b.count};
-  };
-  const auto start = [&](int item) {
+  if (first >= run.items) return;
+  const auto with_product = [&](const auto& f) {
     with_shape(run.tile, [&](auto shape) {
-      const TileOf tile = tile_of(shape, item);
-      TileProduct<decltype(shape), kAAlongP, kBAlongP>(shared, a, b, k).start(tile.i, tile.j);
+      f(TileProduct<decltype(shape), kAAlongP, kBAlongP>(shared, a, b, static_cast<int>(length)));
     });
   };
-  if (first >= run.items) return;
+  TileSums sums{};
+  with_product([&](const auto& product) { sums = product.sums(shared); });
+  const int n = 1 << sums.log_n, across = (b.count + n - 1) / n;
+  const auto tile_of = [&](int item) {
+    return TileOf{item / across * sums.m, item % across * n, a.count, b.count};
+  };
+  TileOf next = tile_of(first);
   // Who read the shared memory before is done with it.
   __syncthreads();
-  start(first);
   const auto stride = static_cast<int>(gridDim.x);
-  for (int item = first; item < run.items; item += stride) {
-    TileOf tile;
-    const TileSums sums = with_shape(run.tile, [&](auto shape) {
-      tile = tile_of(shape, item);
-      return TileProduct<decltype(shape), kAAlongP, kBAlongP>(shared, a, b, k)
-          .finish(tile.i, tile.j);
-    });
-    if (item + stride < run.items) start(item + stride);
-    use(sums, tile);
+  for (int item = first - stride; item < run.items; item += stride) {
+    const TileOf tile = next;
+    if (item >= first) {
+      with_product([&](const auto& product) { product.finish(tile.i, tile.j); });
+    }
+    if (item + stride < run.items) {
+      next = tile_of(item + stride);
+      with_product([&](const auto& product) { product.start(next.i, next.j); });
+    }
+    if (item >= first) use(sums, tile);
   }
 }
 
@@ -130,7 +130,7 @@ __device__ inline void run_items(float* shared, const Arguments<Options>& a, con
       break;
     case Work::head:
       if (first < run.items) {
-        Head head(shared, layer, run.layer > 0 ? &layer - 1 : nullptr, a.loss, a.weight_fits);
+        Head head(shared, a.step, a.loss, a.weight_fits);
         for (int row = first; row < run.items; row += stride) head.row(row);
       }
       break;
@@ -233,7 +233,9 @@ void network_step(Context& context, const NetworkStep& network, const Options& o
   a.is_mean = network.loss.reduction == Reduction::mean;
   a.weight_fits = (last.out + 1) * last.in <= kHeadFloats;
   const unsigned most = resident_blocks(kernel, kThreads, kSharedBytes);
-  const unsigned blocks = std::min(most, static_cast<unsigned>(a.schedule.most_items()));
+  // Where not even one fits, a grid of one is what the launch refuses with a reason.
+  const unsigned blocks =
+      std::clamp(static_cast<unsigned>(a.schedule.most_items()), 1u, std::max(most, 1u));
   launch(kernel,
          {.grid = blocks, .block = kThreads, .dynamic_bytes = kSharedBytes, .cooperative = true},
          stream_of(context), a);

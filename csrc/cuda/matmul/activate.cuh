@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // An activation and its derivative, chosen on the device: one uniform branch an element, where a
-// template would multiply every rung by sixteen.
+// template would multiply every rung by sixteen. Inlined in float; apart, as a call, in double and
+// where a kernel has so much code that another copy would cost more than calls do.
 #pragma once
 
 #include "../../ops.hpp"
@@ -69,16 +70,17 @@ __device__ inline V differentiate_here(const Activation& activation, bool saved_
   return dy;
 }
 
-// In double calls: inlined, the long formulas would cost every product registers.
-[[gnu::noinline]] __device__ inline double activate_apart(Activation activation, double x) {
+template <class V>
+[[gnu::noinline]] __device__ V activate_apart(Activation activation, V x) {
   return activate_here(activation, x);
 }
-[[gnu::noinline]] __device__ inline double differentiate_apart(Activation activation,
-                                                               bool saved_is_output, double dy,
-                                                               double saved) {
+template <class V>
+[[gnu::noinline]] __device__ V differentiate_apart(Activation activation, bool saved_is_output,
+                                                   V dy, V saved) {
   return differentiate_here(activation, saved_is_output, dy, saved);
 }
 
+// Inlined, the long formulas of double would cost every product registers.
 template <class V>
 __device__ inline V activate(const Activation& activation, V x) {
   if constexpr (sizeof(V) == sizeof(double)) {

@@ -4,12 +4,11 @@
 // Math:        forward: z = sum + b, y = f(z); input gradient: dz = sum f'; update: W by its rule.
 // Shapes:      of TileSums; elements outside (rows, cols) are left out.
 // Parallelism: the threads of the block go along a row of the tile; 4 elements a thread are loaded
-//              before the first of them is used. One copy of the activations' switch in the code.
+//              before the first of them is used. The activations' switch is a call.
 // Memory:      coalesced; W and the optimiser's buffers are read and written once a step.
 #pragma once
 
 #include "../matmul/epilogue.cuh"
-#include "gradient_here.cuh"
 #include "tile.cuh"
 //
 #include "../../optim_constants.hpp"
@@ -34,11 +33,13 @@ __device__ inline void finish_forward(const TileSums& sums, const TileOf& tile,
 #pragma unroll 1
   for (int e = static_cast<int>(threadIdx.x); e < sums.count(); e += kThreads) {
     const int at = tile.offset(sums, e);
+    float sum[1];
+    sums.get(sum, e);
     if (at < 0) continue;
-    float z = sums.at(e);
+    float z = sum[0];
     if (layer.bias.data != nullptr) z += layer.bias.data[tile.j + sums.col(e)];
     if (layer.z != nullptr) layer.z[at] = z;
-    if (layer.y != layer.z) layer.y[at] = activate(layer.activation, z);
+    if (layer.y != layer.z) layer.y[at] = activate_apart(layer.activation, z);
   }
 }
 
@@ -52,13 +53,13 @@ __device__ inline void finish_input_gradient(const TileSums& sums, const TileOf&
     for (int r = 0; r < kBatch; ++r) {
       const int at = tile.offset(sums, first + r * kThreads);
       saved[r] = at < 0 ? 0 : below.saved[at];
-      dy[r] = at < 0 ? 0 : sums.at(first + r * kThreads);
     }
+    sums.get(dy, first);
 #pragma unroll 1
     for (int r = 0; r < kBatch; ++r, rotate<1>(dy), rotate<1>(saved)) {
       const int at = tile.offset(sums, first + r * kThreads);
       if (at < 0) continue;
-      below.dz[at] = gradient_here(below.activation, below.from_output, dy[0], saved[0]);
+      below.dz[at] = differentiate_apart(below.activation, below.from_output, dy[0], saved[0]);
     }
   }
 }
@@ -95,10 +96,8 @@ __device__ inline void finish_weight(const TileSums& sums, const TileOf& tile,
     int at[kBatch];
     float grad[kBatch];
 #pragma unroll
-    for (int r = 0; r < kBatch; ++r) {
-      at[r] = tile.offset(sums, first + r * kThreads);
-      grad[r] = at[r] < 0 ? 0 : sums.at(first + r * kThreads);
-    }
+    for (int r = 0; r < kBatch; ++r) at[r] = tile.offset(sums, first + r * kThreads);
+    sums.get(grad, first);
     update_elements(weight, c, at, grad);
   }
 }

@@ -48,21 +48,20 @@ __device__ inline double sum_of_rows(float* shared, int64_t rows, const Term& te
 // Row losses and logits of a block.
 class Head {
  public:
-  __device__ Head(float* shared, const StepLayer& layer, const StepLayer* below,
-                  const CrossEntropyArguments<float>& loss, bool weight_fits)
-      : layer_(layer),
-        below_(below),
+  __device__ Head(float* shared, const NetworkStep& step, const CrossEntropyArguments<float>& loss,
+                  bool weight_fits)
+      : step_(step),
+        layer_(step.layers[step.count - 1]),
         loss_(loss),
+        weight_fits_(weight_fits),
         logits_(shared),
         dlogits_(shared + kMostStepClasses),
         x_(shared + 2 * kMostStepClasses),
-        weight_(layer.weight.data) {
+        weight_(x_ + (layer_.in + 3) / 4 * 4) {
     if (!weight_fits) return;
-    float* const copy = x_ + (layer.in + 3) / 4 * 4;
     // Who read the shared memory before is done with it.
     __syncthreads();
-    copy_to_shared(copy, layer.weight.data, static_cast<int>(layer.out * layer.in));
-    weight_ = copy;
+    copy_to_shared(weight_, layer_.weight.data, static_cast<int>(layer_.out * layer_.in));
   }
 
   __device__ void row(int64_t row) {
@@ -75,10 +74,13 @@ class Head {
     cp_async_wait<0>();
     // The row and the weights are there.
     __syncthreads();
+#pragma unroll 1
     for (int c = warp; c < classes; c += kThreads / kWarpSize) {
       float sum = 0;
+      with_weight([&](const float* weight) {
 #pragma unroll 4
-      for (int i = lane; i < in; i += kWarpSize) sum = fma(x_[i], weight_[c * in + i], sum);
+        for (int i = lane; i < in; i += kWarpSize) sum = fma(x_[i], weight[c * in + i], sum);
+      });
       sum = warp_sum(sum);
       if (layer_.bias.data != nullptr) sum += layer_.bias.data[c];
       if (lane == 0) logits_[c] = sum;
@@ -88,20 +90,29 @@ class Head {
     if (warp == 0) loss_.soft ? loss_of<true>(row) : loss_of<false>(row);
     // So is their gradient.
     __syncthreads();
-    for (int c = static_cast<int>(threadIdx.x); c < classes; c += kThreads) {
-      layer_.dz[row * classes + c] = dlogits_[c];
-    }
-    if (below_ != nullptr) input_gradient(row);
+    static_assert(kMostStepClasses <= kThreads);
+    const auto tid = static_cast<int>(threadIdx.x);
+    if (tid < classes) layer_.dz[row * classes + tid] = dlogits_[tid];
+    if (step_.count > 1) input_gradient(row, step_.layers[step_.count - 2]);
   }
 
  private:
   using Team = LaneTeam<kWarpSize>;
 
+  // use(W): a loop over shared memory and one over global memory, neither over pointers that may
+  // be both.
+  template <class Use>
+  __device__ void with_weight(const Use& use) const {
+    weight_fits_ ? use(weight_) : use(layer_.weight.data);
+  }
+
   __device__ static void copy_to_shared(float* to, const float* from, int count) {
     const int tid = static_cast<int>(threadIdx.x);
     if (count % 4 == 0 && packet_aligned(from)) {
+#pragma unroll 1
       for (int i = 4 * tid; i < count; i += 4 * kThreads) cp_async_16(to + i, from + i);
     } else {
+#pragma unroll 1
       for (int i = tid; i < count; i += kThreads) cp_async_4(to + i, from + i);
     }
     cp_async_commit();
@@ -110,7 +121,10 @@ class Head {
   template <bool kSoft>
   __device__ void loss_of(int64_t row) {
     // Lane by lane: the row lies in shared memory, where packets are stored by other instructions.
-    const RowSlots<float, Team> slots{layer_.out, false, false};
+    // One slot of a lane has all its classes.
+    static_assert(kMostStepClasses <= Team::kThreads * kPacket<float>);
+    const auto slot = RowSlots<float, Team>{layer_.out, false, false}.template at<false>(0);
+    const Packet<float> packet = slot.load(logits_);
     CrossEntropyRow<float> r{};
     r.x = logits_;
     r.dx = dlogits_;
@@ -121,35 +135,33 @@ class Head {
     }
     r.scale = *loss_.scale;
     RowSums<float, kSoft> sums;
-    if (r.counts()) {
-      for_row<1>(slots, r.x, [&](int64_t, const auto& slot, const Packet<float>& packet) {
-        add_packet(sums, loss_, r, slot, packet);
-      });
-    }
+    if (r.counts() && !slot.empty()) add_packet(sums, loss_, r, slot, packet);
     const RowEnd<float> end = end_row<Team>(r, sums);
-    for_row<1>(slots, r.x, [&](int64_t, const auto& slot, const Packet<float>& packet) {
-      store_gradient<kSoft>(loss_, r, end, slot, packet);
-    });
+    if (!slot.empty()) store_gradient<kSoft>(loss_, r, end, slot, packet);
     if (Team::thread() == 0) store_loss(loss_, r, row, end.loss);
   }
 
-  __device__ void input_gradient(int64_t row) {
+  // dz of the layer below.
+  __device__ void input_gradient(int64_t row, const StepLayer& below) {
     const auto in = static_cast<int>(layer_.in), classes = static_cast<int>(layer_.out);
 #pragma unroll 1
     for (int i = static_cast<int>(threadIdx.x); i < in; i += kThreads) {
-      const float saved = below_->saved[row * in + i];
+      const float saved = below.saved[row * in + i];
       float sum = 0;
+      with_weight([&](const float* weight) {
 #pragma unroll 4
-      for (int c = 0; c < classes; ++c) sum = fma(dlogits_[c], weight_[c * in + i], sum);
-      below_->dz[row * in + i] = gradient_here(below_->activation, below_->from_output, sum, saved);
+        for (int c = 0; c < classes; ++c) sum = fma(dlogits_[c], weight[c * in + i], sum);
+      });
+      below.dz[row * in + i] = differentiate_apart(below.activation, below.from_output, sum, saved);
     }
   }
 
-  const StepLayer& layer_;
-  const StepLayer* below_;
+  const NetworkStep& step_;
+  const StepLayer& layer_;                    // the last
   const CrossEntropyArguments<float>& loss_;  // but for logits and dlogits
-  float *logits_, *dlogits_, *x_;             // of the row, in shared memory
-  const float* weight_;
+  bool weight_fits_;
+  float *logits_, *dlogits_, *x_;  // of the row, in shared memory
+  float* weight_;                  // W there, where it fits
 };
 
 }  // namespace tilegrad::TILEGRAD_BACKEND::step

@@ -15,6 +15,7 @@
 #include "../launch.cuh"
 #include "../numeric.cuh"
 #include "../ptx/cp_async.cuh"
+#include "../vector_io.cuh"
 
 namespace tilegrad::TILEGRAD_BACKEND::step {
 
@@ -28,6 +29,10 @@ struct Operand {
   int count;  // along x
   bool wide;  // rows of memory are whole, aligned groups of 4
 };
+__device__ inline Operand operand(const float* data, int64_t pitch, int64_t count) {
+  return {data, static_cast<int>(pitch), static_cast<int>(count),
+          pitch % 4 == 0 && packet_aligned(data)};
+}
 
 template <int kLaneRowsValue, int kWarpsM, int kWarpsN, int kSlicesValue, int kSliceValue,
           int kStagesValue>
@@ -39,7 +44,8 @@ struct TileShape {
   static constexpr int kStage = (kM + kN) * (kK + 4);  // floats
   static constexpr int kSumPitch = kN + 8;             // rows of neighbouring lanes: other banks
   static constexpr int kSums = kSlices * kM * kSumPitch;
-  static_assert(kWarpsM * kWarpsN * kSlices * kWarpSize == kThreads && kN <= 64);
+  static_assert(kWarpsM * kWarpsN * kSlices * kWarpSize == kThreads);
+  static_assert(kN == 32 || kN == 64);
 };
 using SmallTile = TileShape<4, 1, 1, 8, 8, 4>;   // (16, 32), 64 of p a stage
 using MediumTile = TileShape<8, 1, 1, 8, 8, 3>;  // (32, 32), 64
@@ -52,23 +58,35 @@ static_assert(kRingFloats >= SmallTile::kStages * SmallTile::kStage &&
               kRingFloats >= MediumTile::kStages * MediumTile::kStage);
 static_assert(MediumTile::kSums >= SmallTile::kSums && MediumTile::kSums >= LargeTile::kSums);
 
-// The sums of a tile: of element (i, j) one for each slice, `slice` apart.
+static_assert(SmallTile::kSlices == 8 && MediumTile::kSlices == 8 && LargeTile::kSlices == 2);
+
+// The sums of a tile: (2 or 8 slices, m, pitch), of element (i, j) one for each slice.
 struct TileSums {
-  const float* data;  // (slices, m, pitch)
-  int m, log_n, slices, pitch;
+  const float* data;  // shared memory, and the compiler knows: no shape of tile has chosen it
+  int m, log_n, pitch;
+  bool many_slices;
 
   __device__ int row(int e) const { return e >> log_n; }
   __device__ int col(int e) const { return e & ((1 << log_n) - 1); }
   __device__ int count() const { return m << log_n; }
-  __device__ float at(int e) const {
-    const float* p = data + row(e) * pitch + col(e);
-    float sum = 0;
-    for (int s = 0; s < slices; s += 2) {
-      sum += p[0];
-      sum += p[m * pitch];
-      p += 2 * m * pitch;
+
+  // Of elements e, e + kThreads, ...; of those past the end any value.
+  template <int kCount>
+  __device__ void get(float (&sum)[kCount], int e) const {
+    many_slices ? add_slices<8>(sum, e) : add_slices<2>(sum, e);
+  }
+
+ private:
+  template <int kSlices, int kCount>
+  __device__ void add_slices(float (&sum)[kCount], int e) const {
+#pragma unroll
+    for (int r = 0; r < kCount; ++r) {
+      const int own = e + r * kThreads < count() ? e + r * kThreads : 0;
+      const float* const p = data + row(own) * pitch + col(own);
+      sum[r] = 0;
+#pragma unroll
+      for (int s = 0; s < kSlices; ++s) sum[r] += p[s * m * pitch];
     }
-    return sum;
   }
 };
 
@@ -142,12 +160,12 @@ class TileProduct {
 
   // The ring is free: every thread has passed a barrier since it was read.
   __device__ void start(int i, int j) const {
-#pragma unroll
+#pragma unroll 1
     for (int step = 0; step < kStages - 1; ++step) fill(step, i, j);
   }
 
-  // The sums, which are complete for other threads after a barrier; the ring is free.
-  __device__ TileSums finish(int i, int j) const {
+  // Leaves the sums at shared + kRingFloats, complete for all threads; the ring is free.
+  __device__ void finish(int i, int j) const {
     const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
     const int warp = static_cast<int>(threadIdx.x) / kWarpSize;
     const int slice = warp % Shape::kSlices, place = warp / Shape::kSlices;
@@ -195,7 +213,10 @@ class TileProduct {
     }
     // The sums are complete, and the ring has been read.
     __syncthreads();
-    return {sums, Shape::kM, Shape::kN == 32 ? 5 : 6, Shape::kSlices, Shape::kSumPitch};
+  }
+  __device__ static TileSums sums(const float* shared) {
+    return {shared + kRingFloats, Shape::kM, Shape::kN == 32 ? 5 : 6, Shape::kSumPitch,
+            Shape::kSlices == 8};
   }
 
  private:
