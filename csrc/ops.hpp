@@ -77,8 +77,12 @@ struct Epilogue {
 // beta = 0 does not read c. The sum over p has one fixed order for a given (m, n, k, ISA); on the
 // CPU also for a given order of the axes in memory of the operand that has more rows (a) or columns
 // (b), where the other has few of them. Batch, gaps, alignment and threads do not matter.
-// variant names a rung of a backend's ladder; empty is the backend's own choice. ValueError names
-// the rungs where it has none of that name, or none that can do this problem.
+// Of float32 on cuda and sim the choice follows cuda/matmul_precision.hpp, and with it the bits: as
+// set_float32_matmul_precision says, float32 throughout ("highest", the default), or, where tensor
+// cores take the shape, tf32x3 ("high") or tf32 ("medium"). So do linear and linear_backward.
+// variant names a rung of a backend's ladder, whatever the precision; empty is the backend's own
+// choice. ValueError names the rungs where it has none of that name, or none that can do this
+// problem.
 template <class T>
 void matmul(Context&, Matrix<T> c, Matrix<const T> a, Matrix<const T> b, MatmulSize size,
             double alpha = 1, double beta = 0, const Epilogue<T>& epilogue = {},
