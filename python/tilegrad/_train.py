@@ -156,6 +156,19 @@ class TrainStep:
         finally:
             self._lock.release()
 
+    @property
+    def one_kernel(self) -> bool:
+        """Whether the latest ``step(x, target)`` ran as one kernel.
+
+        So does a step on a device of compute capability 8.0 or higher that is, in all: up to 8
+        linear layers with activations in float32, cross-entropy of class indices, and SGD, Adam or
+        AdamW with one group for all parameters; at most 1024 rows, 128 classes, widths of 8192, and
+        2^29 multiply-adds (rows x in x out of each layer, three times, of the first twice). Any
+        other step is the kernels of its ops, and so are ``forward_backward`` and ``update``.
+        """
+        whole = self._latest[1]
+        return whole is not None and bool(whole.passes.recorder.plan._one_kernel)
+
     def forward_backward(self, x: Any, target: Any) -> Any:
         """Run everything but the update; return the loss.
 
@@ -209,6 +222,7 @@ class TrainStep:
     def _forward_backward(self, x: Any, target: Any) -> Any:
         x, target = _as_array(x, "x"), _as_array(target, "target")
         self._forget_outdated()
+        self._latest = (), None
         key = (x.shape, x.dtype, target.shape, target.dtype)
         recorded = self._plans.get(key)
         if recorded is None:
