@@ -190,7 +190,8 @@ def test_every_family_has_cases_and_a_script() -> None:
     assert scripts == families
 
 
-SMALL = ("matmul/64 TN", "linear/1x784->512 relu backward", "linear/128x512->10 forward",
+SMALL = ("matmul/64 TN", "fused_mlp/64x5 128 inference", "fused_mlp/64x5 128 training",
+         "linear/1x784->512 relu backward", "linear/128x512->10 forward",
          "activation/relu 10000 backward", "activation/sigmoid 10000 forward",
          "activation/silu 10000 backward", "activation/gelu tanh 10000 forward",
          "softmax/softmax 128x10@1 backward", "softmax/log_softmax 128x10@1 forward",

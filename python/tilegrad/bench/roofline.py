@@ -55,6 +55,8 @@ POINTS = {
     "optim/SGD momentum 669706": "SGD momentum",
     "optim/Adam 669706": "Adam",
     "optim/AdamW 669706": "AdamW",
+    "fused_mlp/64x5 1024 inference": "fused MLP",
+    "fused_mlp/64x5 1024 training": "fused MLP training",
     "predict/784-512-512-10 batch 1": "MLP forward, batch 1",
     "predict/784-512-512-10 batch 32": "MLP forward, batch 32",
     "train_step/SGD batch 32": "SGD step, batch 32",
@@ -65,6 +67,7 @@ POINTS = {
 _LOOKS = {
     "matmul": ("#0072B2", "o"),
     "linear": ("#56B4E9", "s"),
+    "fused_mlp": ("#117733", "p"),
     "activation": ("#D55E00", "^"),
     "softmax": ("#CC79A7", "D"),
     "cross_entropy": ("#882255", "v"),

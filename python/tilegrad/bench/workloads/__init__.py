@@ -11,6 +11,7 @@ from tilegrad.bench.harness import Case
 from . import (
     activation,
     cross_entropy,
+    fused_mlp,
     linear,
     matmul,
     optim,
@@ -20,7 +21,9 @@ from . import (
     train_step,
 )
 
-FAMILIES = (matmul, linear, activation, softmax, cross_entropy, optim, predict, train_step, tiny)
+FAMILIES = (
+    matmul, linear, fused_mlp, activation, softmax, cross_entropy, optim, predict, train_step, tiny,
+)  # fmt: skip
 
 
 def all_cases() -> list[Case]:
