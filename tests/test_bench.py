@@ -190,7 +190,9 @@ def test_every_family_has_cases_and_a_script() -> None:
     assert scripts == families
 
 
-SMALL = ("matmul/64 TN", "fused_mlp/64x5 128 inference", "fused_mlp/64x5 128 training",
+SMALL = ("matmul/64 TN", "losses/mse_loss 100000", "losses/nll_loss 1024000",
+         "losses/triplet_margin_loss 1024000", "losses/ctc_loss 128000",
+         "fused_mlp/64x5 128 inference", "fused_mlp/64x5 128 training",
          "linear/1x784->512 relu backward", "linear/128x512->10 forward",
          "activation/relu 10000 backward", "activation/sigmoid 10000 forward",
          "activation/silu 10000 backward", "activation/gelu tanh 10000 forward",

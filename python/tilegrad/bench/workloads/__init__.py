@@ -13,6 +13,7 @@ from . import (
     cross_entropy,
     fused_mlp,
     linear,
+    losses,
     matmul,
     optim,
     predict,
@@ -22,7 +23,8 @@ from . import (
 )
 
 FAMILIES = (
-    matmul, linear, fused_mlp, activation, softmax, cross_entropy, optim, predict, train_step, tiny,
+    matmul, linear, fused_mlp, activation, softmax, cross_entropy, losses, optim, predict,
+    train_step, tiny,
 )  # fmt: skip
 
 
