@@ -34,6 +34,11 @@ FORWARD = [(16, 16, 16), (32, 32, 32), (64, 64, 64, 64), (128, 128, 128), (64, 3
 CASES = [
     *(Case(f"{n[0]}", partial(call, n, 400, False), "fused_mlp_kernel") for n in FORWARD),
     Case("backward", partial(call, (64, 64, 64, 64), 400, True), "fused_mlp_backward_kernel"),
+    Case(
+        "backward of gelu",
+        partial(call, (64, 64, 64, 64), 400, True, "gelu"),
+        "fused_mlp_backward_kernel",
+    ),
     Case("sums", partial(call, (64, 32, 64), 128, True), "fused_mlp_sum_kernel"),
 ]
 
@@ -52,7 +57,11 @@ def test_kernels_neither_race_nor_leave_their_buffers(case: Case, schedule: str)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_odd_shapes_neither_race_nor_leave_their_buffers(schedule: str) -> None:
     with tg.sim.trace(schedule) as t:
-        for features, activation in (((3, 17, 1), "tanh"), ((13, 40, 40, 5), "elu")):
+        for features, activation in (
+            ((3, 17, 1), "tanh"),
+            ((13, 40, 40, 5), "elu"),
+            ((9, 33, 2), "silu"),
+        ):
             for backward in (False, True):
                 call(features, 131, backward, activation)
     assert not t.races, t
