@@ -144,6 +144,19 @@ def test_nan_and_infinity_of_gradients_are_the_networks(
 
 
 @every_half
+@pytest.mark.parametrize("output", ["sigmoid", "tanh", "relu6"])
+def test_an_infinite_row_has_the_slope_of_its_end(device: Device, half: Half, output: str) -> None:
+    """Infinity times the zeros that pad the last layer is NaN: it must not reach the row's dx."""
+    dy, x, weights, biases = integers(np.random.default_rng(1), (5, 20, 20, 3), 70)
+    weights = [np.ones_like(w) for w in weights]  # no zero meets the infinity inside
+    x[3, 2] = np.inf
+    call = [there(device, half, v) for v in (dy, x, weights, biases)]
+    dx = half.get(tg.fused_mlp_backward(*call, "relu", output)[0])
+    assert_exact(dx[3], np.zeros(5))
+    assert np.isfinite(dx).all()
+
+
+@every_half
 def test_rows_beyond_the_last_add_nothing_to_gradients(device: Device, half: Half) -> None:
     """An infinite bias makes the rows of a tile that do not exist infinite too."""
     dy, x, weights, biases = integers(np.random.default_rng(0), (5, 20, 20, 3), 70)
