@@ -57,7 +57,7 @@ Tensor read_variance(Context& context, const Tensor& input, py::handle object, c
     Tensor number = empty({}, input.dtype, op);
     const double value = parse_number(object, op, "var");
     check(!(value < 0), "{}: var must be at least 0; got {}", op, value);
-    with_float(input.dtype, [&](auto t) { fill(context, number.as<decltype(t)>(), 1, value); });
+    with_any_float(input.dtype, [&](auto t) { fill(context, number.as<decltype(t)>(), 1, value); });
     return number;
   }
   const Tensor var = read_like(input, object, op, "var");
@@ -97,7 +97,7 @@ struct Problem {
         function(parse_loss(row, number, logarithm, is_full, op)),
         count(c.is_none() ? 2 : 3) {
     Tensor& input = operands[0];
-    input = read_float(a, op, row.operands[0]);
+    input = read_float(a, op, row.operands[0], Floats::all);
     operands[1] = read_like(input, b, op, row.operands[1]);
     if (row.shapes == LossShapes::variance) {
       operands[2] = read_variance(context, input, c, op);
@@ -180,33 +180,45 @@ Computed compute(CallContext& context, const Problem& p, bool want_loss, const W
         want_loss ? py::none() : wanted->out(out, i, p.op), p.shapes[i], dtype, p.op,
         {&p.operands[0], &p.operands[1], &p.operands[2], &p.weight, &grad, &grads[0], &grads[1]});
   }
-  with_float(dtype, [&](auto t) {
+  with_any_float(dtype, [&](auto t) {
     using T = decltype(t);
-    const int64_t n = p.full.product();
+    using V = LossNumber<T>;
+    const int64_t n = p.full.product(), results = p.result.product();
     Tensor full[3];
     for (int i = 0; i < p.count; ++i) full[i] = broadcast_to(p.operands[i], p.full);
     const Tensor full_weight = p.has_weight() ? broadcast_to(p.weight, p.full) : Tensor{};
     run(elementwise_nanoseconds(full[0]), [&] {
-      ElementwiseLoss<T> problem{p.function,
-                                 contiguous<T>(*context, full[0]),
-                                 contiguous<T>(*context, full[1]),
-                                 p.count == 3 ? contiguous<T>(*context, full[2]) : nullptr,
-                                 p.has_weight() ? contiguous<T>(*context, full_weight) : nullptr,
+      const auto read = [&](const Tensor& x, int64_t count) -> const V* {
+        return x.data == nullptr ? nullptr
+                                 : widened<T>(*context, contiguous<T>(*context, x), count);
+      };
+      ElementwiseLoss<V> problem{p.function,
+                                 read(full[0], n),
+                                 read(full[1], n),
+                                 p.count == 3 ? read(full[2], n) : nullptr,
+                                 p.has_weight() ? read(full_weight, n) : nullptr,
                                  n,
                                  p.reduction,
                                  p.divisor,
                                  p.row.divides_by_weight() && p.has_weight()};
-      const T* upstream = grad.data == nullptr ? nullptr : contiguous<T>(*context, grad);
-      T* values[3] = {nullptr, nullptr, nullptr};
+      V* const value = room_for(*context, loss.as<T>(), results);
+      V* values[3] = {nullptr, nullptr, nullptr};  // gradients in the broadcast shape
       for (int i = 0; i < 3; ++i) {
         if (grads[i].data == nullptr) continue;
-        values[i] = p.operands[i].shape == p.full ? grads[i].as<T>()
-                                                  : (*context).workspace->template take<T>(n);
+        values[i] = p.operands[i].shape == p.full ? room_for(*context, grads[i].as<T>(), n)
+                                                  : (*context).workspace->template take<V>(n);
       }
-      compute_loss(p.op, *context, loss.as<T>(), values, upstream, problem);
+      compute_loss(p.op, *context, value, values, read(grad, results), problem);
+      narrowed(*context, loss.as<T>(), value, results);
       for (int i = 0; i < 3; ++i) {
-        if (values[i] == nullptr || p.operands[i].shape == p.full) continue;
-        sum_to_shape(*context, grads[i].as<T>(), values[i], p.full, p.operands[i].shape);
+        if (values[i] == nullptr) continue;
+        const int64_t count = p.operands[i].shape.product();
+        V* summed = values[i];
+        if (p.operands[i].shape != p.full) {
+          summed = room_for(*context, grads[i].as<T>(), count);
+          sum_to_shape(*context, summed, values[i], p.full, p.operands[i].shape);
+        }
+        narrowed(*context, grads[i].as<T>(), summed, count);
       }
     });
   });

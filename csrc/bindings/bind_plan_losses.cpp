@@ -73,21 +73,28 @@ void record_elementwise_loss(Plan& plan, const std::string& name, py::handle los
   plan.take(c, "c");
   plan.take(weight, "weight");
   const Tensor of = plan.take(dinput, "dinput");
-  read_float(dinput, op, "input");
+  read_float(dinput, op, "input", Floats::all);
   check_shape(plan.take(target, "target"), of.shape, op, "target");
   const LossFunction function = parse_loss(row, number, logarithm, full, op);
   const bool batch = reduction.cast<std::string>() == "batchmean";
   const Reduction reduce = batch ? Reduction::mean : parse_reduction(reduction, op);
   const auto divisor = static_cast<double>(batch ? of.shape[0] : of.size());
   const bool by_weight = row.divides_by_weight() && !weight.is_none();
-  plan.record<Floats::wide>(of.dtype, elementwise_nanoseconds(of), [&](auto t) -> Plan::Call {
+  plan.record(of.dtype, elementwise_nanoseconds(of), [&](auto t) -> Plan::Call {
     using T = decltype(t);
     return [=, n = of.size(), loss = plan.at<T>(loss), dinput = plan.at<T>(dinput),
             input = plan.at<const T>(input), target = plan.at<const T>(target),
             c = plan.at<const T>(c), weight = plan.at<const T>(weight)](Context& context) {
-      T* const gradients[3] = {dinput(), nullptr, nullptr};
-      compute_loss<T>(op, context, loss(), gradients, nullptr,
-                      {function, input(), target(), c(), weight(), n, reduce, divisor, by_weight});
+      using V = LossNumber<T>;
+      WorkspaceScope scope(context);
+      const auto read = [&](const T* x) { return widened<T>(context, x, n); };
+      V* const value = room_for(context, loss(), 1);
+      V* const gradients[3] = {room_for(context, dinput(), n), nullptr, nullptr};
+      compute_loss<V>(op, context, value, gradients, nullptr,
+                      {function, read(input()), read(target()), read(c()), read(weight()), n,
+                       reduce, divisor, by_weight});
+      narrowed(context, loss(), value, 1);
+      narrowed(context, dinput(), gradients[0], n);
     };
   });
 }

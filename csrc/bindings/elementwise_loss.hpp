@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <type_traits>
 
 #include "arrays.hpp"
 
@@ -50,6 +51,39 @@ void compute_loss(const char* op, Context& context, T* loss, T* const (&gradient
   throw std::invalid_argument(
       format("{}: input and target must be in [0, 1]; got {} and {} at element {}", op,
              problem.a[bad], problem.b[bad], bad));
+}
+
+// What a loss of T is computed in: of 16 bits in float, and results are rounded once.
+template <class T>
+using LossNumber = std::conditional_t<sizeof(T) == 2, float, T>;
+
+// n elements as such numbers: themselves, or a copy in workspace. Null stays null.
+template <class T>
+const LossNumber<T>* widened(Context& context, const T* x, int64_t n) {
+  if constexpr (sizeof(T) == 2) {
+    if (x == nullptr) return nullptr;
+    auto* const copy = context.workspace->take<float>(n);
+    convert(context, copy, x, n);
+    return copy;
+  } else {
+    return x;
+  }
+}
+
+// Where n results are computed before `narrowed` brings them to y: y itself, or workspace.
+template <class T>
+LossNumber<T>* room_for(Context& context, T* y, int64_t n) {
+  if constexpr (sizeof(T) == 2) {
+    return y == nullptr ? nullptr : context.workspace->take<float>(n);
+  } else {
+    return y;
+  }
+}
+template <class T>
+void narrowed(Context& context, T* y, const LossNumber<T>* x, int64_t n) {
+  if constexpr (sizeof(T) == 2) {
+    if (y != nullptr) convert(context, y, x, n);
+  }
 }
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

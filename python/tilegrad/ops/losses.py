@@ -22,7 +22,8 @@ def mse_loss(
     Math: loss = w (input - target)^2; mean: the sum over n, or over sum of w where given
 
     Args:
-        input: float32 or float64, any shape. Strided operands are packed into workspace.
+        input: float32, float64, bfloat16, on a device float16, any shape; of 16 bits only results
+            are rounded. Strided operands are packed into workspace.
         target: dtype of input; its shape and input's broadcast.
         reduction: "mean", "sum" or "none". A mean over nothing is NaN.
         weight: A factor for each element, input's shape and dtype, or None; target must then
@@ -144,7 +145,8 @@ def l1_loss(
     Math: loss = w |input - target|; mean: the sum over n, or over sum of w where given
 
     Args:
-        input: float32 or float64, any shape. Strided operands are packed into workspace.
+        input: float32, float64, bfloat16, on a device float16, any shape; of 16 bits only results
+            are rounded. Strided operands are packed into workspace.
         target: dtype of input; its shape and input's broadcast.
         reduction: "mean", "sum" or "none". A mean over nothing is NaN.
         weight: A factor for each element, input's shape and dtype, or None; target must then

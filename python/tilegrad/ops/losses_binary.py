@@ -22,8 +22,8 @@ def binary_cross_entropy(
     Math: loss = -w (t log x + (1 - t) log(1 - x)), each logarithm at least -100
 
     Args:
-        input: Probabilities in [0, 1], float32 or float64, any shape. Strided operands are packed
-            into workspace.
+        input: Probabilities in [0, 1], float32, float64, bfloat16, on a device float16, any shape;
+            of 16 bits only results are rounded. Strided operands are packed into workspace.
         target: Probabilities in [0, 1], input's shape and dtype.
         weight: A factor for each element, of input's dtype, which broadcasts to input's shape, or
             None. A mean divides by n with it too.
@@ -149,7 +149,8 @@ def binary_cross_entropy_with_logits(
     Math: loss = w ((1 - t) log(1 + exp x) + p t log(1 + exp(-x))), which does not overflow
 
     Args:
-        input: Logits, float32 or float64, any shape. Strided operands are packed into workspace.
+        input: Logits, float32, float64, bfloat16, on a device float16, any shape; of 16 bits only
+            results are rounded. Strided operands are packed into workspace.
         target: Probabilities, input's shape and dtype; not looked at.
         weight: A factor for each element, of input's dtype, which broadcasts to input's shape, or
             None. A mean divides by n with it too.

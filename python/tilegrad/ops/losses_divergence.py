@@ -22,8 +22,8 @@ def kl_div(
     Math: t (log t - input) with 0 log 0 = 0; t is target, or exp(target) where log_target
 
     Args:
-        input: Logarithms of probabilities; float32 or float64, any shape. Strided operands are
-            packed into workspace.
+        input: Logarithms of probabilities; float32, float64, bfloat16, on a device float16, any
+            shape; of 16 bits only results are rounded. Strided operands are packed into workspace.
         target: Probabilities, or their logarithms; dtype of input; its shape and input's broadcast.
         reduction: "mean", "sum", "none", or "batchmean": the sum over input's first size, which is
             the divergence itself. A mean over nothing is NaN.

@@ -25,8 +25,8 @@ def poisson_nll_loss(
         2 more where t > 1
 
     Args:
-        input: The rate, or its logarithm; float32 or float64, any shape. Strided operands are
-            packed into workspace.
+        input: The rate, or its logarithm; float32, float64, bfloat16, on a device float16, any
+            shape; of 16 bits only results are rounded. Strided operands are packed into workspace.
         target: Counts; dtype of input; its shape and input's broadcast.
         log_input: Whether input is the logarithm of the rate.
         full: Whether to add Stirling's formula for log(target!) where target > 1.
@@ -162,7 +162,8 @@ def gaussian_nll_loss(
     Math: with v = max(var, eps): (log v + (input - target)^2 / v) / 2; full: log(2 pi) / 2 more
 
     Args:
-        input: The mean; float32 or float64, any shape. Strided operands are packed into workspace.
+        input: The mean; float32, float64, bfloat16, on a device float16, any shape; of 16 bits only
+            results are rounded. Strided operands are packed into workspace.
         target: dtype of input; its shape and input's broadcast.
         var: The variance, at least 0, of input's dtype: input's shape, that without its last axis,
             or with 1 in place of one size; or one number.

@@ -23,8 +23,8 @@ def margin_ranking_loss(
     Math: max(0, margin - t (x1 - x2))
 
     Args:
-        input1: The first score; float32 or float64, any shape. Strided operands are packed into
-            workspace.
+        input1: The first score; float32, float64, bfloat16, on a device float16, any shape; of 16
+            bits only results are rounded. Strided operands are packed into workspace.
         input2: The second score; dtype of input1; as many axes, and the shapes broadcast.
         target: 1 where input1 should be larger, -1 where input2; dtype of input1; as many axes, and
             the shapes broadcast.
@@ -156,7 +156,8 @@ def hinge_embedding_loss(
     Math: x where t = 1; max(0, margin - x) where t = -1; elsewhere their sum, as in torch
 
     Args:
-        input: Distances; float32 or float64, any shape. Strided operands are packed into workspace.
+        input: Distances; float32, float64, bfloat16, on a device float16, any shape; of 16 bits
+            only results are rounded. Strided operands are packed into workspace.
         target: 1 or -1; dtype of input; its shape and input's broadcast.
         margin: The distance that is wanted where target is -1.
         reduction: "mean", "sum" or "none". A mean over nothing is NaN.
@@ -280,7 +281,8 @@ def soft_margin_loss(
     Math: log(1 + exp(-t x)), which does not overflow; torch's does where -t x > 88 (float32) or 709
 
     Args:
-        input: Scores; float32 or float64, any shape. Strided operands are packed into workspace.
+        input: Scores; float32, float64, bfloat16, on a device float16, any shape; of 16 bits only
+            results are rounded. Strided operands are packed into workspace.
         target: 1 or -1; dtype of input; its shape and input's broadcast.
         reduction: "mean", "sum" or "none". A mean over nothing is NaN.
         out: C-contiguous array for the loss.

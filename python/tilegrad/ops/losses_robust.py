@@ -22,7 +22,8 @@ def smooth_l1_loss(
     Math: with d = input - target: d^2 / (2 beta) where |d| < beta, else |d| - beta / 2
 
     Args:
-        input: float32 or float64, any shape. Strided operands are packed into workspace.
+        input: float32, float64, bfloat16, on a device float16, any shape; of 16 bits only results
+            are rounded. Strided operands are packed into workspace.
         target: dtype of input; its shape and input's broadcast.
         reduction: "mean", "sum" or "none". A mean over nothing is NaN.
         beta: Where the two pieces meet, at least 0; 0 is `l1_loss`.
@@ -147,7 +148,8 @@ def huber_loss(
     Math: with d = input - target: w d^2 / 2 where |d| < delta, else w delta (|d| - delta / 2)
 
     Args:
-        input: float32 or float64, any shape. Strided operands are packed into workspace.
+        input: float32, float64, bfloat16, on a device float16, any shape; of 16 bits only results
+            are rounded. Strided operands are packed into workspace.
         target: dtype of input; its shape and input's broadcast.
         reduction: "mean", "sum" or "none". A mean over nothing is NaN.
         delta: Where the two pieces meet, above 0.
