@@ -226,15 +226,15 @@ void test_sums(const char* what) {
 
 // Section "cvt": the second operand goes to the low half; .relu clips below 0; NaN is 0x7fff.
 void test_pack() {
-  expect(pack<bfloat16>(1, -2) == 0xc0003f80u, "cvt.rn.bf16x2: the first float is the low half");
-  expect(pack<float16>(1, -2) == 0xc0003c00u, "cvt.rn.f16x2: the first float is the low half");
-  expect(pack_relu<bfloat16>(-1, 2) == 0x40000000u, "cvt.rn.relu.bf16x2 clips below 0");
-  expect(pack_relu<float16>(-1, 2) == 0x40000000u, "cvt.rn.relu.f16x2 clips below 0");
+  expect(floats_to_bfloats(1, -2) == 0xc0003f80u, "cvt.rn.bf16x2: the first float is the low half");
+  expect(floats_to_halves(1, -2) == 0xc0003c00u, "cvt.rn.f16x2: the first float is the low half");
+  expect(floats_to_bfloats_relu(-1, 2) == 0x40000000u, "cvt.rn.relu.bf16x2 clips below 0");
+  expect(floats_to_halves_relu(-1, 2) == 0x40000000u, "cvt.rn.relu.f16x2 clips below 0");
   const float tie = 1 + 0x1p-8f, above = 1 + 0x1.8p-7f;
-  expect(pack<bfloat16>(tie, above) == 0x3f823f80u, "cvt.rn.bf16x2: ties go to even");
-  expect(pack<bfloat16>(NAN, -INFINITY) == 0xff807fffu, "cvt.rn.bf16x2 of NaN and infinity");
-  expect(pack_relu<bfloat16>(NAN, -NAN) == 0x7fff7fffu, "cvt.rn.relu.bf16x2 keeps NaN");
-  expect(pack_relu<float16>(NAN, -NAN) == 0x7fff7fffu, "cvt.rn.relu.f16x2 keeps NaN");
+  expect(floats_to_bfloats(tie, above) == 0x3f823f80u, "cvt.rn.bf16x2: ties go to even");
+  expect(floats_to_bfloats(NAN, -INFINITY) == 0xff807fffu, "cvt.rn.bf16x2 of NaN and infinity");
+  expect(floats_to_bfloats_relu(NAN, -NAN) == 0x7fff7fffu, "cvt.rn.relu.bf16x2 keeps NaN");
+  expect(floats_to_halves_relu(NAN, -NAN) == 0x7fff7fffu, "cvt.rn.relu.f16x2 keeps NaN");
 }
 
 void test_all() {
