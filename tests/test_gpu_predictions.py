@@ -161,9 +161,9 @@ def test_a_prediction_has_the_kernel_and_tile_of_the_library(
     shape: tuple[int, int, int, str],
 ) -> None:
     m, n, k, layout = shape
-    whole = all(length % 8 == 0 for length in (m if layout[0] == "T" else k,
-                                               k if layout[1] == "T" else n))  # fmt: skip
-    rung = sim()._matmul_choice(1, m, n, k, 2, 90, layout[1] == "T", whole)
+    whole = [length % 8 == 0 for length in (m if layout[0] == "T" else k,
+                                            k if layout[1] == "T" else n)]  # fmt: skip
+    rung = sim()._matmul_choice(1, m, n, k, 2, 90, layout[1] == "T", *whole)
     predicted = gpu_model.product(m, n, k, "bfloat16", layout)
     if rung == "tensor_core":
         assert predicted.kernels == "tile 128x128"

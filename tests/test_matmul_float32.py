@@ -166,7 +166,7 @@ def test_the_choice_follows_the_setting() -> None:
         (90, "highest", "tile_1d"), (90, "high", "tf32x3"), (80, "high", "tf32x3"),
         (75, "high", "tile_1d"), (80, "medium", "tensor_core"), (75, "medium", "tile_1d"),
     ]:  # fmt: skip
-        assert choice(*square, cc, False, True, precision) == rung
+        assert choice(*square, cc, False, True, True, precision) == rung
     for size, k_major, rung in [
         ((1, 4096, 4096, 4096), False, "hopper_tf32"), ((1, 65536, 512, 784), True, "hopper_tf32"),
         ((1, 65536, 512, 784), False, "tensor_core"),  # too few uses of a transposed element
@@ -174,11 +174,13 @@ def test_the_choice_follows_the_setting() -> None:
         ((1, 1024, 1024, 4096), True, "hopper_tf32"),  # few tiles: k is cut into pieces
         ((1, 128, 128, 124), True, "tensor_core"),  # over before the ring has filled
     ]:  # fmt: skip
-        assert choice(*size, 4, 90, k_major, True, "medium", k_major) == rung
-    assert choice(1, 4096, 4096, 4096, 4, 80, False, True, "medium") == "tensor_core"
-    assert choice(1, 8, 512, 512, 4, 90, False, True, "high") == "coalesced"  # bound by reading b
-    assert choice(1, 512, 512, 512, 8, 90, False, True, "high") == "tile_1d"  # not of float64
-    assert choice(1, 4096, 4096, 4096, 2, 90, False, True, "medium") == "hopper"  # nor of 16 bits
+        assert choice(*size, 4, 90, k_major, True, True, "medium", k_major) == rung
+    assert choice(1, 4096, 4096, 4096, 4, 80, False, True, True, "medium") == "tensor_core"
+    assert choice(1, 8, 512, 512, 4, 90, False, True, True, "high") == "coalesced"  # reading b
+    assert choice(1, 512, 512, 512, 8, 90, False, True, True, "high") == "tile_1d"  # not of float64
+    assert (
+        choice(1, 4096, 4096, 4096, 2, 90, False, True, True, "medium") == "hopper"
+    )  # nor of 16 bits
 
 
 def test_products_take_the_rung_of_the_setting(

@@ -140,7 +140,9 @@ def test_odd_sizes_are_copied_to_where_the_engine_reads(
     device: Device, half: Half, shape: tuple[int, int, int], rng: np.random.Generator
 ) -> None:
     m, n, k = shape
-    assert backends.at(backends.SIM)._matmul_choice(1, m, n, k, 2, 90, False, False) == "hopper"
+    assert (
+        backends.at(backends.SIM)._matmul_choice(1, m, n, k, 2, 90, False, False, False) == "hopper"
+    )
     a, b = normal(rng, half, (m, k)), normal(rng, half, (k, n))
     want = a @ b
     inside = (k + 1) * EPS * (np.abs(a) @ np.abs(b))
@@ -160,3 +162,16 @@ def test_the_same_bits_again(device: Device, rng: np.random.Generator) -> None:
     results: list[Array] = [bits(tg.matmul(*put, variant="hopper")) for _ in range(3)]
     for other in results[1:]:
         assert_same_bits(other, results[0])
+
+
+def test_one_odd_operand_of_many_uses_is_copied(device: Device, rng: np.random.Generator) -> None:
+    """The weight gradient of a layer with ten outputs: dz has lines of 20 bytes, x is whole."""
+    m, n, k = 10, 256, 1024
+    assert (
+        backends.at(backends.SIM)._matmul_choice(1, m, n, k, 2, 90, False, False, True) == "hopper"
+    )
+    dz, x = normal(rng, FLOAT16, (k, m)), normal(rng, FLOAT16, (k, n))
+    want = dz.T @ x
+    inside = (k + 1) * EPS * (np.abs(dz).T @ np.abs(x))
+    c = tg.matmul(FLOAT16.put(device, dz), FLOAT16.put(device, x), transpose_a=True)
+    assert_close(FLOAT16.get(c), want, once(FLOAT16, want, inside))

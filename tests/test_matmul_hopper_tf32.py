@@ -105,7 +105,7 @@ def check_layer(
     device: Device, rows: int, inputs: int, outputs: int, rng: np.random.Generator
 ) -> None:
     chosen = backends.at(backends.SIM)._matmul_choice
-    assert chosen(1, rows, outputs, inputs, 4, 90, True, True, "medium", True) == RUNG
+    assert chosen(1, rows, outputs, inputs, 4, 90, True, True, True, "medium", True) == RUNG
     x, weight = exact(rng, (rows, inputs)), exact(rng, (outputs, inputs))
     bias = exact(rng, (outputs,))
     there = [device.put(v) for v in (x, weight, bias)]

@@ -222,13 +222,17 @@ def test_the_choice_is_a_function_of_shape_dtype_and_device(
     m: int, n: int, k: int, element_bytes: int, cc: int, rung: str
 ) -> None:
     choice = backends.at(backends.SIM)._matmul_choice
-    assert choice(1, m, n, k, element_bytes, cc, False, True) == rung
+    assert choice(1, m, n, k, element_bytes, cc, False, True, True) == rung
 
 
 def test_the_choice_sees_layout_and_batch() -> None:
     choice = backends.at(backends.SIM)._matmul_choice
-    assert choice(1, 4, 512, 512, 4, 90, True, True) == "shared"  # b has to be turned
-    assert choice(1, 4096, 4096, 4096, 2, 90, False, False) == "hopper"  # reads a copy
-    assert choice(1, 100, 4096, 4096, 2, 90, False, False) == "tensor_core"  # too short for that
-    assert choice(64, 128, 128, 128, 4, 90, False, True) == "tile_1d"
-    assert choice(128, 128, 128, 128, 4, 90, False, True) == "warp_tile"
+    assert choice(1, 4, 512, 512, 4, 90, True, True, True) == "shared"  # b has to be turned
+    assert choice(1, 4096, 4096, 4096, 2, 90, False, False, False) == "hopper"  # reads a copy
+    assert choice(1, 100, 4096, 4096, 2, 90, False, False, False) == "tensor_core"  # too short
+    # Only what is copied has to be used often: dW of a layer with ten outputs, 65,536 rows.
+    assert choice(1, 10, 512, 65536, 2, 90, False, False, True) == "hopper"
+    assert choice(1, 10, 512, 65536, 2, 90, False, True, False) == "tensor_core"
+    assert choice(1, 10, 120, 65536, 2, 90, False, False, True) == "tensor_core"
+    assert choice(64, 128, 128, 128, 4, 90, False, True, True) == "tile_1d"
+    assert choice(128, 128, 128, 128, 4, 90, False, True, True) == "warp_tile"

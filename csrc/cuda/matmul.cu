@@ -91,7 +91,8 @@ std::string_view matmul_chosen(Context& context, MatmulProblem<T> problem, int d
   MatmulTraits traits = {static_cast<int>(sizeof(T)),
                          device,
                          problem.b.row_stride == 1 && problem.b.col_stride != 1,
-                         whole_chunks(problem.a, m, k) && whole_chunks(problem.b, k, n),
+                         whole_chunks(problem.a, m, k),
+                         whole_chunks(problem.b, k, n),
                          float32_precision(),
                          problem.a.col_stride == 1 && problem.b.row_stride == 1};
   std::string_view name = choose_matmul(problem.size, traits);

@@ -14,10 +14,10 @@
 namespace tilegrad::TILEGRAD_BACKEND {
 
 struct MatmulTraits {
-  int element_bytes;         // 2, 4 or 8
-  int compute_capability;    // 80 for 8.0
-  bool b_along_k = false;    // b is contiguous down its columns: "NT"
-  bool whole_chunks = true;  // both operands are made of runs of whole 16 bytes
+  int element_bytes;                    // 2, 4 or 8
+  int compute_capability;               // 80 for 8.0
+  bool b_along_k = false;               // b is contiguous down its columns: "NT"
+  bool whole_a = true, whole_b = true;  // the operand is made of runs of whole 16 bytes
   Float32Precision float32 = Float32Precision::highest;  // of elements of 4 bytes
   bool k_major = false;                                  // both operands are contiguous along k
 };
@@ -49,10 +49,16 @@ inline constexpr int64_t kFewTiles = 96;
 inline constexpr double kFewProducts = 1 << 21;
 
 // An operand that the copy engine cannot read is copied first, which moves each of its elements
-// twice. That pays where an element is used often: m n / (m + n) products for each, on average. A
-// copy takes 4 (m + n) k bytes at 4 TB/s, the product 2 m n k flop at 700 TFLOP/s; at 128 uses the
-// copy is 2.7 times as long as the product, together still less than rung 9 takes.
+// twice. That pays where an element that is copied is used often: n times one of a, m times one of
+// b, m n / (m + n) times on average if both are. Copying both takes 4 (m + n) k bytes at 4 TB/s,
+// the product 2 m n k flop at 700 TFLOP/s; at 128 uses the copy is 2.7 times as long as the
+// product, together still less than rung 9 takes.
 inline constexpr double kManyUses = 128;
+
+inline bool copies_pay(const MatmulSize& size, const MatmulTraits& traits) {
+  const auto m = static_cast<double>(size.m), n = static_cast<double>(size.n);
+  return m * n >= kManyUses * ((traits.whole_a ? 0 : m) + (traits.whole_b ? 0 : n));
+}
 
 inline int64_t tiles(const MatmulSize& size, int64_t tile_m, int64_t tile_n) {
   return size.batch * ((size.m + tile_m - 1) / tile_m) * ((size.n + tile_n - 1) / tile_n);
@@ -90,8 +96,7 @@ inline std::string_view choose_matmul(const MatmulSize& size, const MatmulTraits
   // Few rows too: the copy engine reads b at the speed of memory, and k is cut into pieces until
   // every multiprocessor reads (matmul/hopper_choice.hpp).
   if (traits.element_bytes == 2 && traits.compute_capability == 90 && size.k >= 64 && size.n > 8 &&
-      products >= matmul_choice::kFewProducts &&
-      (traits.whole_chunks || m * n >= matmul_choice::kManyUses * (m + n))) {
+      products >= matmul_choice::kFewProducts && matmul_choice::copies_pay(size, traits)) {
     return "hopper";
   }
   // float32 stays float32 unless asked: tf32 has 10 bits of significand. Few rows are bound by

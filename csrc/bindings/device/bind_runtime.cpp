@@ -257,14 +257,14 @@ void bind_runtime(py::module_& m) {
   m.def(
       "_matmul_choice",
       [](int64_t batch, int64_t rows, int64_t cols, int64_t k, int element_bytes,
-         int compute_capability, bool b_along_k, bool whole_chunks, const std::string& float32,
-         bool k_major) {
-        const MatmulTraits traits = {element_bytes, compute_capability,       b_along_k,
-                                     whole_chunks,  precision_named(float32), k_major};
+         int compute_capability, bool b_along_k, bool whole_a, bool whole_b,
+         const std::string& float32, bool k_major) {
+        const MatmulTraits traits = {element_bytes, compute_capability,       b_along_k, whole_a,
+                                     whole_b,       precision_named(float32), k_major};
         return std::string(choose_matmul({batch, rows, cols, k}, traits));
       },
       py::arg("batch"), py::arg("m"), py::arg("n"), py::arg("k"), py::arg("element_bytes"),
-      py::arg("compute_capability"), py::arg("b_along_k"), py::arg("whole_chunks"),
+      py::arg("compute_capability"), py::arg("b_along_k"), py::arg("whole_a"), py::arg("whole_b"),
       py::arg("float32") = "highest", py::arg("k_major") = false);
   m.def(
       "_set_float32_matmul_precision",

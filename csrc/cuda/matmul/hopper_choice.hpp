@@ -5,13 +5,13 @@
 //
 // Model:       cycles of one multiprocessor at 1.755 GHz; predictions, not measurements. A step of
 //              64 p (32 of floats, at half the rate) takes the longer of its arithmetic (4096 flop
-//              a cycle) and its operands' way
-//              from L2 (36 bytes a cycle and multiprocessor, what fast.cu's 704 TFLOP/s with tiles
-//              of 128 x 256 amount to on an H100). A block does `turns` tiles one after the other;
-//              the whole is never faster than memory (2400 bytes a cycle, 4.2 TB/s). Pieces of k
-//              are written and read once more, as floats, and cost a second kernel. Of equal times
-//              (those of memory) the smallest tile and the fewest pieces are taken.
-//              The end of a tile is of 16-bit elements; floats take twice as long.
+//              a cycle) and its operands' way from L2 (36 bytes a cycle and multiprocessor, what
+//              fast.cu's 704 TFLOP/s with tiles of 128 x 256 amount to on an H100). A block does
+//              `turns` tiles one after the other; the whole is never faster than memory (2400 bytes
+//              a cycle, 4.2 TB/s). Pieces of k are written and read once more, as floats, and cost
+//              a second kernel. Of equal times (those of memory) the smallest tile and the fewest
+//              pieces are taken. The end of a tile is of 16-bit elements; floats take twice as
+//              long.
 // Table:       tile of c    step: flop, L2       end of a tile      stages, shared memory
 //              128 x 256    1024,  911 cycles    1024 cycles        4, 224 KB, blocks in pairs
 //              128 x 128     512,  911           512                6, 224 KB

@@ -269,15 +269,19 @@ def rung_of(m: int, n: int, k: int, dtype: str, layout: str = "NN") -> str:
         >>> rung_of(4096, 4096, 4096, "float32"), rung_of(128, 10, 512, "bfloat16", "NT")
         ('warp_tile', 'tensor_core')
     """
-    whole = not _copied(m, n, k, layout)
-    rung: str = library()._matmul_choice(1, m, n, k, ITEM[dtype], 90, layout[1] == "T", whole)
+    whole = [length % 8 == 0 for length, _ in _lines(m, n, k, layout)]
+    rung: str = library()._matmul_choice(1, m, n, k, ITEM[dtype], 90, layout[1] == "T", *whole)
     return rung
+
+
+def _lines(m: int, n: int, k: int, layout: str) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return, of each operand, the length of a line and the size."""
+    return (m if layout[0] == "T" else k, m * k), (k if layout[1] == "T" else n, k * n)
 
 
 def _copied(m: int, n: int, k: int, layout: str) -> list[int]:
     """Return the sizes of the operands whose lines are no whole 16 bytes: copied for hopper."""
-    lines = ((m if layout[0] == "T" else k, m * k), (k if layout[1] == "T" else n, k * n))
-    return [size for length, size in lines if length % 8]
+    return [size for length, size in _lines(m, n, k, layout) if length % 8]
 
 
 def product(
