@@ -14,6 +14,7 @@
 extern "C" {
 void __sanitizer_start_switch_fiber(void** fake_stack_save, const void* bottom, size_t size);
 void __sanitizer_finish_switch_fiber(void* fake_stack, const void** bottom_old, size_t* size_old);
+void __asan_unpoison_memory_region(const volatile void* start, size_t size);
 }
 #endif
 
@@ -142,6 +143,8 @@ void reset_fiber(Fiber& fiber, void (*entry)()) {
   fiber.fake_stack = nullptr;
   fiber.bottom = fiber.mapping + kGuardBytes;
   fiber.size = kStackBytes;
+  // A fault left frames behind that nobody returned from.
+  __asan_unpoison_memory_region(fiber.bottom, fiber.size);
 #endif
 #if defined(TILEGRAD_FIBER_X86)
   // Six registers, the address that `ret` goes to, and the (null) return address of entry.
