@@ -153,6 +153,26 @@ def test_a_layer_frozen_and_thawed_between_steps() -> None:
     assert_same_run(*runs)
 
 
+def test_layers_and_options_changed_between_steps_count() -> None:
+    runs = []
+    for kind in (tg.TrainStep, LongForm):
+        model = nn.Sequential(*build(NETWORKS["relu"]), nn.LeakyReLU(0.1))
+        loss = nn.CrossEntropyLoss(weight=np.ones(CLASSES, np.float32))
+
+        def between(i: int, _: Any, model: Any = model, loss: Any = loss) -> None:
+            if i == 3:
+                model[0].activation = "tanh"
+            if i == 5:
+                model[len(model) - 1] = nn.LeakyReLU(0.9)
+            if i == 7:
+                loss.label_smoothing = 0.3
+            if i == 9:
+                loss.weight = np.linspace(0.5, 2, CLASSES, dtype=np.float32)
+
+        runs.append(run(kind, model, loss, sgd(model), batches(), between))
+    assert_same_run(*runs)
+
+
 def test_data_assigned_between_steps_is_used() -> None:
     runs = []
     for kind in (tg.TrainStep, LongForm):

@@ -63,7 +63,7 @@ class _Plan:
             self.attributes[0] is model.__dict__  # not that of a shallow copy
             and self.edits == Edits.count
             and all(
-                attributes.get(name) is value and _is_same(_contents(value), contents)
+                attributes.get(name) is value and is_same(_contents(value), contents)
                 for attributes, name, value, contents in self.containers
             )
         )
@@ -95,7 +95,7 @@ def _contents(container: Any) -> list[Any]:
     return [*container.items()] if isinstance(container, dict) else [*container]
 
 
-def _is_same(now: list[Any], then: list[Any]) -> bool:
+def is_same(now: list[Any], then: list[Any]) -> bool:
     """Say whether two contents hold the same objects, or equal ones."""
     try:
         return now == then

@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 
 from tilegrad import _random, backends
 from tilegrad._makers import asarray
+from tilegrad._predict import is_same
 from tilegrad._recorder import Recorder
 from tilegrad.array import Array as DeviceArray
 from tilegrad.nn.loss import Loss
 from tilegrad.nn.module import Module
 from tilegrad.nn.parameter import Edits, Parameter
 from tilegrad.optim.optimizer import Batch, Optimizer
+
+_NOT_RECORDED = ("training", "_saved", "_inference")  # of a module
 
 Array: TypeAlias = NDArray[Any]
 Signature: TypeAlias = tuple[Any, ...]
@@ -117,9 +120,9 @@ class TrainStep:
         self.max_norm = max_norm
         self.accumulate = accumulate
         self._parameters = list(model.parameters())
-        # requires_grad and buffer of each when the plans were recorded; these keep the buffers
-        # alive, so that another one cannot have the same id
-        self._trained: list[tuple[bool, int]] = []
+        # What `_trains` found when the plans were recorded; these keep the buffers alive, so that
+        # another one cannot have the same id
+        self._trained: list[Any] = []
         self._edits = -1  # Edits.count when they were last compared
         self._one_kernel = True  # False: a step on a device is its calls, for comparison
         self._plans: dict[Signature, _Plan] = {}
@@ -258,18 +261,29 @@ class TrainStep:
         self._accumulated = 0
 
     def _forget_outdated(self) -> None:
-        """Drop the plans when a parameter was frozen, thawed or moved to another device."""
+        """Drop the plans when a layer, an option, a parameter's device or freeze was changed."""
         if self._edits == Edits.count:
             return
         self._edits = Edits.count
-        trained = [(p.requires_grad, id(p.data)) for p in self._parameters]
-        if trained != self._trained:
+        self._parameters = list(self.model.parameters())
+        trained = self._trains()
+        if not is_same(trained, self._trained):
             self._plans.clear()
             self._wholes.clear()
             self._latest = (), None
             self._update = None
             self._joined = None
             self._trained = trained
+
+    def _trains(self) -> list[Any]:
+        """Return what a plan depends on: parameters, their buffers, modules and their options."""
+        options = [
+            (name, tuple(value.items()) if isinstance(value, dict) else value)
+            for module in (*self.model.modules(), self.loss_fn)
+            for name, value in module.__dict__.items()
+            if name not in _NOT_RECORDED
+        ]
+        return [*((p.requires_grad, id(p.data)) for p in self._parameters), *options]
 
     def _record(self, x: Array, target: Array) -> _Plan:
         wanted = {p.dtype for p in self._parameters}
