@@ -4,11 +4,11 @@
 // Parallelism: one launch for up to kListSize tensors, whose addresses are its arguments. A block
 //              takes chunks, grid-stride, and a thread a packet of 16 bytes at a time. A norm takes
 //              two passes: a double sum for each chunk, then one block over the chunks in order.
-// Memory:      coalesced (an unaligned sector: up to 4 requests). Elements read + written: SGD 2 +
-// 1
-//              or with momentum 3 + 2, Adam 4 + 3, RMSprop and Adagrad 3 + 2 (each of momentum and
-//              centering 1 + 1 more), norms 1 + 0; a parameter of 16 bits beside its master 1 + 1
-//              half ones. Scalars come from StepState on the device.
+// Memory:      coalesced (an unaligned sector: up to 4 requests). Elements read + written: SGD
+//              2 + 1 or with momentum 3 + 2, Adam 4 + 3, RMSprop and Adagrad 3 + 2 (each of
+//              momentum and centering 1 + 1 more), norms 1 + 0; a parameter of 16 bits beside its
+//              master 1 + 1 half ones.
+//              Scalars come from StepState on the device.
 // Source:      torch.optim; see optim_rules.hpp.
 #include "../ops.hpp"
 #include "numeric.cuh"

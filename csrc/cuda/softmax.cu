@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // softmax, log_softmax and their backward passes.
 //
-// Math:        y = exp(x - max) / sum exp(x - max), or x - max - log(sum): no exponential
-// exceeds 1.
+// Math:        y = exp(x - max) / sum exp(x - max), or x - max - log(sum): no exponential exceeds
+//              1.
 //              Backward: dx = y (dy - sum dy y); with log, dx = dy - exp(y) sum dy.
 // Shapes:      (outer, classes, inner); row (o, i) has its classes `inner` elements apart.
 // Parallelism: inner = 1: 8 lanes, a warp or a block a row, by length (held_row). Else a block has

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // The parts of a kernel in which TMA feeds wgmma: operand tiles in shared memory, and the ring.
 //
-// Shapes:      an operand tile is kX rows (of a) or columns (of b) by 128 bytes of p: 64 elements
-// of
-//              16 bits, or 32 floats that the engine rounds to tf32.
+// Shapes:      an operand tile is kX rows (of a) or columns (of b) by 128 bytes of p:
+//              64 elements of 16 bits, or 32 floats that the engine rounds to
+//              tf32.
 // Memory:      128-byte rows in the 128-byte swizzle that wgmma reads without bank conflicts. Row-
 //              and column-major operands are read as they are (Major), floats k-major only; what
 //              lies outside an operand arrives as zeros and costs no traffic.

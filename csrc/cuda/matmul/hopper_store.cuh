@@ -7,9 +7,9 @@
 // Parallelism: each warp by itself. It packs 128 bytes of each row into a box in shared memory and
 //              one lane starts its store; the next box is packed meanwhile, and the engine still
 //              writes while the next tile is multiplied.
-// Memory:      boxes in the 128-byte swizzle: a warp's words, or half a warp's pairs of floats,
-// meet
-//              every bank once. c leaves in full lines. Pieces leave as float pairs, 32 bytes a
+// Memory:      boxes in the 128-byte swizzle: a warp's words, or half a warp's pairs of
+//              floats, meet every bank once.
+//              c leaves in full lines. Pieces leave as float pairs, 32 bytes a
 //              quad of lanes.
 #pragma once
 

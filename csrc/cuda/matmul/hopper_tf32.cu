@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Rung 12: float32 as tf32 on Hopper's tensor cores: rung 10's kernel (hopper.cuh) for floats.
 //
-// Math:        operands are rounded to tf32 (10 bits of significand) by the copy engine: to
-// nearest,
-//              ties to even. It leaves NaN as they are, and wgmma does not read the low 13 bits: a
-//              NaN whose payload lies there alone (0x7f800001; no arithmetic makes it) counts as
+// Math:        operands are rounded to tf32 (10 bits of significand) by the copy engine:
+//              to nearest, ties to even. It leaves NaN as they are, and wgmma does not read the
+//              low 13 bits: a NaN whose payload lies there alone (0x7f800001; no arithmetic makes
+//              it) counts as
 //              an infinity.
 // Shapes:      the same bytes a stage, so half of the p; a step takes as long as of 16 bits.
 // Memory:      wgmma takes 4-byte elements k-major only: each operand is contiguous along p. Others
