@@ -195,16 +195,11 @@ def tile_of(
         >>> tile_of(8192, 8192, 8192, "bfloat16"), tile_of(1, 4096, 4096, "bfloat16")
         ((128, 256, 1), (64, 128, 3))
     """
-    count = int(chip.multiprocessors)
     if older:
         return 128, 128, 1
-    if dtype in _BITS16:
-        rows, cols, pieces = library()._hopper_choice(1, m, n, k, count)
-        return rows, cols, pieces
-    # csrc/cuda/matmul/hopper_tf32.cu
-    enough = 2 * math.ceil(m / 128) * math.ceil(n / 256) > count
-    wide = enough and (n % 256 == 0 or n % 256 > 128 or n > 1024)
-    return 128, 256 if wide else 128, 1
+    count = int(chip.multiprocessors)
+    rows, cols, pieces = library()._hopper_choice(1, m, n, k, count, ITEM[dtype])
+    return rows, cols, pieces
 
 
 def tensor_product(
@@ -243,10 +238,11 @@ def tensor_product(
     rate = chip.tensor if dtype in _BITS16 else chip.tf32
     rate *= (chip.older if older else 1.0) / products
     item = ITEM[dtype]
-    # blocks with the widest tiles of 16 bits work in pairs that fetch columns of b for each other
-    pair = 2 if cols == 256 and dtype in _BITS16 else 1
+    # blocks with the widest tiles work in pairs that fetch columns of b for each other
+    pair = 2 if cols == 256 else 1
     tiles = math.ceil(m / (rows * pair)) * pair * math.ceil(n / cols) * pieces
-    length = 64 * math.ceil(math.ceil(k / 64) / pieces)
+    step = 128 // item
+    length = step * math.ceil(math.ceil(k / step) / pieces)
     brought = min(m, rows) + min(n, cols) / pair  # what lies outside c is not fetched
     waves = math.ceil(tiles / chip.multiprocessors)
     sums = 8.0 * m * n * pieces if pieces > 1 else 0.0  # written and read in float32
