@@ -68,7 +68,7 @@ def test_command_knows_every_op(op: str, capsys: pytest.CaptureFixture[str]) -> 
         (["matmul", "--shape", "3x4"], "two shapes, or one MxKxN; got 1"),
         (["relu", "--variant", "naive"], "relu has no variants"),
         (["matmul", "--variant", "quick"], "quick"),
-        (["mse_loss", "--dtype", "float16"], "float16"),
+        (["nll_loss", "--dtype", "float16"], "float16"),
         (["relu", "--schedule", "sideways"], "sideways"),
     ],
 )

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstring>
 #include <memory>
+#include <utility>
 
 #include "../../check.hpp"
 #include "architecture.hpp"
@@ -94,17 +95,25 @@ void end_range() {}
 bool wait_for(int place, cudaStream_t stream, cudaStream_t other) noexcept {
   int before = 0;
   cudaEvent_t event = nullptr;
-  bool done = cudaGetDevice(&before) == cudaSuccess &&
-              cudaSetDevice(place - kFirstPlace) == cudaSuccess &&
-              cudaEventCreateWithFlags(&event, cudaEventDisableTiming) == cudaSuccess;
-  if (done) {
-    done = cudaEventRecord(event, other) == cudaSuccess &&
-           cudaStreamWaitEvent(stream, event, 0) == cudaSuccess;
-    cudaEventDestroy(event);
-    cudaSetDevice(before);
-  }
+  const bool entered =
+      cudaGetDevice(&before) == cudaSuccess && cudaSetDevice(place - kFirstPlace) == cudaSuccess;
+  const bool made =
+      entered && cudaEventCreateWithFlags(&event, cudaEventDisableTiming) == cudaSuccess;
+  const bool done = made && cudaEventRecord(event, other) == cudaSuccess &&
+                    cudaStreamWaitEvent(stream, event, 0) == cudaSuccess;
+  if (made) cudaEventDestroy(event);
+  if (entered) cudaSetDevice(before);
   if (!done) cudaGetLastError();
   return done;
+}
+
+bool is_capturing(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  if (cudaStreamIsCapturing(stream, &status) == cudaSuccess) {
+    return status != cudaStreamCaptureStatusNone;
+  }
+  cudaGetLastError();  // a stream of somebody else's that is no more
+  return false;
 }
 
 // What allocate_scratch must know to give a block back.
@@ -177,10 +186,15 @@ void synchronize(int place) {
 
 void StreamOrder::enter(int place, cudaStream_t stream) {
   if (stream == last_) return;
-  if (last_ != nullptr && !wait_for(place, stream, last_)) {
-    CUDA_CHECK(cudaStreamSynchronize(last_));  // no event could be made
+  if (last_ == nullptr) {
+    last_ = stream;
+    return;
   }
-  last_ = stream;
+  // A graph that somebody captures may not wait for what lies outside of it, nor that for the
+  // graph.
+  if (is_capturing(stream) || is_capturing(last_)) return;
+  const cudaStream_t other = std::exchange(last_, stream);
+  if (!wait_for(place, stream, other)) CUDA_CHECK(cudaDeviceSynchronize());  // no event to be had
 }
 
 namespace {

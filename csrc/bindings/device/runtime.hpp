@@ -43,7 +43,8 @@ class StreamOrder {
  public:
   // What is put on `stream` from now on comes after all that is on the stream named before: also
   // after copies of a result that were put there behind the work itself, which is why nothing is
-  // recorded before a change.
+  // recorded before a change. Where one of the two is being captured into a graph of the caller's,
+  // the order of graph and streams is the caller's to see to.
   void enter(int place, cudaStream_t stream);
 
  private:

@@ -59,7 +59,9 @@ __device__ inline void finish(uint32_t (&a)[kPairs], float (&d)[2 * kPairs],
   pack_pairs<T>(a, d);
 }
 
-// g = d f', rounded, f' from y = f where the formula can, else from its argument.
+// g = d f', rounded, f' from y = f where the formula can, else from its argument. A hardtanh whose
+// bounds 16 bits round has its argument here too (mlp_slopes), of which its two formulas say the
+// same.
 template <class T>
 __device__ inline void multiply_by_slope(uint32_t (&g)[16], float (&d)[32], uint32_t (&saved)[16],
                                          const Activation& activation) {

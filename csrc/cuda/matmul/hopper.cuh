@@ -64,15 +64,15 @@ struct HopperItem {
   TilePosition tile;
   int piece, first, last;
 
-  // k is at most 2^30, and so are the items (hopper_choice::counts_fit).
+  // The items are at most 2^30 (hopper_choice::counts_fit).
   template <class Grid>
   __device__ HopperItem(const Grid& grid, int index, int64_t k, int pieces, int down)
       : tile(grid.at(index % static_cast<int>(grid.count))),
         piece(index / static_cast<int>(grid.count)) {
     tile.row += down;
-    const int steps = static_cast<int>((k + kK - 1) / kK);
-    first = piece * steps / pieces;
-    last = (piece + 1) * steps / pieces;
+    const int64_t steps = (k + kK - 1) / kK;
+    first = static_cast<int>(piece * steps / pieces);
+    last = static_cast<int>((piece + 1) * steps / pieces);
   }
 };
 
