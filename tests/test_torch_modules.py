@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""tilegrad.torch: modules, accelerate, optimisers and models carried over, beside torch's own."""
+"""tilegrad.torch: modules, accelerate and models carried over, beside torch's own."""
 
 from __future__ import annotations
 
@@ -133,7 +133,33 @@ def test_accelerate_of_one_module_and_of_none() -> None:
 def test_accelerate_leaves_other_dtypes() -> None:
     done = tt.accelerate(nn.Sequential(nn.Linear(3, 2).half(), nn.ReLU()))
     assert "float16" in done.left["0"]
-    assert list(done.replaced) == ["1"]
+    assert "float16" in done.left["1"]
+    assert not done.replaced
+
+
+def test_accelerate_without_fusing_keeps_what_a_slice_gives() -> None:
+    theirs = network()
+    ours = copy.deepcopy(theirs)
+    assert "fused" not in str(tt.accelerate(ours, fuse=False))
+    x, _ = batch()
+    for end in range(1, len(theirs) + 1):
+        torch.testing.assert_close(ours[:end](x), theirs[:end](x))
+
+
+def test_accelerate_leaves_what_carries_more_than_its_class() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3), nn.ReLU())
+    model[0].register_buffer("scale", torch.ones(1))
+    model[1].note = "kept"
+    model[2].register_state_dict_post_hook(lambda *_: None)
+    keys = list(model.state_dict())
+    done = tt.accelerate(model)
+    assert list(done.replaced) == ["3"]
+    assert "has scale besides" in done.left["0"]
+    assert "has note besides" in done.left["1"]
+    assert "has hooks" in done.left["2"]
+    assert list(model.state_dict()) == keys
+    assert "tilegrad's already" in tt.accelerate(model).left["3"]
+    assert "tilegrad's already" in tt.accelerate(nn.Sequential(tt.FusedMLP(2, 2, 2, 2))).left["0"]
 
 
 # ---- modules -----------------------------------------------------------------------------------
@@ -150,6 +176,7 @@ def test_fused_mlp_is_its_layers() -> None:
         f"{i}.{name}" for i in range(3) for name in ("weight", "bias")
     ]
     assert tt.FusedMLP(3, 4, 5, 2, bias=False)(torch.ones(3)).shape == (5,)
+    assert torch.equal(model[:1](x), model[0](x))
 
 
 @pytest.mark.parametrize(
@@ -165,101 +192,6 @@ def test_fused_mlp_is_its_layers() -> None:
 def test_wrong_options_are_refused_at_once(make: Any) -> None:
     with pytest.raises(ValueError, match="must be"):
         make()
-
-
-# ---- optimisers --------------------------------------------------------------------------------
-
-OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
-    ("SGD", {"lr": 0.1}),
-    ("SGD", {"lr": 0.1, "momentum": 0.9, "dampening": 0.1, "weight_decay": 0.01}),
-    ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
-    ("SGD", {"lr": 0.01, "maximize": True}),
-    ("Adam", {"lr": 0.01, "amsgrad": True, "weight_decay": 0.1}),
-    ("Adam", {"lr": 0.01}),
-    ("AdamW", {"lr": 0.01, "amsgrad": True}),
-    ("RMSprop", {"lr": 0.01, "momentum": 0.5, "centered": True, "weight_decay": 0.01}),
-    ("RMSprop", {"lr": 0.01}),
-    ("Adagrad", {"lr": 0.1, "lr_decay": 0.1, "initial_accumulator_value": 0.3}),
-]
-every_optimizer = pytest.mark.parametrize(("name", "options"), OPTIMIZERS)
-
-
-@every_optimizer
-def test_optimizer_is_torchs_and_continues_from_its_state(
-    name: str, options: dict[str, Any]
-) -> None:
-    models = network(), network()
-    models[1].load_state_dict(models[0].state_dict())
-    made = [
-        getattr(where, name)(model.parameters(), **options)
-        for where, model in zip((tt, torch.optim), models, strict=True)
-    ]
-    assert isinstance(made[0], getattr(torch.optim, name))
-    for _ in range(2):
-        for model, optimizer in zip(models, made, strict=True):
-            train(model, optimizer, 5)
-        for mine, theirs in zip(*(m.parameters() for m in models), strict=True):
-            torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=2e-6)
-        states = [optimizer.state_dict() for optimizer in made]
-        assert states[0]["state"].keys() == states[1]["state"].keys()
-        for i, entries in states[1]["state"].items():
-            assert states[0]["state"][i].keys() == entries.keys()
-        made[0].load_state_dict(states[1])
-        made[1].load_state_dict(states[0])
-
-
-def test_optimizer_groups_schedules_closures_and_missing_gradients() -> None:
-    model = network()
-    groups = [{"params": model[1].parameters(), "lr": 0.5}, {"params": model[5].parameters()}]
-    optimizer = tt.SGD(groups, lr=0.25)
-    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
-    before = [p.detach().clone() for p in model.parameters()]
-    model[1].weight.grad = torch.ones_like(model[1].weight)
-    model[5].bias.grad = torch.ones_like(model[5].bias)
-    assert optimizer.step(lambda: torch.tensor(3.0)) == 3
-    schedule.step()
-    optimizer.step()
-    after = [p.detach() for p in model.parameters()]
-    moved = [float((p - q).mean()) for p, q in zip(before, after, strict=True)]
-    assert moved == pytest.approx([0.75, 0, 0, 0, 0.375])
-
-
-@pytest.mark.parametrize(
-    ("parameter", "error", "text"),
-    [
-        (torch.ones(3, dtype=torch.bfloat16), TypeError, "float32 or float64"),
-        (torch.ones(3, 4).t(), ValueError, "contiguous"),
-    ],
-)
-def test_optimizer_refuses(parameter: Tensor, error: type[Exception], text: str) -> None:
-    leaf = nn.Parameter(parameter)
-    leaf.grad = torch.ones_like(leaf)
-    before = leaf.detach().clone()
-    with pytest.raises(error, match=text):
-        tt.Adam([leaf]).step()
-    assert torch.equal(leaf, before)
-
-
-def test_optimizer_refuses_sparse_gradients() -> None:
-    leaf = nn.Parameter(torch.ones(3, 2))
-    leaf.grad = torch.ones(3, 2).to_sparse()
-    with pytest.raises(ValueError, match="sparse"):
-        tt.SGD([leaf], lr=0.1).step()
-
-
-def test_optimizer_operators_pass_opcheck() -> None:
-    def some(count: int = 2) -> list[Tensor]:
-        return [torch.rand(3, 4), torch.rand(5)][:count]
-
-    ops, check = torch.ops.tilegrad, torch.library.opcheck
-    check(ops.sgd_step_.default, (some(), some(), some(), 0.1, 1, 0.9, 0.0, False, 0.0, False))
-    check(ops.sgd_step_.default, (some(), some(), [], 0.1, 1, 0.0, 0.0, False, 0.0, False))
-    adam = (0.1, 1, 0.9, 0.99, 1e-8, False, 0.0, False)
-    check(ops.adam_step_.default, (some(), some(), some(), some(), [], *adam))
-    check(ops.adam_step_.default, (some(), some(), some(), some(), some(), *adam))
-    rmsprop = (0.1, 1, 0.9, 1e-8, 0.5, 0.0, False)
-    check(ops.rmsprop_step_.default, (some(), some(), some(), some(), [], *rmsprop))
-    check(ops.adagrad_step_.default, (some(), some(), some(), 0.1, 1, 0.0, 1e-8, 0.0, False))
 
 
 # ---- models carried over -----------------------------------------------------------------------
@@ -293,6 +225,25 @@ def test_models_go_there_and_back(dtype: torch.dtype) -> None:
     assert np.count_nonzero(np.asarray(there[1].bias.data, np.float32)) > 0  # weights are copies
 
 
+def test_each_layer_keeps_its_dtype() -> None:
+    mine = tg.nn.Sequential(tg.nn.Linear(2, 2), tg.nn.Linear(2, 2, dtype="float64"))
+    assert [p.dtype for p in tt.to_torch(mine).parameters()] == [torch.float32] * 2 + [
+        torch.float64
+    ] * 2
+
+
+def tied() -> nn.Module:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[1].weight = model[0].weight
+    return model
+
+
+def watched() -> nn.Module:
+    model = nn.Sequential(nn.Linear(2, 2))
+    model[0].register_forward_hook(lambda *_: None)
+    return model
+
+
 def test_state_dicts_go_both_ways() -> None:
     mine = tg.nn.FusedMLP(12, 16, 5, 3)
     theirs = tt.FusedMLP(12, 16, 5, 3)
@@ -314,6 +265,9 @@ def test_state_dicts_go_both_ways() -> None:
     [
         (lambda: tt.from_torch(nn.Sequential(nn.Conv2d(1, 1, 1))), "0 is a Conv2d"),
         (lambda: tt.from_torch(3), "got int"),
+        (lambda: tt.from_torch(tied()), "0.weight and 1.weight are one parameter"),
+        (lambda: tt.from_torch(watched()), "0 has hooks"),
+        (lambda: tt.from_torch(nn.Linear(2, 2, device="meta")), "meta device"),
         (lambda: tt.to_torch(nn.Linear(2, 2)), "takes a tilegrad"),
         (lambda: tt.to_torch(tg.nn.Sequential(tg.nn.MSELoss())), "0 is a MSELoss"),
     ],

@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""tilegrad.torch: operators under autograd, torch.compile and autocast, beside torch's own."""
+"""tilegrad.torch: values and gradients of its operators, beside torch's own."""
 
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,60 +14,18 @@ from torch.library import opcheck
 import tilegrad.torch as tt
 from tilegrad import _cpu
 from tilegrad.torch import _activations
+from torch_operands import (
+    OPTIONS,
+    Tensor,
+    assert_same,
+    every_activation,
+    every_dtype,
+    gradients,
+    leaf,
+    theirs,
+)
 
-Tensor = torch.Tensor
 OPS = torch.ops.tilegrad
-OPTIONS: dict[str, dict[str, float] | None] = {
-    **dict.fromkeys(_activations._NAMES),
-    "leaky_relu": {"negative_slope": 0.3},
-    "elu": {"alpha": 0.7},
-    "softplus": {"beta": 2.0, "threshold": 3.0},
-    "hardtanh": {"min_val": -0.5, "max_val": 0.7},
-}
-NAMES = sorted(OPTIONS)
-TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-14, torch.bfloat16: 2e-2}
-every_activation = pytest.mark.parametrize("name", NAMES)
-every_dtype = pytest.mark.parametrize("dtype", sorted(TOLERANCE, key=str))
-
-
-def theirs(name: str) -> Callable[[Tensor], Tensor]:
-    """Return torch's function of an activation, its options bound."""
-    if name == "identity":
-        return torch.clone
-    if name == "hardsigmoid":  # torch's derivative is the float32 that is nearest to 1/6
-        return lambda x: F.relu6(x + 3) / 6
-    if name.startswith("gelu"):
-        return lambda x: F.gelu(x, approximate="tanh" if name == "gelu_tanh" else "none")
-    function = getattr(torch if name in ("sigmoid", "tanh") else F, name)
-    return lambda x: function(x, **(OPTIONS[name] or {}))
-
-
-def leaf(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed + sum(shape))
-    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
-
-
-def gradients(run: Callable[..., Tensor], *operands: Tensor) -> list[Tensor]:
-    """Return the result of a function and the gradients of its operands."""
-    fresh = [t.detach().clone().requires_grad_() for t in operands]
-    result = run(*fresh)
-    weight = torch.linspace(-1, 1, result.numel(), dtype=result.dtype).reshape(result.shape)
-    (result * weight).sum().backward()
-    return [result.detach(), *(t.grad for t in fresh if t.grad is not None)]
-
-
-def assert_same(
-    run: Callable[..., Tensor], model: Callable[..., Tensor], *operands: Tensor
-) -> None:
-    """Compare values and gradients with those of torch in float64."""
-    dtype = operands[0].dtype
-    wide = [t.detach().double() for t in operands]
-    mine, expected = gradients(run, *operands), gradients(model, *wide)
-    assert len(mine) == len(expected)
-    for got, value in zip(mine, expected, strict=True):
-        assert got.dtype == dtype
-        scale = float(value.abs().max()) + 1 if value.numel() else 1.0
-        torch.testing.assert_close(got.double(), value, rtol=0, atol=TOLERANCE[dtype] * scale)
 
 
 # ---- activations -------------------------------------------------------------------------------
@@ -249,111 +204,15 @@ def test_fused_mlp_passes_opcheck_and_gradcheck() -> None:
     )
 
 
-# ---- memory, modes, errors ---------------------------------------------------------------------
-
-
-def test_strided_operands_are_read_where_they_are() -> None:
-    wide = leaf(12, 8).detach()
-    x, w = wide[::3, 1::2].requires_grad_(), leaf(4, 5).detach().t()[:5].requires_grad_()
-    torch.testing.assert_close(tt.linear(x, w, None, "tanh"), torch.tanh(F.linear(x, w)))
-    tt.linear(x, w, None, "tanh").sum().backward()
-    assert x.grad is not None
-    expanded = torch.ones(4, dtype=torch.float64).expand(3, 4)
-    assert torch.equal(tt.relu(expanded), expanded)
-
-
-def test_results_share_no_memory_with_operands() -> None:
-    x = leaf(6).detach()
-    for y in (tt.relu(x), tt.activation(x, "identity")):
-        assert y.data_ptr() != x.data_ptr()
-    before = x.clone()
-    tt.activation(x, "identity").add_(1)
-    assert torch.equal(x, before)
-
-
-def test_an_operand_that_is_changed_before_backward_is_noticed() -> None:
-    x = leaf(4)
-    y = x * 1
-    z = tt.relu(tt.gelu(y))
-    y.add_(1)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        z.sum().backward()
-
-
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_compile_breaks_no_graph(dynamic: bool) -> None:
-    weights, biases = [leaf(8, 6), leaf(3, 8)], [leaf(8), leaf(3)]
-
-    def step(x: Tensor, t: Tensor) -> Tensor:
-        hidden = tt.linear(tt.silu(x), weights[0], biases[0], "gelu_tanh")
-        logits = tt.fused_mlp(hidden, weights[1:], biases[1:], "relu")
-        return tt.cross_entropy(logits, t, label_smoothing=0.1)
-
-    compiled = torch.compile(step, fullgraph=True, dynamic=dynamic, backend="aot_eager")
-    for rows in (5, 5, 9):
-        x, t = leaf(rows, 6), torch.arange(rows) % 3
-        found = []
-        for run in (compiled, step):
-            for p in (*weights, *biases):
-                p.grad = None
-            run(x, t).backward()
-            found.append([p.grad for p in (*weights, *biases)])
-        for mine, expected in zip(*found, strict=True):
-            assert torch.equal(mine, expected)
-
-
-def test_autocast_casts_as_torch_does() -> None:
-    layer, t = torch.nn.Linear(6, 3), torch.tensor([0, 1, 2, 0])
-    x = leaf(4, 6, dtype=torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
-        y = tt.linear(x, layer.weight, layer.bias)
-        assert y.dtype is F.linear(x, layer.weight, layer.bias).dtype is torch.bfloat16
-        assert tt.fused_mlp(x, [layer.weight]).dtype is torch.bfloat16
-        loss = tt.cross_entropy(y, t)
-        assert loss.dtype is F.cross_entropy(y, t).dtype is torch.float32
-    loss.backward()
-    assert layer.weight.grad is not None
-    assert layer.weight.grad.dtype is torch.float32
-
-
-@pytest.mark.parametrize(
-    "loss",
-    [
-        lambda x: tt.gelu(x).sum(),
-        lambda x: tt.linear(x, leaf(5, 5)).sum(),
-        lambda x: tt.cross_entropy(x, torch.tensor([0, 1, 2])),
-        lambda x: tt.cross_entropy(x, torch.tensor([0, 1, 2]), reduction="none").sum(),
-        lambda x: tt.fused_mlp(x, [leaf(5, 5)]).sum(),
-    ],
-)
-def test_second_derivatives_are_refused(loss: Callable[[Tensor], Tensor]) -> None:
-    x = leaf(3, 5)
-    (gradient,) = torch.autograd.grad(loss(x), x, create_graph=True)
-    with pytest.raises(NotImplementedError, match="no second derivatives"):
-        gradient.sum().backward()
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "text"),
-    [
-        (lambda x: tt.activation(x, "swish"), ValueError, "must be one of"),
-        (lambda x: tt.activation(x, "relu", {"slope": 1.0}), ValueError, "options must be"),
-        (lambda x: tt.gelu(x, approximate="erf"), ValueError, "'none' or 'tanh'"),
-        (lambda x: tt.relu(x.half()), TypeError, "float16"),
-        (lambda x: tt.relu(x.long()), TypeError, "int64"),
-        (lambda x: tt.linear(x, torch.ones(3, 5)), TypeError, "dtype"),
-        (lambda x: tt.linear(x, torch.ones(3, 4).double()), ValueError, "inner sizes differ"),
-        (lambda x: tt.cross_entropy(x, torch.tensor([0, 9])), ValueError, "target must be in"),
-        (lambda x: tt.relu(x.to("meta")).cpu(), NotImplementedError, "meta"),
-    ],
-)
-def test_bad_input_is_refused(
-    call: Callable[[Tensor], Tensor], error: type[Exception], text: str
-) -> None:
-    with pytest.raises(error, match=text):
-        call(leaf(2, 5).detach())
-
-
-def test_tilegrad_alone_does_not_load_torch() -> None:
-    code = "import sys, tilegrad; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+@every_activation
+def test_the_operator_with_the_preactivation_has_linears_gradients(name: str) -> None:
+    values = _activations.option_values(name, OPTIONS[name])
+    found = [
+        gradients(run, leaf(4, 6), leaf(3, 6), leaf(3))
+        for run in (
+            lambda x, w, b: OPS.linear_and_preactivation(x, w, b, name, values)[0],
+            lambda x, w, b: tt.linear(x, w, b, name, activation_args=OPTIONS[name]),
+        )
+    ]
+    for mine, expected in zip(*found, strict=True):
+        assert torch.equal(mine, expected)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ._modules import Activation, CrossEntropyLoss, Linear
+from ._modules import Activation, CrossEntropyLoss, FusedMLP, Linear
 
 # The name and options of an activation module, by its exact type.
 _ACTIVATIONS: dict[type[nn.Module], Callable[[Any], tuple[str, dict[str, float] | None]]] = {
@@ -62,26 +64,36 @@ class Accelerated:
         return "\n".join(lines("replaced", self.replaced) + lines("left as they are", self.left))
 
 
-def _hooked(module: nn.Module) -> bool:
-    """Return whether something watches or wraps the module's calls."""
-    return any(
-        getattr(module, name, None)
-        for name in (
-            "_forward_hooks",
-            "_forward_pre_hooks",
-            "_backward_hooks",
-            "_backward_pre_hooks",
-        )
-    ) or "forward" in vars(module)
+def is_hooked(module: nn.Module) -> bool:
+    """Return whether something watches or wraps the module's calls or its state."""
+    return any(value for name, value in vars(module).items() if name.endswith("hooks"))
 
 
-def _reason(module: nn.Module) -> str | None:
-    """Return why a module is left; None where tilegrad takes it."""
-    kind = type(module)
+@functools.cache
+def _usual(kind: Any) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the attributes, and the parameters and buffers, of a module as it is made."""
+    module = nn.Linear(1, 1) if kind is nn.Linear else kind()
+    return frozenset(vars(module)), frozenset([*module._parameters, *module._buffers])
+
+
+def _reason(module: nn.Module, others: set[torch.dtype]) -> str | None:
+    """Return why a module is left; None where tilegrad takes it.
+
+    Args:
+        module: The module.
+        others: The dtypes in its model that tilegrad does not have.
+    """
+    kind: Any = type(module)
+    if isinstance(module, (Linear, Activation, CrossEntropyLoss, FusedMLP)):
+        return f"{kind.__name__} is tilegrad's already"
     if kind not in (nn.Linear, nn.CrossEntropyLoss) and kind not in _ACTIVATIONS:
         return f"{kind.__name__} is not among the modules that tilegrad has"
-    if _hooked(module):
+    if is_hooked(module):
         return f"{kind.__name__} has hooks"
+    attributes, tensors = _usual(kind)
+    added = (vars(module).keys() - attributes) | ({*module._parameters, *module._buffers} - tensors)
+    if added:
+        return f"{kind.__name__} has {', '.join(sorted(added))} besides what the class has"
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.dtype not in _DTYPES:
             return f"{kind.__name__} is {tensor.dtype}; tilegrad has float32, float64 and bfloat16"
@@ -89,6 +101,9 @@ def _reason(module: nn.Module) -> str | None:
             return f"{kind.__name__} is on {tensor.device}; tilegrad runs on cpu and cuda"
         if type(tensor) not in (torch.Tensor, nn.Parameter):
             return f"{kind.__name__} holds a {type(tensor).__name__}"
+    if others and kind in _ACTIVATIONS:
+        names = ", ".join(sorted(map(str, others)))
+        return f"{kind.__name__} is in a model of {names}; tilegrad has float32, float64, bfloat16"
     return None
 
 
@@ -124,21 +139,28 @@ def _replacement(module: nn.Module) -> nn.Module:
 
 
 class _Replacer:
-    def __init__(self, result: Accelerated) -> None:
+    def __init__(self, result: Accelerated, fuse: bool) -> None:
         self.result = result
+        self.fuse = fuse
         self.made: dict[int, nn.Module] = {}  # by the module that is replaced
-        uses = [id(child) for m in result.model.modules() for child in m._modules.values()]
-        self.shared = {one for one in uses if uses.count(one) > 1}
+        model = result.model
+        uses = Counter(id(child) for m in model.modules() for child in m._modules.values())
+        self.shared = {one for one, count in uses.items() if count > 1}
+        floating = {p.dtype for p in model.parameters() if p.is_floating_point()}
+        self.others = floating - set(_DTYPES)
+
+    def reason(self, module: nn.Module) -> str | None:
+        return _reason(module, self.others)
 
     def replaced(self, name: str, module: nn.Module) -> nn.Module:
         """Return what stands in a module's place."""
         if id(module) in self.made:
             return self.made[id(module)]
         new = module
-        if any(True for _ in module.children()):
+        if any(True for _ in module.children()) and not isinstance(module, FusedMLP):
             self.made[id(module)] = module
             self.descend(name, module)
-        elif (reason := _reason(module)) is None:
+        elif (reason := self.reason(module)) is None:
             new = _replacement(module)
             self.result.replaced[name] = repr(new)
         else:
@@ -169,27 +191,31 @@ class _Replacer:
     def fuses(self, parent: nn.Module, child: nn.Module, following: nn.Module | None) -> bool:
         """Return whether a layer and the activation after it become one."""
         return (
-            type(parent) is nn.Sequential
+            self.fuse
+            and type(parent) is nn.Sequential
             and type(child) is nn.Linear
             and following is not None
             and type(following) in _ACTIVATIONS
             and id(child) not in self.shared
-            and _reason(child) is None
-            and _reason(following) is None
+            and self.reason(child) is None
+            and self.reason(following) is None
         )
 
 
-def accelerate(model: nn.Module) -> Accelerated:
+def accelerate(model: nn.Module, *, fuse: bool = True) -> Accelerated:
     """Replace what tilegrad knows in a torch model, in place, and report what was left.
 
     Linear layers, activations and CrossEntropyLoss become tilegrad's. They share the parameters of
     those they replace, so optimisers, state dicts and devices keep working. In a Sequential a
     linear layer takes the activation behind it into its kernel, and an Identity stands in the
     activation's place, so that names do not change. An activation with `inplace=True` writes a new
-    tensor instead. Subclasses, modules with hooks or parametrizations and other dtypes are left.
+    tensor instead. Subclasses, modules with hooks, parametrizations or attributes of their own, and
+    other dtypes are left.
 
     Args:
         model: The model. If it is itself such a module, another one is returned for it.
+        fuse: Whether layers take activations in. Say False where the model indexes, slices or
+            iterates over a Sequential: what comes out of the layer alone would be different.
 
     Returns:
         The model, what was replaced and what was left; printing it gives a table.
@@ -210,5 +236,5 @@ def accelerate(model: nn.Module) -> Accelerated:
     if not isinstance(model, nn.Module):
         raise TypeError(f"accelerate: takes a torch.nn.Module; got {type(model).__name__}")
     result = Accelerated(model)
-    result.model = _Replacer(result).replaced("", model)
+    result.model = _Replacer(result, fuse).replaced("", model)
     return result

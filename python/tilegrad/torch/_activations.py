@@ -13,7 +13,7 @@ import tilegrad
 from tilegrad import _cpu
 
 from ._exchange import operand, tensor
-from ._library import define, differentiate, differentiate_once
+from ._library import define, differentiate, differentiate_once, refuse_forward_mode
 
 # The options of the activations that have some, in the order in which operators take their values.
 OPTIONS = {
@@ -138,6 +138,7 @@ def activation(
         >>> activation(torch.tensor([-2.0, 3.0]), "leaky_relu", {"negative_slope": 0.5})
         tensor([-1.,  3.])
     """
+    refuse_forward_mode(activation, input)
     result: torch.Tensor = _forward(input, activation, option_values(activation, options))
     return result
 

@@ -12,7 +12,7 @@ from torch import nn as torch_nn
 from tilegrad import asarray, nn
 
 from . import _modules
-from ._accelerate import activation_of
+from ._accelerate import activation_of, is_hooked
 from ._exchange import operand, tensor
 
 
@@ -107,6 +107,8 @@ _CLASSES: dict[str, Callable[..., nn.Module]] = {
 
 def _built(module: torch_nn.Module, name: str) -> nn.Module:
     """Return a module of the same structure, with weights of its own."""
+    if is_hooked(module):
+        raise TypeError(f"from_torch: {name or 'the model'} has hooks, which tilegrad has not")
     if type(module) is torch_nn.Sequential:
         inner = [
             _built(child, f"{name}.{key}" if name else key)
@@ -156,6 +158,13 @@ def from_torch(module: torch_nn.Module) -> nn.Module:
     """
     if not isinstance(module, torch_nn.Module):
         raise TypeError(f"from_torch: takes a torch.nn.Module; got {type(module).__name__}")
+    names: dict[int, str] = {}
+    for name, weight in module.named_parameters(remove_duplicate=False):
+        if weight.is_meta:
+            raise TypeError(f"from_torch: {name} is on the meta device, without values")
+        if id(weight) in names:
+            raise TypeError(f"from_torch: {names[id(weight)]} and {name} are one parameter")
+        names[id(weight)] = name
     model = _built(module, "")
     first = next(module.parameters(), None)
     if first is not None and not first.is_cpu:
@@ -233,11 +242,8 @@ def to_torch(model: nn.Module) -> torch_nn.Module:
         raise TypeError(f"to_torch: takes a tilegrad.nn.Module; got {type(model).__name__}")
     made = _to(model, "")
     state = tensors(model.state_dict())
-    first = next(iter(state.values()), None)
-    if first is not None:
-        made = made.to(device=first.device, dtype=first.dtype)
-    made.load_state_dict(state)
     ours = dict(model.named_parameters())
     for name, parameter in made.named_parameters():
+        parameter.data = state[name].clone()
         parameter.requires_grad_(ours[name].requires_grad)
     return made

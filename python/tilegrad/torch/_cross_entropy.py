@@ -10,7 +10,7 @@ import torch
 import tilegrad
 
 from ._exchange import operand, tensor
-from ._library import autocast, define, differentiate, differentiate_once
+from ._library import autocast, define, differentiate, differentiate_once, refuse_forward_mode
 
 _INPUTS = (
     "Tensor input, Tensor target, Tensor? weight, SymInt ignore_index, str reduction,"
@@ -125,10 +125,13 @@ def _differentiate(ctx: Any, grad_output: torch.Tensor) -> tuple[Any, ...]:
 
 def _setup_fused(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(output[1], inputs[0])
 
 
-def _differentiate_fused(ctx: Any, grad_output: torch.Tensor, *_: Any) -> tuple[Any, ...]:
+def _differentiate_fused(ctx: Any, grad_output: torch.Tensor | None, *_: Any) -> tuple[Any, ...]:
+    if grad_output is None:
+        return (None,) * 6
     gradient, input = ctx.saved_tensors
     return _scaled(gradient, grad_output, input), *[None] * 5
 
@@ -165,7 +168,8 @@ def cross_entropy(
 
     Raises:
         TypeError: If dtypes or devices differ or are not supported.
-        ValueError: If shapes do not fit, an option is out of range, or on the CPU a class is.
+        ValueError: If shapes do not fit, `weight` requires a gradient, an option is out of range,
+            or on the CPU a class is.
 
     Example:
         >>> cross_entropy(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
@@ -173,7 +177,12 @@ def cross_entropy(
 
     Source: torch.nn.functional.cross_entropy
     """
-    input, weight = autocast(input, weight, dtype=torch.float32)  # type: ignore[assignment]
+    refuse_forward_mode("cross_entropy", input, target, weight)
+    if weight is not None and weight.requires_grad and torch.is_grad_enabled():
+        raise ValueError("cross_entropy: weight has no gradient here; pass weight.detach()")
+    input, target, weight = autocast(  # type: ignore[assignment]
+        input, target, weight, dtype=torch.float32
+    )
     options = (weight, ignore_index, reduction, label_smoothing)
     has_classes = not target.is_floating_point()
     if has_classes and reduction != "none" and input.requires_grad and torch.is_grad_enabled():

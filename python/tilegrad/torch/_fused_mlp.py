@@ -12,7 +12,7 @@ import tilegrad
 
 from ._activations import option_values, options_of
 from ._exchange import operand, operands, tensor
-from ._library import autocast, define, differentiate, differentiate_once
+from ._library import autocast, define, differentiate, differentiate_once, refuse_forward_mode
 
 _INPUTS = (
     "Tensor input, Tensor[] weights, Tensor[] biases, str activation, float[] options,"
@@ -150,6 +150,7 @@ def fused_mlp(
         >>> fused_mlp(x, [torch.tensor([[1.0, 1.0], [1.0, -1.0]]), last])
         tensor([[3.]])
     """
+    refuse_forward_mode("fused_mlp", input, *weights, *(biases or ()))
     first, last = activation or "identity", output_activation or "identity"
     cast = autocast(input, *weights, *(biases or ()))
     result: torch.Tensor = _forward(

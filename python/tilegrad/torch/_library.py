@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
+from torch.utils._pytree import tree_leaves
 
 from ._exchange import on_torch_stream
 
@@ -33,8 +35,35 @@ def define(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) ->
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     _LIBRARY.impl(name, kernel, "CPU")
     _LIBRARY.impl(name, on_torch_stream(kernel), "CUDA")
-    torch.library.register_fake(f"tilegrad::{name}", fake, lib=_LIBRARY)
+    torch.library.register_fake(f"tilegrad::{name}", _on_one_device(name, fake), lib=_LIBRARY)
     return getattr(torch.ops.tilegrad, name).default
+
+
+def _on_one_device(name: str, fake: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a fake kernel that refuses operands with memory beside some without."""
+
+    def checked(*args: Any) -> Any:
+        kinds = {x.device.type for x in tree_leaves(args) if isinstance(x, torch.Tensor)}
+        if "meta" in kinds and len(kinds) > 1:
+            raise RuntimeError(f"{name}: operands must be on one device; got {sorted(kinds)}")
+        return fake(*args)
+
+    return checked
+
+
+def refuse_forward_mode(op: str, *tensors: torch.Tensor | None) -> None:
+    """Raise where a tensor carries a tangent of forward-mode differentiation.
+
+    Raises:
+        NotImplementedError: It would be lost silently.
+    """
+    if forward_ad._current_level < 0:
+        return
+    unpack: Any = forward_ad.unpack_dual
+    if any(t is not None and unpack(t).tangent is not None for t in tensors):
+        raise NotImplementedError(
+            f"{op}: tilegrad has no forward-mode derivatives; use torch.nn.functional there"
+        )
 
 
 def differentiate(op: Any, setup: Callable[..., None], backward: Callable[..., Any]) -> None:
@@ -65,7 +94,7 @@ def autocast(
 ) -> tuple[torch.Tensor | None, ...]:
     """Return tensors as `torch.autocast` would have them: in its dtype, or in the one given."""
     device = next(t for t in tensors if t is not None).device.type
-    if not torch.is_autocast_enabled(device):
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return tensors
     target = torch.get_autocast_dtype(device) if dtype is None else dtype
     return tuple(

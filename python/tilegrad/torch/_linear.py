@@ -12,7 +12,7 @@ import tilegrad
 
 from ._activations import option_values, options_of, uses_output
 from ._exchange import operand, tensor
-from ._library import autocast, define, differentiate, differentiate_once
+from ._library import autocast, define, differentiate, differentiate_once, refuse_forward_mode
 
 _INPUTS = "Tensor input, Tensor weight, Tensor? bias, str activation, float[] options"
 _WANTED = ("input", "weight", "bias")
@@ -127,10 +127,14 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
 def _setup_saving(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
     input, weight, bias, ctx.activation, ctx.values = inputs
     ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(input, weight, bias, output[1])
+    ctx.set_materialize_grads(False)
+    saved = output[0] if uses_output(ctx.activation, ctx.values) else output[1]
+    ctx.save_for_backward(input, weight, bias, saved)
 
 
-def _differentiate(ctx: Any, grad_output: torch.Tensor, *_: Any) -> tuple[Any, ...]:
+def _differentiate(ctx: Any, grad_output: torch.Tensor | None, *_: Any) -> tuple[Any, ...]:
+    if grad_output is None:
+        return (None,) * 5
     input, weight, bias, saved = ctx.saved_tensors
     wanted = list(ctx.needs_input_grad[:3])
     gradients = _backward(
@@ -181,6 +185,7 @@ def linear(
 
     Source: torch.nn.functional.linear
     """
+    refuse_forward_mode("linear", input, weight, bias)
     name = activation or "identity"
     values = option_values(name, activation_args)
     input, weight, bias = autocast(input, weight, bias)  # type: ignore[assignment]

@@ -116,7 +116,8 @@ class FusedMLP(torch.nn.Sequential):
     """A multilayer perceptron that runs as one operator; see `fused_mlp`.
 
     Its layers are torch.nn.Linear modules named "0", "1", ...: a state dict of
-    `tilegrad.nn.FusedMLP`, or of a torch.nn.Sequential of such layers alone, fits.
+    `tilegrad.nn.FusedMLP`, or of a torch.nn.Sequential of such layers alone, fits. The layers hold
+    parameters only: they are not called, nor are hooks on them.
 
     Args:
         in_features: Size of each input sample.
@@ -168,6 +169,12 @@ class FusedMLP(torch.nn.Sequential):
         self.activation, self.activation_args = activation, activation_args
         self.output_activation = output_activation
         self.output_activation_args = output_activation_args
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a layer; of a slice a Sequential of layers, without their activations."""
+        if isinstance(index, slice):
+            return torch.nn.Sequential(*list(self)[index])
+        return super().__getitem__(index)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Return y (..., out_features) of `input` (..., in_features)."""

@@ -62,15 +62,15 @@ class _Fused(torch.optim.Optimizer):
         """Return how many updates a parameter has had."""
         return int(state["step"]) if "step" in state else 0
 
-    def _prepare(
-        self, parameter: torch.Tensor, group: dict[str, Any], done: int, used: tuple[bool, ...]
-    ) -> None:
-        """Make the state of a parameter what it is after the update that follows."""
-        state = self.state[parameter]
-        state["step"] = torch.tensor(float(done + 1))
+    def _prepare(self, parameter: torch.Tensor, used: tuple[bool, ...]) -> None:
+        """Make the buffers that are not there yet."""
         for name, needed in zip(self._buffer_names, used, strict=True):
-            if needed and state.get(name) is None:
-                state[name] = torch.zeros_like(parameter)
+            if needed and self.state[parameter].get(name) is None:
+                self.state[parameter][name] = torch.zeros_like(parameter)
+
+    def _count(self, parameter: torch.Tensor, done: int) -> None:
+        """Write how many updates a parameter has had."""
+        self.state[parameter]["step"] = torch.tensor(float(done))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -90,27 +90,35 @@ class _Fused(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        for group in self.param_groups:  # all, before anything is changed
+            for parameter in group["params"]:
+                self._check(parameter)
         for group in self.param_groups:
             used = self._used(group)
             batches: dict[tuple[Any, ...], list[torch.Tensor]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._check(parameter)
                     done = self._done(self.state.get(parameter, {}), used)
                     key = (parameter.device, parameter.dtype, done)
                     batches.setdefault(key, []).append(parameter)
             for (_, _, done), members in batches.items():
                 for parameter in members:
-                    self._prepare(parameter, group, done, used)
+                    self._prepare(parameter, used)
                 buffers = [
                     [self.state[p][name] for p in members] if needed else []
                     for name, needed in zip(self._buffer_names, used, strict=True)
                 ]
                 grads = [p.grad.contiguous() for p in members]  # type: ignore[union-attr]
                 self._update(group, members, grads, *buffers, lr=float(group["lr"]), step=done + 1)
+                changed = [*members, *(b for some in buffers for b in some)]
+                torch.autograd.graph.increment_version(changed)
+                for parameter in members:
+                    self._count(parameter, done + 1)
         return loss
 
     def _check(self, parameter: torch.Tensor) -> None:
+        if parameter.grad is None:
+            return
         name = type(self).__name__
         if parameter.dtype not in (torch.float32, torch.float64):
             raise TypeError(
@@ -122,7 +130,7 @@ class _Fused(torch.optim.Optimizer):
                 f"{name}: parameters must be contiguous; got strides {parameter.stride()} of shape "
                 f"{tuple(parameter.shape)}"
             )
-        if parameter.grad is not None and parameter.grad.layout is not torch.strided:
+        if parameter.grad.layout is not torch.strided:
             raise ValueError(f"{name}: takes no sparse gradients; use torch.optim")
 
 
@@ -159,11 +167,8 @@ class SGD(_Fused, torch.optim.SGD):
         # torch counts no steps here: the first one is that which finds no buffer.
         return int(state.get("momentum_buffer") is not None)
 
-    def _prepare(
-        self, parameter: torch.Tensor, group: dict[str, Any], done: int, used: tuple[bool, ...]
-    ) -> None:
-        if used[0] and done == 0:
-            self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    def _count(self, parameter: torch.Tensor, done: int) -> None:
+        pass
 
     def _update(self, group: dict[str, Any], *lists: Any, lr: float, step: int) -> None:
         _sgd(

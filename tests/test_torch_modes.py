@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: MIT
+"""tilegrad.torch: memory, torch.compile, autocast, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+import tilegrad.torch as tt
+from torch_operands import Tensor, leaf
+
+
+def test_strided_operands_are_read_where_they_are() -> None:
+    wide = leaf(12, 8).detach()
+    x, w = wide[::3, 1::2].requires_grad_(), leaf(4, 5).detach().t()[:5].requires_grad_()
+    torch.testing.assert_close(tt.linear(x, w, None, "tanh"), torch.tanh(F.linear(x, w)))
+    tt.linear(x, w, None, "tanh").sum().backward()
+    assert x.grad is not None
+    expanded = torch.ones(4, dtype=torch.float64).expand(3, 4)
+    assert torch.equal(tt.relu(expanded), expanded)
+
+
+def test_results_share_no_memory_with_operands() -> None:
+    x = leaf(6).detach()
+    for y in (tt.relu(x), tt.activation(x, "identity")):
+        assert y.data_ptr() != x.data_ptr()
+    before = x.clone()
+    tt.activation(x, "identity").add_(1)
+    assert torch.equal(x, before)
+
+
+def test_an_operand_that_is_changed_before_backward_is_noticed() -> None:
+    x = leaf(4)
+    y = x * 1
+    z = tt.relu(tt.gelu(y))
+    y.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        z.sum().backward()
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compile_breaks_no_graph(dynamic: bool) -> None:
+    weights, biases = [leaf(8, 6), leaf(3, 8)], [leaf(8), leaf(3)]
+
+    def step(x: Tensor, t: Tensor) -> Tensor:
+        hidden = tt.linear(tt.silu(x), weights[0], biases[0], "gelu_tanh")
+        logits = tt.fused_mlp(hidden, weights[1:], biases[1:], "relu")
+        return tt.cross_entropy(logits, t, label_smoothing=0.1)
+
+    compiled = torch.compile(step, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    for rows in (5, 5, 9):
+        x, t = leaf(rows, 6), torch.arange(rows) % 3
+        found = []
+        for run in (compiled, step):
+            for p in (*weights, *biases):
+                p.grad = None
+            run(x, t).backward()
+            found.append([p.grad for p in (*weights, *biases)])
+        for mine, expected in zip(*found, strict=True):
+            assert torch.equal(mine, expected)
+
+
+def test_autocast_casts_as_torch_does() -> None:
+    layer, t = torch.nn.Linear(6, 3), torch.tensor([0, 1, 2, 0])
+    x = leaf(4, 6, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = tt.linear(x, layer.weight, layer.bias)
+        assert y.dtype is F.linear(x, layer.weight, layer.bias).dtype is torch.bfloat16
+        assert tt.fused_mlp(x, [layer.weight]).dtype is torch.bfloat16
+        loss = tt.cross_entropy(y, t)
+        assert loss.dtype is F.cross_entropy(y, t).dtype is torch.float32
+    loss.backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.dtype is torch.float32
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda x: tt.gelu(x).sum(),
+        lambda x: tt.linear(x, leaf(5, 5)).sum(),
+        lambda x: tt.cross_entropy(x, torch.tensor([0, 1, 2])),
+        lambda x: tt.cross_entropy(x, torch.tensor([0, 1, 2]), reduction="none").sum(),
+        lambda x: tt.fused_mlp(x, [leaf(5, 5)]).sum(),
+    ],
+)
+def test_second_derivatives_are_refused(loss: Callable[[Tensor], Tensor]) -> None:
+    x = leaf(3, 5)
+    (gradient,) = torch.autograd.grad(loss(x), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match="no second derivatives"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda x: tt.activation(x, "swish"), ValueError, "must be one of"),
+        (lambda x: tt.activation(x, "relu", {"slope": 1.0}), ValueError, "options must be"),
+        (lambda x: tt.gelu(x, approximate="erf"), ValueError, "'none' or 'tanh'"),
+        (lambda x: tt.relu(x.half()), TypeError, "float16"),
+        (lambda x: tt.relu(x.long()), TypeError, "int64"),
+        (lambda x: tt.linear(x, torch.ones(3, 5)), TypeError, "dtype"),
+        (lambda x: tt.linear(x, torch.ones(3, 4).double()), ValueError, "inner sizes differ"),
+        (lambda x: tt.cross_entropy(x, torch.tensor([0, 9])), ValueError, "target must be in"),
+        (lambda x: tt.relu(x.to("meta")).cpu(), NotImplementedError, "meta"),
+    ],
+)
+def test_bad_input_is_refused(
+    call: Callable[[Tensor], Tensor], error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        call(leaf(2, 5).detach())
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        tt.relu,
+        lambda x: tt.linear(x, torch.ones(3, 5).double()),
+        lambda x: tt.cross_entropy(x, torch.tensor([0, 1])),
+        lambda x: tt.fused_mlp(x, [torch.ones(3, 5).double()]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own call
+def test_forward_mode_is_refused(call: Callable[[Tensor], Tensor]) -> None:
+    x = leaf(2, 5).detach()
+    with pytest.raises(NotImplementedError, match="no forward-mode derivatives"):
+        torch.func.jvp(call, (x,), (torch.ones_like(x),))
+
+
+def test_weights_of_classes_that_want_a_gradient_are_refused() -> None:
+    weight = torch.ones(5, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(ValueError, match=r"pass weight\.detach\(\)"):
+        tt.cross_entropy(leaf(2, 5), torch.tensor([0, 1]), weight)
+
+
+def test_operands_without_memory_beside_some_with_it_are_refused() -> None:
+    x, w = torch.ones(1, 3), torch.ones(4, 3)
+    assert tt.linear(x.to("meta"), w.to("meta"), None, "relu").shape == (1, 4)
+    for operands in ((x, w.to("meta")), (x.to("meta"), w)):
+        with pytest.raises(RuntimeError, match="must be on one device"):
+            tt.linear(*operands)
+
+
+def test_cross_entropy_casts_probabilities_under_autocast() -> None:
+    x, p = leaf(4, 5, dtype=torch.bfloat16), torch.full((4, 5), 0.2)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(tt.cross_entropy(x, p), F.cross_entropy(x, p))
+
+
+def test_tilegrad_alone_does_not_load_torch() -> None:
+    code = "import sys, tilegrad; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
