@@ -87,9 +87,8 @@ def _fake_backward(
     grad_output: torch.Tensor, input: torch.Tensor, target: torch.Tensor, *args: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
     of_input, of_target = args[-1]
-    nothing = input.new_empty(0)
     return (
-        _contiguous_like(input) if of_input else nothing,
+        _contiguous_like(input) if of_input else input.new_empty(0),
         _contiguous_like(target) if of_target else input.new_empty(0),
     )
 

@@ -52,10 +52,10 @@ def _on_one_device(name: str, fake: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def refuse_forward_mode(op: str, *tensors: torch.Tensor | None) -> None:
-    """Raise where a tensor carries a tangent of forward-mode differentiation.
+    """Raise where a tensor carries a tangent: operators would return a result without one.
 
     Raises:
-        NotImplementedError: It would be lost silently.
+        NotImplementedError: One of them does.
     """
     if forward_ad._current_level < 0:
         return

@@ -18,63 +18,39 @@ _INPUTS = "Tensor input, Tensor weight, Tensor? bias, str activation, float[] op
 _WANTED = ("input", "weight", "bias")
 
 
-def _linear(
+def _arguments(
     input: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
     activation: str,
     values: list[float],
-) -> torch.Tensor:
-    return tensor(
-        tilegrad.linear(
-            operand(input),
-            operand(weight),
-            operand(bias),
-            activation,
-            activation_args=options_of(activation, values),
-        )
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return what tilegrad's functions take."""
+    return (
+        (operand(input), operand(weight), operand(bias), activation),
+        {"activation_args": options_of(activation, values)},
     )
 
 
-def _linear_and_preactivation(
-    input: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    activation: str,
-    values: list[float],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    y, z = tilegrad.linear(
-        operand(input),
-        operand(weight),
-        operand(bias),
-        activation,
-        activation_args=options_of(activation, values),
-        save_preactivation=True,
-    )
+def _linear(*inputs: Any) -> torch.Tensor:
+    args, options = _arguments(*inputs)
+    return tensor(tilegrad.linear(*args, **options))
+
+
+def _linear_and_preactivation(*inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    args, options = _arguments(*inputs)
+    y, z = tilegrad.linear(*args, **options, save_preactivation=True)
     return tensor(y), tensor(z)
 
 
 def _linear_backward(
-    grad_output: torch.Tensor,
-    input: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    activation: str,
-    values: list[float],
-    saved: torch.Tensor | None,
-    wanted: list[bool],
+    grad_output: torch.Tensor, input: torch.Tensor, *rest: Any
 ) -> tuple[torch.Tensor, ...]:
-    name = "output" if uses_output(activation, values) else "preactivation"
-    gradients = tilegrad.linear_backward(
-        operand(grad_output),
-        operand(input),
-        operand(weight),
-        operand(bias),
-        activation,
-        activation_args=options_of(activation, values),
-        wrt=tuple(which for which, asked in zip(_WANTED, wanted, strict=True) if asked),
-        **{name: operand(saved)},
-    )
+    activation, values, saved, wanted = rest[2:]
+    args, options = _arguments(input, *rest[:4])
+    options["output" if uses_output(activation, values) else "preactivation"] = operand(saved)
+    options["wrt"] = tuple(n for n, asked in zip(_WANTED, wanted, strict=True) if asked)
+    gradients = tilegrad.linear_backward(operand(grad_output), *args, **options)
     return tuple(input.new_empty(0) if g is None else tensor(g) for g in gradients)
 
 
@@ -93,11 +69,9 @@ def _fake_backward(
     input: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
-    activation: str,
-    values: list[float],
-    saved: torch.Tensor | None,
-    wanted: list[bool],
+    *rest: Any,
 ) -> tuple[torch.Tensor, ...]:
+    wanted = rest[-1]
     return tuple(
         input.new_empty(like.shape if like is not None and asked else 0)
         for like, asked in zip((input, weight, bias), wanted, strict=True)

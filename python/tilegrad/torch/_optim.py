@@ -16,7 +16,6 @@ from tilegrad import _cpu, backends
 from ._exchange import operands
 from ._library import define
 
-_LISTS = "Tensor(a!)[] params, Tensor[] grads, {buffers}, float lr, SymInt step"
 _Params = Iterable[Any]
 
 
@@ -26,15 +25,17 @@ def _define(name: str, buffers: int, options: str) -> Any:
 
     def update(params: list[torch.Tensor], grads: list[torch.Tensor], *rest: Any) -> None:
         state, lr, step, given = rest[:buffers], *rest[buffers : buffers + 2], rest[buffers + 2 :]
-        place = params[0].device.index
-        module = _cpu if params[0].is_cpu else backends.at(place)
+        module = _cpu if params[0].is_cpu else backends.at(params[0].device.index)
         native = module.StepState()
         native.learning_rate, native.step = lr, step
         arrays = [operands(some) if some else None for some in state]
         run = getattr(module, f"{name}_step")
         run(operands(params), operands(grads), *arrays, *given[:-1], 0.0, given[-1], native)
 
-    schema = f"{name}_step_({_LISTS.format(buffers=lists)}, {options}, bool maximize) -> ()"
+    schema = (
+        f"{name}_step_(Tensor(a!)[] params, Tensor[] grads, {lists}, float lr, SymInt step,"
+        f" {options}, bool maximize) -> ()"
+    )
     return define(schema, update, lambda *_: None)
 
 
@@ -56,9 +57,10 @@ class _Fused(torch.optim.Optimizer):
         return (True,) * len(self._buffer_names)
 
     def _update(self, group: dict[str, Any], *lists: Any, lr: float, step: int) -> None:
-        raise NotImplementedError
+        """Call the operator."""
+        raise TypeError(f"{type(self).__name__}: the class does not define _update")
 
-    def _done(self, state: dict[str, Any], used: tuple[bool, ...]) -> int:
+    def _done(self, state: dict[str, Any]) -> int:
         """Return how many updates a parameter has had."""
         return int(state["step"]) if "step" in state else 0
 
@@ -98,7 +100,7 @@ class _Fused(torch.optim.Optimizer):
             batches: dict[tuple[Any, ...], list[torch.Tensor]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    done = self._done(self.state.get(parameter, {}), used)
+                    done = self._done(self.state.get(parameter, {}))
                     key = (parameter.device, parameter.dtype, done)
                     batches.setdefault(key, []).append(parameter)
             for (_, _, done), members in batches.items():
@@ -163,7 +165,7 @@ class SGD(_Fused, torch.optim.SGD):
     def _used(self, group: dict[str, Any]) -> tuple[bool, ...]:
         return (group["momentum"] != 0,)
 
-    def _done(self, state: dict[str, Any], used: tuple[bool, ...]) -> int:
+    def _done(self, state: dict[str, Any]) -> int:
         # torch counts no steps here: the first one is that which finds no buffer.
         return int(state.get("momentum_buffer") is not None)
 
