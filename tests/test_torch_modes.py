@@ -91,9 +91,37 @@ def test_autocast_casts_as_torch_does() -> None:
 )
 def test_second_derivatives_are_refused(loss: Callable[[Tensor], Tensor]) -> None:
     x = leaf(3, 5)
-    (gradient,) = torch.autograd.grad(loss(x), x, create_graph=True)
     with pytest.raises(NotImplementedError, match="no second derivatives"):
-        gradient.sum().backward()
+        torch.autograd.grad(loss(x), x, create_graph=True)[0].sum().backward()
+
+
+def kept(run: Callable[[], Tensor]) -> list[int]:
+    """Return the addresses of what autograd keeps of a call."""
+    addresses = []
+
+    def note(tensor: Tensor) -> Tensor:
+        addresses.append(tensor.data_ptr())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        result = run()
+    assert result.requires_grad
+    return addresses
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "gelu"])
+def test_a_frozen_layer_does_not_keep_its_input(activation: str | None) -> None:
+    x, weight = leaf(4, 6), leaf(3, 6)
+    assert x.data_ptr() in kept(lambda: tt.linear(x, weight, None, activation))
+    weight.requires_grad_(False)
+    assert x.data_ptr() not in kept(lambda: tt.linear(x, weight, None, activation))
+
+
+def test_cross_entropy_keeps_its_gradient_and_not_the_logits() -> None:
+    x = leaf(4, 6)
+    addresses = kept(lambda: tt.cross_entropy(x, torch.arange(4)))
+    assert len(addresses) == 1
+    assert x.data_ptr() not in addresses
 
 
 @pytest.mark.parametrize(

@@ -104,9 +104,9 @@ _backward = define(
 )
 
 _scaled = define(
-    "scaled_gradient(Tensor gradient, Tensor scale, Tensor input) -> Tensor",
-    lambda gradient, scale, input: gradient * scale,
-    lambda gradient, scale, input: torch.empty_like(gradient),
+    "scaled_gradient(Tensor gradient, Tensor scale) -> Tensor",
+    lambda gradient, scale: gradient * scale,
+    lambda gradient, scale: torch.empty_like(gradient),
 )
 
 
@@ -125,14 +125,19 @@ def _differentiate(ctx: Any, grad_output: torch.Tensor) -> tuple[Any, ...]:
 def _setup_fused(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(output[1], inputs[0])
+    ctx.save_for_backward(output[1])
 
 
 def _differentiate_fused(ctx: Any, grad_output: torch.Tensor | None, *_: Any) -> tuple[Any, ...]:
     if grad_output is None:
         return (None,) * 6
-    gradient, input = ctx.saved_tensors
-    return _scaled(gradient, grad_output, input), *[None] * 5
+    if torch.is_grad_enabled():  # the logits are not kept: a second derivative would miss them
+        raise NotImplementedError(
+            "cross_entropy: tilegrad has no second derivatives; use torch.nn.functional where"
+            " create_graph is needed"
+        )
+    (gradient,) = ctx.saved_tensors
+    return _scaled(gradient, grad_output), *[None] * 5
 
 
 differentiate(_plain, _setup, _differentiate)

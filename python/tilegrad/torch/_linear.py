@@ -14,7 +14,8 @@ from ._activations import option_values, options_of, uses_output
 from ._exchange import operand, tensor
 from ._library import autocast, define, differentiate, differentiate_once, refuse_forward_mode
 
-_INPUTS = "Tensor input, Tensor weight, Tensor? bias, str activation, float[] options"
+_REST = "Tensor weight, Tensor? bias, str activation, float[] options"
+_INPUTS = f"Tensor input, {_REST}"
 _WANTED = ("input", "weight", "bias")
 
 
@@ -44,14 +45,20 @@ def _linear_and_preactivation(*inputs: Any) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def _linear_backward(
-    grad_output: torch.Tensor, input: torch.Tensor, *rest: Any
+    grad_output: torch.Tensor, input: torch.Tensor | None, weight: torch.Tensor, *rest: Any
 ) -> tuple[torch.Tensor, ...]:
-    activation, values, saved, wanted = rest[2:]
-    args, options = _arguments(input, *rest[:4])
+    bias, activation, values, saved, wanted = rest
+    if input is None:  # it was not kept, and is not read
+        input = _input_like(grad_output, weight)
+    args, options = _arguments(input, weight, bias, activation, values)
     options["output" if uses_output(activation, values) else "preactivation"] = operand(saved)
     options["wrt"] = tuple(n for n, asked in zip(_WANTED, wanted, strict=True) if asked)
     gradients = tilegrad.linear_backward(operand(grad_output), *args, **options)
     return tuple(input.new_empty(0) if g is None else tensor(g) for g in gradients)
+
+
+def _input_like(grad_output: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return grad_output.new_empty((*grad_output.shape[:-1], weight.shape[1]))
 
 
 def _fake(
@@ -66,12 +73,13 @@ def _fake_pair(*args: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _fake_backward(
     grad_output: torch.Tensor,
-    input: torch.Tensor,
+    input: torch.Tensor | None,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
     *rest: Any,
 ) -> tuple[torch.Tensor, ...]:
     wanted = rest[-1]
+    input = _input_like(grad_output, weight) if input is None else input
     return tuple(
         input.new_empty(like.shape if like is not None and asked else 0)
         for like, asked in zip((input, weight, bias), wanted, strict=True)
@@ -85,25 +93,29 @@ _saving = define(
     _fake_pair,
 )
 _backward = define(
-    f"linear_backward(Tensor grad_output, {_INPUTS}, Tensor? saved, bool[3] wanted)"
+    f"linear_backward(Tensor grad_output, Tensor? input, {_REST}, Tensor? saved, bool[3] wanted)"
     " -> (Tensor, Tensor, Tensor)",
     _linear_backward,
     _fake_backward,
 )
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+def _keep(ctx: Any, inputs: tuple[Any, ...], saved: torch.Tensor | None) -> None:
     input, weight, bias, ctx.activation, ctx.values = inputs
-    keeps = ctx.activation != "identity" and uses_output(ctx.activation, ctx.values)
-    ctx.save_for_backward(input, weight, bias, output if keeps else None)
+    # Only dweight reads the input: a frozen layer does not keep it.
+    ctx.save_for_backward(input if ctx.needs_input_grad[1] else None, weight, bias, saved)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    activation, values = inputs[3:]
+    keeps = activation != "identity" and uses_output(activation, values)
+    _keep(ctx, inputs, output if keeps else None)
 
 
 def _setup_saving(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
-    input, weight, bias, ctx.activation, ctx.values = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
-    saved = output[0] if uses_output(ctx.activation, ctx.values) else output[1]
-    ctx.save_for_backward(input, weight, bias, saved)
+    _keep(ctx, inputs, output[0] if uses_output(*inputs[3:]) else output[1])
 
 
 def _differentiate(ctx: Any, grad_output: torch.Tensor | None, *_: Any) -> tuple[Any, ...]:
