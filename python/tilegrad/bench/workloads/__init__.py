@@ -17,6 +17,7 @@ from . import (
     matmul,
     optim,
     predict,
+    pytorch,
     softmax,
     tiny,
     train_step,
@@ -24,7 +25,7 @@ from . import (
 
 FAMILIES = (
     matmul, linear, fused_mlp, activation, softmax, cross_entropy, losses, optim, predict,
-    train_step, tiny,
+    train_step, tiny, pytorch,
 )  # fmt: skip
 
 

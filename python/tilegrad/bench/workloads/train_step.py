@@ -57,15 +57,19 @@ def case(
     )
 
 
-def _build(sizes: Sequence[int], batch: int, optimizer: str) -> Contest:
-    x = random("x", batch, sizes[0])
-    target = np.random.default_rng(0).integers(0, sizes[-1], batch)
+def operands(sizes: Sequence[int], batch: int) -> tuple[list[Array], Array, Array]:
+    """Return a network's first weights and biases in turn, a batch and its classes."""
     start = [
-        part
+        part.astype(np.float32)
         for i, o in pairwise(sizes)
         for part in (random("weight", o, i) / np.float32(i**0.5), random("bias", o) * FLOAT / i)
     ]
-    start = [part.astype(np.float32) for part in start]
+    target = np.random.default_rng(0).integers(0, sizes[-1], batch)
+    return start, random("x", batch, sizes[0]), target
+
+
+def _build(sizes: Sequence[int], batch: int, optimizer: str) -> Contest:
+    start, x, target = operands(sizes, batch)
     sides: dict[str, Call] = {}
     slow_down: list[Callable[[], None]] = []
 
@@ -86,7 +90,7 @@ def _build(sizes: Sequence[int], batch: int, optimizer: str) -> Contest:
             "torch": {}, "torch foreach": {"foreach": True}, "torch fused": {"fused": True},
         }  # fmt: skip
         for label, options in variants.items():
-            sides[label], slow = _torch_eager(start, x, target, optimizer, options)
+            sides[label], slow = torch_eager(start, x, target, optimizer, options)
             slow_down.append(slow)
         if optimizer == "SGD":
             sides["torch by hand"], slow = _torch_by_hand(start, x, target)
@@ -96,6 +100,18 @@ def _build(sizes: Sequence[int], batch: int, optimizer: str) -> Contest:
         sides["jax"], set_rate = _jax.step(start, x, target, optimizer, _RATES[optimizer])
         slow_down.append(partial(set_rate, _TIMED_RATE))
 
+    return race(sides, slow_down, start, x, target, optimizer)
+
+
+def race(
+    sides: dict[str, Call],
+    slow_down: Sequence[Callable[[], None]],
+    start: list[Array],
+    x: Array,
+    target: Array,
+    optimizer: str,
+) -> Contest:
+    """Return the contest of training steps; its check compares the losses of the first ones."""
     peers = {name: call for name, call in sides.items() if name != OURS}
     left_out: dict[str, str] = {}
 
@@ -115,10 +131,15 @@ def _set_rate(optimizer: Any) -> None:
         group["lr"] = _TIMED_RATE
 
 
-def _torch_eager(
-    start: list[Array], x: Array, target: Array, optimizer: str, options: dict[str, bool]
+def torch_eager(
+    start: list[Array],
+    x: Array,
+    target: Array,
+    optimizer: str,
+    options: dict[str, bool],
+    accelerated: bool = False,
 ) -> tuple[Call, Callable[[], None]]:
-    """Return the step that every tutorial of torch shows."""
+    """Return the step that every tutorial of torch shows; or the same by `tilegrad.torch`."""
     pt = torch()
     modules: list[Any] = []
     for weight, bias in zip(start[::2], start[1::2], strict=True):
@@ -126,13 +147,17 @@ def _torch_eager(
         layer.weight.data.copy_(pt.from_numpy(weight))
         layer.bias.data.copy_(pt.from_numpy(bias))
         modules += [layer, pt.nn.ReLU()]
-    model, loss_of = pt.nn.Sequential(*modules[:-1]), pt.nn.CrossEntropyLoss()
-    update = getattr(pt.optim, optimizer)(model.parameters(), _RATES[optimizer], **options)
-    tx, tt = tensors(x, target)
+    model, loss_of, optim = pt.nn.Sequential(*modules[:-1]), pt.nn.CrossEntropyLoss(), pt.optim
+    if accelerated:
+        import tilegrad.torch as tt
+
+        model, loss_of, optim = tt.accelerate(model).model, tt.CrossEntropyLoss(), tt
+    update = getattr(optim, optimizer)(model.parameters(), _RATES[optimizer], **options)
+    tx, classes = tensors(x, target)
 
     def step() -> Any:
         update.zero_grad(set_to_none=True)
-        loss = loss_of(model(tx), tt)
+        loss = loss_of(model(tx), classes)
         loss.backward()
         update.step()
         return loss
