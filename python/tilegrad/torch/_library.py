@@ -74,7 +74,36 @@ def differentiate(op: Any, setup: Callable[..., None], backward: Callable[..., A
         setup: `setup(ctx, inputs, output)` keeps what backward needs.
         backward: `backward(ctx, *grad_outputs)` returns a gradient, or None, for each input.
     """
-    torch.library.register_autograd(op, backward, setup_context=setup, lib=_LIBRARY)
+    if "Tensor[]" in str(op._schema):
+        torch.library.register_autograd(op, backward, setup_context=setup, lib=_LIBRARY)
+        return
+    # What register_autograd does for operators without lists, in half the time.
+    below: Any = torch._C._AutoDispatchBelowAutograd
+
+    class Formula(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *inputs: Any) -> Any:
+            with below():
+                output = op(*inputs)
+            setup(ctx, inputs, output)
+            return output
+
+        @staticmethod
+        def backward(ctx: Any, *grad_outputs: Any) -> Any:
+            if torch.is_grad_enabled():  # create_graph: further operators say what they lack
+                return backward(ctx, *grad_outputs)
+            with below():
+                return backward(ctx, *grad_outputs)
+
+    def call(*inputs: Any) -> Any:
+        if torch.is_grad_enabled():
+            for one in inputs:
+                if isinstance(one, torch.Tensor) and one.requires_grad:
+                    return Formula.apply(*inputs)  # type: ignore[no-untyped-call]
+        with below():
+            return op(*inputs)
+
+    _LIBRARY.impl(op.name().partition("::")[2], call, "Autograd")
 
 
 def differentiate_once(op: Any) -> None:
