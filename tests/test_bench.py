@@ -228,6 +228,14 @@ def test_sides_of_a_case_agree(name: str, peers: bool, monkeypatch: pytest.Monke
     assert set(contest.peers) <= {"numpy"} or peers
 
 
+@pytest.mark.parametrize("name", [one.name for one in CASES if one.family == "pytorch"])
+def test_sides_inside_pytorch_agree(name: str) -> None:
+    contest = next(one for one in CASES if one.id == f"pytorch/{name}").build()
+    contest.check()
+    assert contest.left_out == {}
+    assert "torch" in contest.peers
+
+
 def test_limits_do_the_work_that_they_count(threads: int) -> None:
     for size in (100, 10_000, 3_000_000):
         copy = machine.Copy(size, threads)
@@ -351,9 +359,9 @@ def test_bad_options_are_refused(
 
 
 def test_command_from_end_to_end(tmp_path: Path) -> None:
-    """Two tiny cases in a process of their own: conditions, figures, JSON and picture."""
+    """Three tiny cases in a process of their own: conditions, figures, JSON and picture."""
     stored, picture = tmp_path / "result.json", tmp_path / "result.png"
-    command = [sys.executable, "-m", "tilegrad.bench", "--quick", "--filter", " 1x",
+    command = [sys.executable, "-m", "tilegrad.bench", "--quick", "--filter", "tiny/",
                "--json", str(stored), "--plot", str(picture)]  # fmt: skip
     environ = {**os.environ, "PYTHONPATH": str(Path(tg.__file__).parents[1])}
     environ.pop("TILEGRAD_BENCH_THREADS", None)
@@ -365,12 +373,12 @@ def test_command_from_end_to_end(tmp_path: Path) -> None:
     assert len(loaded["cores"]) <= 1
     assert loaded["quick"] is True
     assert loaded["versions"]["torch"]
-    assert len(loaded["cases"]) == 2
+    assert len(loaded["cases"]) == 3
     for record in loaded["cases"]:
         assert record["best_peer"] in record["ratios"]
         assert record["ratios"][record["best_peer"]]["low"] > 0
         assert "share" not in record
-    assert "2 cases, about " in done.stdout
+    assert "3 cases, about " in done.stdout
     assert loaded["ceilings"]["copy_gbytes"]["memory"] > 0
     assert not list(tmp_path.glob("*.partial"))
     assert f"Stored {stored}" in done.stdout

@@ -113,12 +113,47 @@ def test_optimizer_operators_pass_opcheck() -> None:
     def some(count: int = 2) -> list[Tensor]:
         return [torch.rand(3, 4), torch.rand(5)][:count]
 
+    def counts() -> list[Tensor]:
+        return [torch.tensor(3.0), torch.tensor(0.0)]
+
     ops, check = torch.ops.tilegrad, torch.library.opcheck
-    check(ops.sgd_step_.default, (some(), some(), some(), 0.1, 1, 0.9, 0.0, False, 0.0, False))
-    check(ops.sgd_step_.default, (some(), some(), [], 0.1, 1, 0.0, 0.0, False, 0.0, False))
-    adam = (0.1, 1, 0.9, 0.99, 1e-8, False, 0.0, False)
-    check(ops.adam_step_.default, (some(), some(), some(), some(), [], *adam))
-    check(ops.adam_step_.default, (some(), some(), some(), some(), some(), *adam))
-    rmsprop = (0.1, 1, 0.9, 1e-8, 0.5, 0.0, False)
-    check(ops.rmsprop_step_.default, (some(), some(), some(), some(), [], *rmsprop))
-    check(ops.adagrad_step_.default, (some(), some(), some(), 0.1, 1, 0.0, 1e-8, 0.0, False))
+    check(ops.sgd_step_.default, (some(), some(), some(), True, 0.1, 0.9, 0.0, False, 0.0, False))
+    check(ops.sgd_step_.default, (some(), some(), [], False, 0.1, 0.0, 0.0, False, 0.0, False))
+    adam = (0.1, 0.9, 0.99, 1e-8, False, 0.0, False)
+    check(ops.adam_step_.default, (some(), some(), some(), some(), [], counts(), *adam))
+    check(ops.adam_step_.default, (some(), some(), some(), some(), some(), counts(), *adam))
+    rmsprop = (0.1, 0.9, 1e-8, 0.5, 0.0, False)
+    check(ops.rmsprop_step_.default, (some(), some(), some(), some(), [], counts(), *rmsprop))
+    adagrad = (0.1, 0.0, 1e-8, 0.0, False)
+    check(ops.adagrad_step_.default, (some(), some(), some(), counts(), *adagrad))
+
+
+def test_parameters_of_one_group_may_have_had_other_counts_of_updates() -> None:
+    pairs = [[nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))] for _ in range(2)]
+    made = [where.Adam(p, lr=0.1) for where, p in zip((tt, torch.optim), pairs, strict=True)]
+    for step in range(4):
+        for (first, second), optimizer in zip(pairs, made, strict=True):
+            first.grad = torch.arange(3.0) - step
+            second.grad = None if step % 2 else torch.arange(2.0) + step
+            optimizer.step()
+    for mine, theirs in zip(*pairs, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@every_optimizer
+def test_compiled_step_breaks_no_graph(name: str, options: dict[str, Any]) -> None:
+    models = network(), network()
+    models[1].load_state_dict(models[0].state_dict())
+    made = [getattr(tt, name)(m.parameters(), **options) for m in models]
+    torch._dynamo.reset()  # it counts the compilations of other tests
+    compiled = torch.compile(made[0].step, fullgraph=True, backend="aot_eager")
+    for seed in range(3):
+        for model in models:
+            for i, p in enumerate(model.parameters()):
+                p.grad = torch.randn(
+                    p.shape, dtype=p.dtype, generator=torch.Generator().manual_seed(seed + 9 * i)
+                )
+        compiled()
+        made[1].step()
+    for mine, theirs in zip(*(m.parameters() for m in models), strict=True):
+        assert torch.equal(mine, theirs)

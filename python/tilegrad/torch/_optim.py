@@ -19,27 +19,40 @@ from ._library import define
 _Params = Iterable[Any]
 
 
-def _define(name: str, buffers: int, options: str) -> Any:
-    """Register the operator of an update; it changes parameters and buffers in place."""
+def _define(name: str, buffers: int, options: str, counts: bool = True) -> Any:
+    """Register the operator of an update; it changes parameters, buffers and counts in place.
+
+    Each parameter has a count of its updates; SGD has none, and is told whether one is the first.
+    """
     lists = ", ".join(f"Tensor({'bcd'[i]}!)[] buffers{i}" for i in range(buffers))
+    count = "Tensor(e!)[] steps" if counts else "bool first"
 
     def update(params: list[torch.Tensor], grads: list[torch.Tensor], *rest: Any) -> None:
-        state, lr, step, given = rest[:buffers], *rest[buffers : buffers + 2], rest[buffers + 2 :]
+        state, steps, lr, given = rest[:buffers], *rest[buffers : buffers + 2], rest[buffers + 2 :]
         module = _cpu if params[0].is_cpu else backends.at(params[0].device.index)
         native = module.StepState()
-        native.learning_rate, native.step = lr, step
-        arrays = [operands(some) if some else None for some in state]
+        native.learning_rate = lr
         run = getattr(module, f"{name}_step")
-        run(operands(params), operands(grads), *arrays, *given[:-1], 0.0, given[-1], native)
+        done = [int(step) for step in steps] if counts else [0 if steps else 1] * len(params)
+        lists = [operands(some) if some else None for some in (params, grads, *state)]
+        for now in sorted(set(done)):
+            native.step = now + 1
+            members = [i for i, before in enumerate(done) if before == now]
+            some = [None if part is None else [part[i] for i in members] for part in lists]
+            run(*some, *given[:-1], 0.0, given[-1], native)
+        if counts:
+            torch._foreach_add_(steps, 1)
 
     schema = (
-        f"{name}_step_(Tensor(a!)[] params, Tensor[] grads, {lists}, float lr, SymInt step,"
-        f" {options}, bool maximize) -> ()"
+        f"{name}_step_(Tensor(a!)[] params, Tensor[] grads, {lists}, {count}, float lr, {options},"
+        " bool maximize) -> ()"
     )
     return define(schema, update, lambda *_: None)
 
 
-_sgd = _define("sgd", 1, "float momentum, float dampening, bool nesterov, float weight_decay")
+_sgd = _define(
+    "sgd", 1, "float momentum, float dampening, bool nesterov, float weight_decay", counts=False
+)
 _adam = _define(
     "adam", 3, "float beta1, float beta2, float eps, bool decoupled, float weight_decay"
 )
@@ -56,23 +69,27 @@ class _Fused(torch.optim.Optimizer):
         """Return which of the buffers these options need."""
         return (True,) * len(self._buffer_names)
 
-    def _update(self, group: dict[str, Any], *lists: Any, lr: float, step: int) -> None:
+    def _update(self, group: dict[str, Any], *lists: Any, lr: float, steps: Any) -> None:
         """Call the operator."""
         raise TypeError(f"{type(self).__name__}: the class does not define _update")
 
-    def _done(self, state: dict[str, Any]) -> int:
-        """Return how many updates a parameter has had."""
-        return int(state["step"]) if "step" in state else 0
+    def _is_new(self, parameter: torch.Tensor) -> bool:
+        """Return whether a parameter needs a call of its own kind, as its first one."""
+        return False
+
+    def _steps(self, members: list[torch.Tensor]) -> Any:
+        """Return what the operator knows of earlier updates: their counts."""
+        states = [self.state[parameter] for parameter in members]
+        for state in states:
+            if "step" not in state:
+                state["step"] = torch.tensor(0.0)
+        return [state["step"] for state in states]
 
     def _prepare(self, parameter: torch.Tensor, used: tuple[bool, ...]) -> None:
         """Make the buffers that are not there yet."""
         for name, needed in zip(self._buffer_names, used, strict=True):
             if needed and self.state[parameter].get(name) is None:
                 self.state[parameter][name] = torch.zeros_like(parameter)
-
-    def _count(self, parameter: torch.Tensor, done: int) -> None:
-        """Write how many updates a parameter has had."""
-        self.state[parameter]["step"] = torch.tensor(float(done))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -100,10 +117,10 @@ class _Fused(torch.optim.Optimizer):
             batches: dict[tuple[Any, ...], list[torch.Tensor]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    done = self._done(self.state.get(parameter, {}))
-                    key = (parameter.device, parameter.dtype, done)
+                    key = (parameter.device, parameter.dtype, self._is_new(parameter))
                     batches.setdefault(key, []).append(parameter)
-            for (_, _, done), members in batches.items():
+            for members in batches.values():
+                steps = self._steps(members)
                 for parameter in members:
                     self._prepare(parameter, used)
                 buffers = [
@@ -111,11 +128,10 @@ class _Fused(torch.optim.Optimizer):
                     for name, needed in zip(self._buffer_names, used, strict=True)
                 ]
                 grads = [p.grad.contiguous() for p in members]  # type: ignore[union-attr]
-                self._update(group, members, grads, *buffers, lr=float(group["lr"]), step=done + 1)
-                changed = [*members, *(b for some in buffers for b in some)]
-                torch.autograd.graph.increment_version(changed)
-                for parameter in members:
-                    self._count(parameter, done + 1)
+                self._update(group, members, grads, *buffers, lr=float(group["lr"]), steps=steps)
+                torch.autograd.graph.increment_version(
+                    [*members, *(b for some in buffers for b in some)]
+                )
         return loss
 
     def _check(self, parameter: torch.Tensor) -> None:
@@ -165,16 +181,16 @@ class SGD(_Fused, torch.optim.SGD):
     def _used(self, group: dict[str, Any]) -> tuple[bool, ...]:
         return (group["momentum"] != 0,)
 
-    def _done(self, state: dict[str, Any]) -> int:
+    def _is_new(self, parameter: torch.Tensor) -> bool:
         # torch counts no steps here: the first one is that which finds no buffer.
-        return int(state.get("momentum_buffer") is not None)
+        return self.state.get(parameter, {}).get("momentum_buffer") is None
 
-    def _count(self, parameter: torch.Tensor, done: int) -> None:
-        pass
+    def _steps(self, members: list[torch.Tensor]) -> Any:
+        return self._is_new(members[0])
 
-    def _update(self, group: dict[str, Any], *lists: Any, lr: float, step: int) -> None:
+    def _update(self, group: dict[str, Any], *lists: Any, lr: float, steps: Any) -> None:
         _sgd(
-            *lists, lr, step, group["momentum"], group["dampening"], group["nesterov"],
+            *lists, steps, lr, group["momentum"], group["dampening"], group["nesterov"],
             float(group["weight_decay"]), group["maximize"],
         )  # fmt: skip
 
@@ -201,9 +217,9 @@ class Adam(_Fused, torch.optim.Adam):
     def _used(self, group: dict[str, Any]) -> tuple[bool, ...]:
         return True, True, group["amsgrad"]
 
-    def _update(self, group: dict[str, Any], *lists: Any, lr: float, step: int) -> None:
+    def _update(self, group: dict[str, Any], *lists: Any, lr: float, steps: Any) -> None:
         _adam(
-            *lists, lr, step, *group["betas"], group["eps"], group["decoupled_weight_decay"],
+            *lists, steps, lr, *group["betas"], group["eps"], group["decoupled_weight_decay"],
             group["weight_decay"], group["maximize"],
         )  # fmt: skip
 
@@ -254,9 +270,9 @@ class RMSprop(_Fused, torch.optim.RMSprop):
     def _used(self, group: dict[str, Any]) -> tuple[bool, ...]:
         return True, group["momentum"] != 0, group["centered"]
 
-    def _update(self, group: dict[str, Any], *lists: Any, lr: float, step: int) -> None:
+    def _update(self, group: dict[str, Any], *lists: Any, lr: float, steps: Any) -> None:
         _rmsprop(
-            *lists, lr, step, group["alpha"], group["eps"], group["momentum"],
+            *lists, steps, lr, group["alpha"], group["eps"], group["momentum"],
             group["weight_decay"], group["maximize"],
         )  # fmt: skip
 
@@ -281,8 +297,8 @@ class Adagrad(_Fused, torch.optim.Adagrad):
             params, lr, lr_decay, weight_decay, initial_accumulator_value, eps, maximize=maximize
         )
 
-    def _update(self, group: dict[str, Any], *lists: Any, lr: float, step: int) -> None:
+    def _update(self, group: dict[str, Any], *lists: Any, lr: float, steps: Any) -> None:
         _adagrad(
-            *lists, lr, step, group["lr_decay"], group["eps"], group["weight_decay"],
+            *lists, steps, lr, group["lr_decay"], group["eps"], group["weight_decay"],
             group["maximize"],
         )  # fmt: skip
