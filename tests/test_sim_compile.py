@@ -42,6 +42,11 @@ def test_a_source_without_kernels_is_refused(text: str) -> None:
         tg.sim.compile(text)
 
 
+def test_a_kernel_cannot_have_the_name_of_what_a_module_has() -> None:
+    with pytest.raises(ValueError, match=r"kernel\.cu calls a kernel `kernels`"):
+        tg.sim.compile('extern "C" __global__ void kernels(int* y) {}')
+
+
 def test_without_a_compiler_it_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -225,13 +225,18 @@ def test_wrong_launches_are_refused(module: sim.KernelModule) -> None:
     for configuration in (1, (1,), (1, 2, 3, 4)):
         with pytest.raises(TypeError, match=r"coalesced_kernel\[grid, block\]"):
             kernel[configuration]
-    for sizes in (-1, (1, 1, 1, 1), (), 2**32):
-        with pytest.raises(ValueError, match="coalesced_kernel: grid and block are one to three"):
+    for sizes in (-1, 0, (1, 1, 1, 1), (), 2**31, (1, 65536), (1, 1, 65536)):
+        with pytest.raises(ValueError, match="coalesced_kernel: grid is one to three sizes from 1"):
             kernel[sizes, 32]
+    for sizes in (0, 1025, (1, 1, 65)):
+        with pytest.raises(ValueError, match="coalesced_kernel: block is one to three sizes"):
+            kernel[1, sizes]
+    with pytest.raises(ValueError, match="coalesced_kernel: a block has at most 1024 threads"):
+        kernel[1, (32, 64)]
+    with pytest.raises(ValueError, match="coalesced_kernel: shared memory cannot be negative"):
+        kernel[1, 32, -1]
     x, y = on_sim(4), on_sim(4)
-    for grid, block in ((0, 32), (1, 1025), (1, (32, 64))):
-        with pytest.raises(RuntimeError, match="invalid configuration"):
-            kernel[grid, block](y, x, 4)
+    kernel[(1, 1, 1), (4, 8, 32)](y, x, 0)
     with pytest.raises(RuntimeError, match="bytes of dynamic shared memory"):
         kernel[1, 32, 1 << 20](y, x, 4)
     with pytest.raises(RuntimeError, match="null pointer: it reads at address 0"):

@@ -97,13 +97,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Trace an op and print what was found; 1 if that is a race or an access out of bounds."""
     if args.op not in ops.__all__:
-        raise ValueError(f"trace: no such op; got {args.op!r} (ops: {', '.join(known_ops())})")
+        names = [op for op in known_ops() if not op.endswith(("_backward", "_value_and_grad"))]
+        raise ValueError(
+            f"no such op; got {args.op!r} (ops: {', '.join(names)}; their _backward, and losses'"
+            " _value_and_grad)"
+        )
     if args.html is not None and not Path(args.html).absolute().parent.is_dir():
-        raise ValueError(f"trace: --html: there is no folder {Path(args.html).parent}")
+        raise ValueError(f"--html: there is no folder {Path(args.html).parent}")
     arguments, options, shapes = operands(args.op, args.shape, args.dtype, args.seed)
     if args.variant is not None:
         if "variant" not in inspect.signature(getattr(ops, args.op)).parameters:
-            raise ValueError(f"trace: {args.op} has no variants; got {args.variant!r}")
+            raise ValueError(f"{args.op} has no variants; got {args.variant!r}")
         options["variant"] = args.variant
     error: Exception | None = None
     trace = sim.trace(args.schedule)
@@ -154,7 +158,7 @@ def operands(
         shapes = [(left, inner), right]
     if len(shapes) != 1 + two:
         wanted = f"two shapes, or one {_SEVERAL[stem]}" if two else "one shape"
-        raise ValueError(f"trace: {op} takes {wanted}; got {len(shapes)}")
+        raise ValueError(f"{op} takes {wanted}; got {len(shapes)}")
     generator = np.random.default_rng(seed)
 
     def draw(size: Shape) -> Any:
@@ -214,7 +218,7 @@ def _on_sim(values: Any, dtype: str) -> Any:
     try:
         import ml_dtypes
     except ImportError:
-        raise ImportError("trace: bfloat16 needs ml_dtypes (pip install ml_dtypes)") from None
+        raise ImportError("bfloat16 needs ml_dtypes (pip install ml_dtypes)") from None
     return asarray(np.asarray(values).astype(ml_dtypes.bfloat16), device="sim")
 
 

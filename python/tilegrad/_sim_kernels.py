@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import operator
 import os
 import struct
@@ -24,6 +25,9 @@ _FORMATS = {
     "u8": "Q", "f4": "f", "f8": "d",
 }  # fmt: skip
 _SLOT = 8  # bytes of an argument
+# What CUDA allows on every compute capability from 7.5 on.
+_LIMITS = {"grid": (2**31 - 1, 65535, 65535), "block": (1024, 1024, 64)}
+_THREADS = 1024  # of a block
 
 
 class _Entry(ctypes.Structure):
@@ -65,14 +69,24 @@ class Kernel:
         if not isinstance(configuration, tuple) or len(configuration) not in (2, 3):
             raise TypeError(f"{self.name}: is launched as {self.name}[grid, block](...)")
         grid, block, dynamic_bytes = (*configuration, 0)[:3]
-        return functools.partial(
-            self._launch, self._sizes(grid), self._sizes(block), operator.index(dynamic_bytes)
-        )
+        blocks, threads = self._sizes("grid", grid), self._sizes("block", block)
+        if math.prod(threads) > _THREADS:
+            raise ValueError(f"{self.name}: a block has at most {_THREADS} threads; got {block}")
+        bytes_ = operator.index(dynamic_bytes)
+        if bytes_ < 0:
+            raise ValueError(f"{self.name}: shared memory cannot be negative; got {bytes_} bytes")
+        return functools.partial(self._launch, blocks, threads, bytes_)
 
-    def _sizes(self, value: Any) -> tuple[int, ...]:
+    def _sizes(self, what: str, value: Any) -> tuple[int, ...]:
         sizes = tuple(map(operator.index, value if isinstance(value, tuple) else (value,)))
-        if not 1 <= len(sizes) <= 3 or any(not 0 <= size < 2**32 for size in sizes):
-            raise ValueError(f"{self.name}: grid and block are one to three sizes; got {value}")
+        limits = _LIMITS[what]
+        # Not zip strictly: there may be fewer sizes than three.
+        if not 1 <= len(sizes) <= 3 or not all(
+            1 <= size <= most for size, most in zip(sizes, limits, strict=False)
+        ):
+            raise ValueError(
+                f"{self.name}: {what} is one to three sizes from 1 to {limits}; got {value}"
+            )
         return (*sizes, 1, 1)[:3]
 
     def _launch(
@@ -193,6 +207,8 @@ def compile(source: str | os.PathLike[str], *, name: str = "kernel.cu") -> Kerne
             f'sim.compile: a kernel must be declared extern "C" __global__ void; {given.name} has '
             "none (the path of a file is passed as a pathlib.Path)"
         )
+    if "kernels" in names:
+        raise ValueError(f"sim.compile: {given.name} calls a kernel `kernels`, a taken name")
     return KernelModule(given, names)
 
 
