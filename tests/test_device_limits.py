@@ -156,19 +156,11 @@ def test_masked_arrays_are_refused(where: str) -> None:
 
 
 @needs_sim
-def test_read_only_and_strided_memory_is_no_array() -> None:
+def test_strided_memory_is_no_array() -> None:
     """The simulator's device memory is the host's, so NumPy can play the other library."""
     module = backends.at(backends.SIM)
-    fixed = np.ones(3, "f4")
-    shared = module.from_dlpack(fixed)
-    assert shared._pointer == fixed.ctypes.data
-    fixed.flags.writeable = False
-    if np.lib.NumpyVersion(np.__version__) >= "2.1.0":
-        with error(TypeError, "from_dlpack", "read-only", "copy it first"):
-            module.from_dlpack(fixed)
-    else:
-        with pytest.raises(BufferError):  # NumPy itself does not export it
-            module.from_dlpack(fixed)
+    whole = np.ones(3, "f4")
+    assert module.from_dlpack(whole)._pointer == whole.ctypes.data
     for strided in (np.ones((1, 6))[:, ::2], np.ones((2, 3)).T, np.ones(6)[::-1]):
         with error(TypeError, "from_dlpack", "C-contiguous", "strides"):
             module.from_dlpack(strided)

@@ -1,19 +1,17 @@
 // SPDX-License-Identifier: MIT
 // The C structures of DLPack, as its specification lays them out (dmlc/dlpack, versions 0.8 and 1),
-// and how a tensor is taken out of a producer's capsule.
+// how a tensor is taken out of a producer's capsule and how one is put into a capsule.
 #pragma once
-
-#include <pybind11/pybind11.h>
 
 #include <cstdint>
 
-#include "../check.hpp"
+#include "arrays.hpp"
 
 namespace tilegrad::dlpack {
 
 inline constexpr int32_t kCpu = 1, kCuda = 2, kCudaHost = 3, kCudaManaged = 13;
 enum Code : uint8_t { kInt = 0, kUInt = 1, kFloat = 2, kBfloat = 4, kBool = 6 };
-inline constexpr uint64_t kReadOnly = 1;  // flag of a versioned tensor
+inline constexpr uint64_t kReadOnly = 1, kIsCopied = 2;  // flags of a versioned tensor
 
 struct Device {
   int32_t type;
@@ -55,61 +53,28 @@ inline constexpr const char* kUsedName = "used_dltensor";
 inline constexpr const char* kVersionedName = "dltensor_versioned";
 inline constexpr const char* kUsedVersionedName = "used_dltensor_versioned";
 
-namespace py = pybind11;
+}  // namespace tilegrad::dlpack
 
-// The capsule that an object makes for a consumer's stream; None where there is none.
-inline py::object capsule_of(py::handle object, const py::object& stream) {
-  const py::object method = object.attr("__dlpack__");
-  try {
-    return method(py::arg("stream") = stream, py::arg("max_version") = py::make_tuple(1, 0));
-  } catch (py::error_already_set& error) {
-    if (!error.matches(PyExc_TypeError)) throw;
-    return method(py::arg("stream") = stream);  // written before DLPack 1
-  }
-}
+namespace tilegrad::TILEGRAD_BACKEND {
 
-// Calls a managed tensor's deleter when Python forgets it.
-template <class M>
-py::object own(M* managed) {
-  PyObject* owner = PyCapsule_New(managed, nullptr, [](PyObject* capsule) {
-    auto* managed = static_cast<M*>(PyCapsule_GetPointer(capsule, nullptr));
-    if (managed->deleter != nullptr) managed->deleter(managed);
-  });
-  if (owner == nullptr) throw py::error_already_set();
-  return py::reinterpret_steal<py::object>(owner);
-}
-
-// What a capsule held, which may be taken once; the memory lives as long as the owner.
+// What a capsule held; the memory lives as long as the tensor's owner.
 struct Taken {
   Tensor tensor;
-  py::object owner;
+  dlpack::Device device;
+  bool versioned = false;  // else nothing is known of the two below
   bool read_only = false;
+  bool copied = false;  // by its producer: what is written here reaches nobody else
 };
 
-template <class M>
-M* consume(PyObject* capsule, const char* name, const char* used_name) {
-  auto* managed = static_cast<M*>(PyCapsule_GetPointer(capsule, name));
-  if (managed == nullptr || PyCapsule_SetName(capsule, used_name) != 0) {
-    throw py::error_already_set();
-  }
-  return managed;
-}
+// The device that an object names by __dlpack_device__.
+dlpack::Device device_of(py::handle object, const char* op, const char* name);
 
-inline Taken take(PyObject* capsule, const char* op, const char* name) {
-  if (PyCapsule_IsValid(capsule, kVersionedName) != 0) {
-    auto* managed = consume<ManagedVersioned>(capsule, kVersionedName, kUsedVersionedName);
-    py::object owner = own(managed);
-    check_type(managed->major == 1, "{}: {} has DLPack version {}; this reads version 1", op, name,
-               managed->major);
-    return {managed->tensor, owner, (managed->flags & kReadOnly) != 0};
-  }
-  check_type(PyCapsule_IsValid(capsule, kName) != 0,
-             "{}: {} must be a DLPack capsule that nobody has consumed; got one named {}", op, name,
-             PyCapsule_CheckExact(capsule) && PyCapsule_GetName(capsule) != nullptr
-                 ? PyCapsule_GetName(capsule)
-                 : "nothing");
-  auto* managed = consume<Managed>(capsule, kName, kUsedName);
-  return {managed->tensor, own(managed)};
-}
+// Takes the tensor of an object with __dlpack__, whose producer makes `stream` wait, or of a
+// capsule; TypeError or ValueError for what makes no sense, whatever its producer is.
+Taken take_dlpack(py::handle object, const py::object& stream, const char* op, const char* name);
 
-}  // namespace tilegrad::dlpack
+// A capsule that keeps the tensor's owner alive; versioned (DLPack 1) or not.
+py::capsule make_capsule(const Tensor& tensor, dlpack::Device device, bool versioned,
+                         uint64_t flags);
+
+}  // namespace tilegrad::TILEGRAD_BACKEND

@@ -17,7 +17,7 @@ except ImportError as error:  # TILEGRAD_CPU or TILEGRAD_NUM_THREADS makes no se
     leave_command(error)
     raise
 
-from tilegrad._makers import asarray, empty, from_dlpack, full, ones, zeros
+from tilegrad._makers import asarray, empty, from_dlpack, full, ones, to_dlpack, zeros
 from tilegrad._random import manual_seed
 from tilegrad._train import TrainStep
 from tilegrad.array import Array
@@ -78,6 +78,7 @@ __all__ = [
     "save",
     "set_float32_matmul_precision",
     "set_num_threads",
+    "to_dlpack",
     "zeros",
     *_op_names,
 ]

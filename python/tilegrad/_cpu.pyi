@@ -4,6 +4,7 @@ from __future__ import annotations
 import numpy
 import numpy.typing
 import typing
+import typing_extensions
 
 __all__: list[str] = [
     "Plan",
@@ -350,18 +351,21 @@ class Plan:
         log: bool,
     ) -> None: ...
 
-def _bfloat16_from_dlpack(tensor: typing.Any) -> typing.Any: ...
 def _copy(
     target: numpy.typing.NDArray[numpy.float32],
     source: numpy.typing.NDArray[numpy.float32],
     rounds: typing.SupportsInt | typing.SupportsIndex,
 ) -> float: ...
+def _from_dlpack(tensor: typing.Any) -> numpy.ndarray: ...
 def _jobs_and_tasks() -> tuple[int, int]: ...
 def _multiply_add(
     rounds: typing.SupportsInt | typing.SupportsIndex,
     threads: typing.SupportsInt | typing.SupportsIndex,
 ) -> float: ...
 def _set_isa(name: str, emulated: bool = False) -> None: ...
+def _to_dlpack(
+    array: numpy.ndarray, versioned: bool, copied: bool
+) -> typing_extensions.CapsuleType: ...
 def activation_uses_output(activation: typing.Any, activation_args: typing.Any) -> bool: ...
 def adagrad_step(
     params: typing.Any,

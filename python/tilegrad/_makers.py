@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from tilegrad import backends
+from tilegrad._exchange import Exported, from_cuda_interface
 from tilegrad.array import _CODES, _DTYPES, Array, _code, _numpy_dtype
 
 _LINE = 64  # bytes of a cache line and of the widest vector
@@ -44,22 +45,6 @@ def _copied(host: NDArray[Any], place: int) -> Array:
     return array
 
 
-def from_host(x: Any) -> NDArray[Any]:
-    """Return the array that shares the memory of another library's tensor, which is the host's.
-
-    Example:
-        >>> from_host(np.arange(3))
-        array([0, 1, 2])
-    """
-    try:
-        return np.from_dlpack(x)
-    except (BufferError, RuntimeError, TypeError):
-        array: NDArray[Any] | None = backends.at(None)._bfloat16_from_dlpack(x)
-        if array is None:  # NumPy refused another thing than bfloat16, which it does not know
-            raise
-        return array
-
-
 def host_dtype(dtype: DTypeLike | None) -> DTypeLike | None:
     """Return a dtype as NumPy takes it: it knows the name bfloat16 once ml_dtypes is imported.
 
@@ -76,7 +61,8 @@ def asarray(x: Any, dtype: DTypeLike | None = None, *, device: str | None = None
 
     Args:
         x: NumPy array, tilegrad.Array, an object with ``__dlpack__`` (a tensor of torch, CuPy or
-            JAX: taken without a copy if it is on the device), or what NumPy makes an array of.
+            JAX: taken without a copy if it is on the device) or ``__cuda_array_interface__``, or
+            what NumPy makes an array of.
         dtype: Wanted dtype; on a device it must be x's own.
         device: "cpu", "sim", "cuda" or "cuda:N"; None leaves x where it is.
 
@@ -100,18 +86,16 @@ def asarray(x: Any, dtype: DTypeLike | None = None, *, device: str | None = None
                 f"for {dtype} (cast with .numpy().astype first)"
             )
         return x if device is None else x.to(device)
-    if not isinstance(x, (np.ndarray, np.generic)) and hasattr(x, "__dlpack_device__"):
-        kind, number = x.__dlpack_device__()
-        if kind == 2:
-            array: Array = backends.at(int(number)).from_dlpack(x)
-            return asarray(array, dtype, device=device)
+    if not isinstance(x, (np.ndarray, np.generic)) and is_foreign(x):
         try:
-            x = from_host(x)
-        except (BufferError, RuntimeError, TypeError):
-            if device != "sim" or dtype is not None:
+            x = from_dlpack(x)
+        except TypeError:
+            if device != "sim" or dtype is not None or not hasattr(x, "__dlpack__"):
                 raise
             sim = backends.at(backends.SIM)  # knows bfloat16 without ml_dtypes
             return sim.identity(sim.from_dlpack(x), None)
+        if isinstance(x, Array):
+            return asarray(x, dtype, device=device)
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError("asarray: x is a masked array; call .filled(value) or .data first")
     host = np.asarray(x, host_dtype(dtype))
@@ -119,26 +103,78 @@ def asarray(x: Any, dtype: DTypeLike | None = None, *, device: str | None = None
     return host if place is None else _copied(host, place)
 
 
-def from_dlpack(x: Any) -> Any:
+def is_foreign(x: Any) -> bool:
+    """Tell whether an object shares its memory by a protocol other than NumPy's.
+
+    Example:
+        >>> is_foreign(np.ones(3)), is_foreign([1.0])
+        (True, False)
+    """
+    return hasattr(x, "__dlpack_device__") or hasattr(x, "__cuda_array_interface__")
+
+
+def from_dlpack(x: Any, *, copy: bool = False) -> Any:
     """Return an array that shares the memory of another library's tensor.
 
+    Where its owner does not allow writing (JAX; a read-only ndarray; on the CPU also a producer
+    from before DLPack 1), the array is read-only: any op reads it, none takes it as ``out``.
+
     Args:
-        x: An object with ``__dlpack__``; its memory must be C-contiguous if it is on a GPU.
+        x: An object with ``__dlpack__``, or with ``__cuda_array_interface__`` alone; its memory
+            must be C-contiguous if it is on a GPU.
+        copy: Whether to copy, to memory that may be written.
 
     Returns:
         A ``numpy.ndarray`` for CPU memory, an ``Array`` for CUDA memory.
 
     Raises:
-        TypeError: Strided or read-only CUDA memory, or a dtype that tilegrad does not have.
+        BufferError: Its library refuses, such as torch where a gradient is recorded.
+        TypeError: Strided CUDA memory, or a dtype that tilegrad does not have.
+        ValueError: What the producer says makes no sense, such as a negative size.
+        RuntimeError: CUDA memory where the cuda backend is missing; the text says why.
 
     Example:
         >>> from_dlpack(np.arange(3))
         array([0, 1, 2])
+
+    Source: numpy.from_dlpack.
     """
-    if not hasattr(x, "__dlpack_device__"):
+    if hasattr(x, "__dlpack_device__"):
+        device = x.__dlpack_device__()
+        on_cuda = int(device[0]) in backends.CUDA_MEMORY
+        module = backends.at(int(device[1]) if on_cuda else None)
+        array: Any = module.from_dlpack(x) if on_cuda else module._from_dlpack(x)
+    elif hasattr(x, "__cuda_array_interface__"):
+        array = from_cuda_interface(x)
+    else:
         raise TypeError(f"from_dlpack: x must have __dlpack__; got {type(x).__name__}")
-    kind, number = x.__dlpack_device__()
-    return backends.at(int(number)).from_dlpack(x) if kind == 2 else from_host(x)
+    return array.copy() if copy else array
+
+
+def to_dlpack(x: Any) -> Any:
+    """Return an array as other libraries' ``from_dlpack`` takes it: itself, or one that shares it.
+
+    NumPy's arrays and tilegrad's go through DLPack by themselves, but NumPy refuses to export its
+    bfloat16 arrays, which are a result of tilegrad's functions on the CPU: this does it.
+
+    Args:
+        x: A ``numpy.ndarray`` or an ``Array``.
+
+    Returns:
+        An object with ``__dlpack__`` and ``__dlpack_device__``.
+
+    Raises:
+        TypeError: x is no array.
+
+    Example:
+        >>> from_dlpack(to_dlpack(np.arange(3)))  # torch.from_dlpack, jax.numpy.from_dlpack ...
+        array([0, 1, 2])
+    """
+    if isinstance(x, np.ndarray) and x.dtype.name == "bfloat16":
+        return Exported(x)
+    if isinstance(x, (np.ndarray, Array)):
+        return x
+    raise TypeError(f"to_dlpack: x must be a numpy.ndarray or an Array; got {type(x).__name__}")
 
 
 def copied(x: Any, device: str) -> Any:

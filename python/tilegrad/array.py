@@ -286,14 +286,33 @@ class Array:
         """Return a DLPack capsule; the consumer's stream waits for the work on this one.
 
         The memory of "sim" is the host's: its consumers see a CPU tensor.
+
+        Args:
+            stream: As the array API has it: None, or on cuda 1, 2 or a stream's address, or -1 for
+                no waiting.
+            max_version: The newest version of DLPack that the consumer knows.
+            dl_device: Where the memory must be: this device, or (1, 0), the host.
+            copy: True makes a copy, False refuses one; None copies where dl_device needs it.
         """
-        if dl_device is not None and tuple(dl_device) != self.__dlpack_device__():
-            raise BufferError(
-                f"Array: it is on {self.device}; it cannot be exported to {dl_device}"
-            )
-        source = self.copy() if copy else self
+        here = self.__dlpack_device__()
         versioned = max_version is not None and max_version[0] >= 1
-        return backends.at(self._place).to_dlpack(source, stream, versioned)
+        if dl_device is not None and tuple(dl_device) != here:
+            if tuple(dl_device) != (1, 0) or copy is False or stream is not None:
+                raise BufferError(
+                    f"Array: it is on {self.device}; it cannot be exported to {dl_device} with "
+                    f"copy={copy}, stream={stream}"
+                )
+            return backends.at(None)._to_dlpack(self.numpy(), versioned, True)
+        if stream is not None and (stream < -1 or stream == 0 or (self._place < 0 <= stream)):
+            raise BufferError(
+                f"Array: stream must be None{'' if self._place < 0 else ', 1, 2, an address'} or "
+                f"-1 on {self.device}; got {stream}"
+            )
+        module = backends.at(self._place)
+        source = self.copy() if copy else self
+        if not versioned and module.is_read_only(source):
+            raise BufferError("Array: its memory is read-only, which only DLPack 1 can say")
+        return module.to_dlpack(source, stream, versioned, bool(copy))
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -301,13 +320,14 @@ class Array:
         name = _DTYPES[self._dtype]
         if self._place < 0 or name == "bfloat16":
             raise AttributeError(f"an Array of {name} on {self.device} has no such interface")
+        module = backends.at(self._place)
         return {
             "shape": self.shape,
             "typestr": _TYPESTR.get(name, np.dtype(name).str),
-            "data": (self._pointer if self.size else 0, False),
+            "data": (self._pointer if self.size else 0, module.is_read_only(self)),
             "strides": None,
             "version": 3,
-            "stream": backends.at(self._place).current_stream(self._place),
+            "stream": module.current_stream(self._place),
         }
 
 

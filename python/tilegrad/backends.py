@@ -20,6 +20,7 @@ from . import _cpu
 
 _NAMES = ("cpu", "sim", "cuda")
 SIM = -1
+CUDA_MEMORY = (2, 13)  # DLPack's device types of memory on a GPU: its own, and managed
 
 
 class _Loaded:
@@ -56,7 +57,7 @@ def of(x: object) -> Any:
         return at(x._place)  # type: ignore[attr-defined]
     if hasattr(x, "__dlpack_device__") and not isinstance(x, ndarray):
         device = x.__dlpack_device__()
-        if int(device[0]) == 2:
+        if int(device[0]) in CUDA_MEMORY:
             return at(int(device[1]))
     return _cpu
 

@@ -3,6 +3,7 @@
 // behind DLPack.
 #include "../arrays.hpp"
 
+#include "../dlpack.hpp"
 #include "storage.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
@@ -63,7 +64,7 @@ bool ranges_overlap(const Tensor& a, const Tensor& b) {
   return a.data < end(b) && b.data < end(a);
 }
 
-Tensor read_foreign(py::handle object, const char* op, const char* name, bool* read_only) {
+Tensor read_foreign(py::handle object, const char* op, const char* name, Access* access) {
   const bool is_list = py::isinstance<py::list>(object) || py::isinstance<py::tuple>(object);
   const CallContext* call = CallContext::current();
   const std::string here =
@@ -75,18 +76,18 @@ Tensor read_foreign(py::handle object, const char* op, const char* name, bool* r
                            type_name(object), hint));
   }
 #ifdef TILEGRAD_SIM
-  (void)read_only;
+  (void)access;
   throw TypeError(
       format("{}: {} is on {} ({}), the call is on {}; put every operand on one device with "
              "tilegrad.asarray(x, device=...)",
              op, name, place_of(object), type_name(object), here));
 #else
-  const auto device = object.attr("__dlpack_device__")().cast<py::tuple>();
-  check_type(device[0].cast<int>() == 2,
+  const int32_t type = device_of(object, op, name).type;
+  check_type(type == dlpack::kCuda || type == dlpack::kCudaManaged,
              "{}: {} is on {} ({}), the call is on {}; put every operand on one device with "
              "tilegrad.asarray(x, device=...)",
              op, name, place_of(object), type_name(object), here);
-  Tensor tensor = import_dlpack(object, op, name, read_only);
+  Tensor tensor = import_dlpack(object, op, name, access);
   // The managed tensor stays alive through the owner's attribute of the call: the object itself.
   tensor.keep = tensor.owner;
   tensor.owner = py::reinterpret_borrow<py::object>(object);
@@ -141,6 +142,11 @@ Tensor array_view(py::handle array, const char* op, const char* name) {
   return tensor;
 }
 
+void check_writable(py::handle array, const char* op, const char* name) {
+  const bool read_only = array.attr(names().storage).cast<Storage&>().read_only();
+  check(!read_only, "{}: {} is read-only", op, name);
+}
+
 py::object make_array(py::object storage, void* data, DType dtype, int place, const Dims& shape) {
   const Names& n = names();
   auto* type = reinterpret_cast<PyTypeObject*>(n.type.ptr());
@@ -162,9 +168,9 @@ py::object make_array(py::object storage, void* data, DType dtype, int place, co
 }
 
 Tensor read(py::handle object, const char* op, const char* name, bool strided) {
-  bool read_only = false;
+  Access access;
   const Tensor tensor =
-      is_array(object) ? array_view(object, op, name) : read_foreign(object, op, name, &read_only);
+      is_array(object) ? array_view(object, op, name) : read_foreign(object, op, name, &access);
   join_call(tensor, op, name);
   check_type(tensor.contiguous || (strided && is_transposed_matrix(tensor)),
              "{}: {} must be C-contiguous{}; got shape {} with strides {} (call .contiguous() on "
@@ -202,15 +208,17 @@ Tensor empty(const Dims& shape, DType dtype, const char* op) {
 Tensor make_result(py::handle out, const Dims& shape, DType dtype, const char* op,
                    std::initializer_list<const Tensor*> operands, bool may_be_input) {
   if (out.is_none()) return empty(shape, dtype, op);
-  bool read_only = false;
+  Access access;
   Tensor result;
   if (is_array(out)) {
     result = array_view(out, op, "out");
+    check_writable(out, op, "out");
   } else {
     check_type(!py::isinstance<py::array>(out) && py::hasattr(out, "__dlpack__"),
                "{}: out must be a tilegrad.Array on {}; got {}", op, kBackendName, type_name(out));
-    result = read_foreign(out, op, "out", &read_only);
-    read_only = read_only || is_immutable(out);
+    result = read_foreign(out, op, "out", &access);
+    check(!access.read_only && !is_immutable(out), "{}: out is read-only", op);
+    check(!access.copied, "{}: out was copied by its producer, which would not see the result", op);
   }
   join_call(result, op, "out");
   check_type(result.dtype == dtype, "{}: out must have dtype {}; got {}", op, dtype_name(dtype),
@@ -218,7 +226,6 @@ Tensor make_result(py::handle out, const Dims& shape, DType dtype, const char* o
   check(result.shape == shape, "{}: out must have shape {}; got {}", op, shape, result.shape);
   check_type(result.contiguous, "{}: out must be C-contiguous; got strides {} (in elements)", op,
              result.strides);
-  check(!read_only, "{}: out is read-only", op);
   for (const Tensor* operand : operands) {
     if (operand->data == nullptr || result.size() == 0 || operand->size() == 0) continue;
     if (!ranges_overlap(result, *operand)) continue;

@@ -42,6 +42,7 @@ py::object new_array(py::handle shape, int dtype, int place) {
 void copy_from_host(py::handle array, const py::array& host) {
   CallContext call;
   const Tensor out = read(array, "asarray", "the array");
+  check_writable(array, "asarray", "the array");
   check_host(host, out, "asarray");
   const auto stream = static_cast<cudaStream_t>((*call).stream);
   py::gil_scoped_release released;
@@ -62,6 +63,7 @@ void copy_to_host(py::array host, py::handle array) {
 void copy_array(py::handle out_array, py::handle from_array) {
   CallContext call;
   const Tensor out = array_view(out_array, "copy", "the result");
+  check_writable(out_array, "copy", "the result");
   const Tensor from = array_view(from_array, "copy", "the array");
   check(out.shape == from.shape && out.dtype == from.dtype,
         "copy: shapes and dtypes differ; got {} of {} and {} of {}", out.shape,
@@ -78,39 +80,37 @@ void copy_array(py::handle out_array, py::handle from_array) {
 void fill_array(py::handle array, double value) {
   CallContext call;
   const Tensor out = read_float(array, "full", "the array", Floats::all);
+  check_writable(array, "full", "the array");
   with_any_float(out.dtype, [&](auto t) { fill(*call, out.as<decltype(t)>(), out.size(), value); });
 }
 
 py::object from_dlpack(py::handle object) {
   CallContext call;
-  bool read_only = false;
-  const Tensor tensor = import_dlpack(object, "from_dlpack", "the tensor", &read_only);
+  Access access;
+  const Tensor tensor = import_dlpack(object, "from_dlpack", "the tensor", &access);
   check_type(tensor.contiguous,
              "from_dlpack: a tensor must be C-contiguous; got shape {} with strides {} (call "
              ".contiguous() on it)",
              tensor.shape, tensor.strides);
-  check_type(!read_only, "from_dlpack: the tensor's memory is read-only; copy it first");
-  auto storage = std::make_unique<Storage>(tensor.owner, tensor.place);
+  const bool read_only =
+      access.read_only || (!PyCapsule_CheckExact(object.ptr()) && is_immutable(object));
+  auto storage = std::make_unique<Storage>(tensor.owner, tensor.place, read_only);
   return make_array(py::cast(std::move(storage)), tensor.data, tensor.dtype, tensor.place,
                     tensor.shape);
 }
 
 // `stream` as the array API has it: 1 and 2 are the legacy and the per-thread default stream, None
 // means the legacy one, -1 asks for no order.
-py::capsule to_dlpack(py::handle array, py::handle stream, bool versioned) {
+py::capsule to_dlpack(py::handle array, py::handle stream, bool versioned, bool copied) {
   const Tensor tensor = array_view(array, "__dlpack__", "the array");
   enter(tensor.place);
-  const cudaStream_t own = current_stream(tensor.place);
   const intptr_t consumer = stream.is_none() ? 1 : stream.cast<intptr_t>();
-  if (consumer != -1 && stream_at(consumer) != own) {
-    cudaEvent_t event = nullptr;
-    CUDA_CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-    CUDA_CHECK(cudaEventRecord(event, own));
-    CUDA_CHECK(cudaStreamWaitEvent(stream_at(consumer), event, 0));
-    CUDA_CHECK(cudaEventDestroy(event));
-    array.attr("_storage").cast<Storage&>().used_on(stream_at(consumer));
+  auto& storage = array.attr("_storage").cast<Storage&>();
+  if (consumer != -1) {
+    wait_for(stream_at(consumer), current_stream(tensor.place));
+    storage.used_on(stream_at(consumer));
   }
-  return export_dlpack(tensor, versioned);
+  return export_dlpack(tensor, versioned, storage.read_only(), copied);
 }
 
 py::dict properties(int place) {
@@ -229,7 +229,14 @@ void bind_runtime(py::module_& m) {
   m.def("copy", &copy_array, py::arg("out"), py::arg("array"));
   m.def("fill", &fill_array, py::arg("array"), py::arg("value"));
   m.def("from_dlpack", &from_dlpack, py::arg("tensor"));
-  m.def("to_dlpack", &to_dlpack, py::arg("array"), py::arg("stream"), py::arg("versioned"));
+  m.def("from_memory", &from_memory, py::arg("owner"), py::arg("pointer"), py::arg("shape"),
+        py::arg("dtype"), py::arg("read_only"), py::arg("stream"));
+  m.def("to_dlpack", &to_dlpack, py::arg("array"), py::arg("stream"), py::arg("versioned"),
+        py::arg("copied"));
+  m.def(
+      "is_read_only",
+      [](py::handle array) { return array.attr("_storage").cast<Storage&>().read_only(); },
+      py::arg("array"));
 
 #ifdef TILEGRAD_SIM
   simulator::set_interrupt_check([] {

@@ -16,12 +16,14 @@ namespace tilegrad::TILEGRAD_BACKEND {
 class Storage {
  public:
   Storage(size_t bytes, int place);
-  Storage(py::object foreign, int place) : place_(place), foreign_(std::move(foreign)) {}
+  Storage(py::object foreign, int place, bool read_only)
+      : place_(place), read_only_(read_only), foreign_(std::move(foreign)) {}
   ~Storage();
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
 
   void* data() const { return data_; }
+  bool read_only() const { return read_only_; }
   // Work on this stream may use the memory: it is not handed out again before that work is done.
   void used_on(cudaStream_t stream);
 
@@ -29,6 +31,7 @@ class Storage {
   void* data_ = nullptr;
   size_t bytes_ = 0;
   int place_;
+  bool read_only_ = false;
   cudaStream_t stream_ = nullptr;
   std::vector<cudaStream_t> others_;
   py::object foreign_;
@@ -45,10 +48,25 @@ Tensor array_view(py::handle array, const char* op, const char* name);
 // A new Array over memory that `storage` owns.
 py::object make_array(py::object storage, void* data, DType dtype, int place, const Dims& shape);
 
+// ValueError for an Array whose memory its owner does not want written.
+void check_writable(py::handle array, const char* op, const char* name);
+
+// What the owner of foreign memory says about writing to it.
+struct Access {
+  bool read_only = false;
+  bool copied = false;  // its producer made a copy: nobody else would see what is written
+};
+
 // A tensor behind __dlpack__ on this backend's devices; TypeError for any other. Its producer makes
 // the current stream wait for what it did.
-Tensor import_dlpack(py::handle object, const char* op, const char* name, bool* read_only);
+Tensor import_dlpack(py::handle object, const char* op, const char* name, Access* access);
 // A capsule for a consumer; versioned (DLPack 1) or not.
-py::capsule export_dlpack(const Tensor& tensor, bool versioned);
+py::capsule export_dlpack(const Tensor& tensor, bool versioned, bool read_only, bool copied);
+// An Array over memory at an address, as __cuda_array_interface__ describes it; what was put on
+// `stream`, if it is one, comes before what the Array is used for.
+py::object from_memory(py::object owner, intptr_t pointer, const py::tuple& shape, int dtype,
+                       bool read_only, const py::object& stream);
+// Makes a stream wait for what was put on another.
+void wait_for(cudaStream_t waiting, cudaStream_t stream);
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

@@ -9,6 +9,7 @@
 #include "../../cpu/parallel.hpp"
 #include "../arrays.hpp"
 #include "bfloat16.hpp"
+#include "exchange.hpp"
 #include "pool.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
@@ -68,19 +69,10 @@ py::object to_ndarray(py::handle object, const char* op, const char* name) {
                            name, type_name(object),
                            is_parameter ? "pass its .data" : "call np.asarray on it"));
   }
-  const auto device = object.attr("__dlpack_device__")().cast<py::tuple>();
-  check_type(device[0].cast<int>() == 1,
-             "{}: {} is on another device (DLPack device type {}); this is the cpu backend", op,
-             name, device[0].cast<int>());
   try {
-    return numpy.attr("from_dlpack")(object);
-  } catch (py::error_already_set& error) {
-    // NumPy knows no bfloat16. What fails for another reason fails once more.
-    try {
-      const py::object array = bfloat16_from_dlpack(object, op, name);
-      if (array) return array;
-    } catch (py::error_already_set&) {
-    }
+    return array_from_dlpack(object, op, name);
+  } catch (py::error_already_set& error) {  // the producer's own
+    if (!error.matches(PyExc_Exception)) throw;
     throw TypeError(format("{}: {} could not be read through DLPack: {}", op, name,
                            py::str(error.value()).cast<std::string>()));
   }

@@ -2,9 +2,8 @@
 #include "bfloat16.hpp"
 
 #include <string>
-#include <vector>
 
-#include "../dlpack.hpp"
+#include "../../check.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
 namespace {
@@ -43,25 +42,6 @@ py::dtype bfloat16_dtype(const char* op) {
   PyObject* dtype = api.PyArray_DescrFromType_(known_number);
   if (dtype == nullptr) throw py::error_already_set();
   return py::reinterpret_steal<py::dtype>(dtype);
-}
-
-py::object bfloat16_from_dlpack(py::handle object, const char* op, const char* name) {
-  const py::object capsule = dlpack::capsule_of(object, py::none());
-  const dlpack::Taken taken = dlpack::take(capsule.ptr(), op, name);
-  const dlpack::Tensor& from = taken.tensor;
-  const bool is_bfloat = from.dtype.code == dlpack::kBfloat && from.dtype.bits == 16;
-  if (!is_bfloat || from.dtype.lanes != 1 || from.device.type != dlpack::kCpu) return {};
-  std::vector<py::ssize_t> sizes, strides;
-  py::ssize_t packed = 2;
-  for (int axis = from.ndim - 1; axis >= 0; --axis) {
-    sizes.insert(sizes.begin(), from.shape[axis]);
-    strides.insert(strides.begin(), from.strides == nullptr ? packed : 2 * from.strides[axis]);
-    packed *= from.shape[axis];
-  }
-  py::array array(bfloat16_dtype(op), sizes, strides,
-                  static_cast<char*>(from.data) + from.byte_offset, taken.owner);
-  if (taken.read_only) array.attr("flags").attr("writeable") = false;
-  return array;
 }
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

@@ -14,8 +14,4 @@ bool is_bfloat16(const py::dtype& dtype);
 // TypeError that says how to get it if there is none.
 py::dtype bfloat16_dtype(const char* op);
 
-// The ndarray that shares the memory of a bfloat16 tensor behind __dlpack__, which NumPy refuses to
-// read; a null object for a tensor of any other type or not in host memory.
-py::object bfloat16_from_dlpack(py::handle object, const char* op, const char* name);
-
 }  // namespace tilegrad::TILEGRAD_BACKEND

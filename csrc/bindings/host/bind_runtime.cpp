@@ -11,7 +11,7 @@
 #include "../../cpu/simd/machine.hpp"
 #include "../arrays.hpp"
 #include "../families.hpp"
-#include "bfloat16.hpp"
+#include "exchange.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
 
@@ -39,14 +39,11 @@ void bind_runtime(py::module_& m) {
   });
   m.def("_set_isa", &set_isa, py::arg("name"), py::arg("emulated") = false);
   m.def("release_memory", &release_pool);
-  // What np.from_dlpack does for other types; None for a tensor of another type.
   m.def(
-      "_bfloat16_from_dlpack",
-      [](py::handle tensor) -> py::object {
-        const py::object array = bfloat16_from_dlpack(tensor, "from_dlpack", "the tensor");
-        return array ? array : py::none();
-      },
+      "_from_dlpack",
+      [](py::handle tensor) { return array_from_dlpack(tensor, "from_dlpack", "the tensor"); },
       py::arg("tensor"));
+  m.def("_to_dlpack", &array_to_dlpack, py::arg("array"), py::arg("versioned"), py::arg("copied"));
   // Floating-point operations done by so many rounds on each of the threads: for benchmarks.
   m.def(
       "_multiply_add",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .._makers import from_host, host_dtype
+from .._makers import from_dlpack, host_dtype
 from ..array import Array as DeviceArray
 from ..backends import of
 from ._operands import Array, Operand, Wrt
@@ -28,7 +28,7 @@ def _cast(op: str, input: Any, dtype: DTypeLike) -> Any:
     if not isinstance(input, (np.ndarray, np.generic)):
         if not hasattr(input, "__dlpack__"):
             raise TypeError(f"{op}: input must be an array; got {type(input).__name__}")
-        input = from_host(input)
+        input = from_dlpack(input)
     return input.astype(wanted, copy=False) if isinstance(input, np.ndarray) else wanted.type(input)
 
 
@@ -47,7 +47,7 @@ def _backward_in_dtype(
     if isinstance(input, DeviceArray):
         return backward(grad_output, _cast(op, input, dtype), dim, output, wrt, out)
     is_tensor = not isinstance(input, np.ndarray) and hasattr(input, "__dlpack__")
-    own = (from_host(input) if is_tensor else np.asarray(input)).dtype
+    own = (from_dlpack(input) if is_tensor else np.asarray(input)).dtype
     wanted = np.dtype(host_dtype(dtype))
     if own == wanted:
         return backward(grad_output, input, dim, output, wrt, out)
