@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Save and load models and training state: one safetensors file, whole or not at all.
 
-Tensors: ``model.<name>``, ``optimizer.<index>.<buffer>``, ``callbacks.<index>.<name>``. All else is
-JSON in the file's metadata (see ``_checkpoint``).
+Tensors: ``model.<name>``, ``optimizer.<index>.<buffer>``, ``callbacks.<index>.<name>``; in a file of a
+model alone ``<name>``, as in a state dict of torch. All else is JSON in the file's metadata (see
+``_checkpoint``).
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ def save(
     power cuts included, ``path`` is the whole old file or the whole new one. The state of
     ``tilegrad.manual_seed``'s stream is always included.
 
+    A model alone is written under the names of its ``state_dict``, which a torch model of the same
+    structure takes as ``safetensors.torch.load_file`` returns them; beside anything else each of
+    its names begins with ``model.``.
+
     Args:
         path: The file; the folder must exist. By custom it ends in ``.safetensors``.
         model: The model whose parameters are saved.
@@ -69,13 +74,15 @@ def save(
     """
     _check_parts("save", path, model, optimizer, scheduler)
     import_safetensors("save")
+    alone = not callbacks and all(x is None for x in (optimizer, scheduler, loader, history))
+    prefix = "" if alone else "model."
     tensors: dict[str, Array] = {
-        f"model.{name}": np.asarray(asarray(value, device="cpu"), order="C")
+        prefix + name: np.asarray(asarray(value, device="cpu"), order="C")
         for name, value in model.state_dict().items()
     }
     state: dict[str, Any] = {
         "rng": _random.get_state(),
-        "model": {"class": type(model).__name__, "layers": repr(model)},
+        "model": {"class": type(model).__name__, "layers": repr(model), "prefix": prefix},
     }
     if optimizer is not None:
         values = optimizer.state_dict()
@@ -157,7 +164,12 @@ def load(
                 )
             state, weights = {}, _plain_weights(tensors, model)
         else:
-            weights = {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
+            prefix = state["model"].get("prefix", "model.")
+            weights = {
+                name[len(prefix) :]: value
+                for name, value in tensors.items()
+                if name.startswith(prefix)
+            }
         _check_weights(weights, model)
         absent = [name for name in wanted if name not in state]
         if absent:

@@ -188,9 +188,9 @@ def move(parameters: Iterable[Parameter], device: str) -> bool:
     return bool(away)
 
 
-def check_like(buffer: Array, value: ArrayLike, what: str) -> None:
-    """Raise unless a value has a buffer's shape and dtype; `what` begins the text."""
-    array: Any = value if isinstance(value, DeviceArray) else np.asarray(value)
+def check_like(buffer: Array, value: ArrayLike, what: str) -> Any:
+    """Return a value as an array if it has a buffer's shape and dtype; `what` begins the error."""
+    array: Any = value if isinstance(value, (np.ndarray, DeviceArray)) else asarray(value)
     if array.shape != buffer.shape:
         raise ValueError(f"{what}: shape must be {buffer.shape}; got {array.shape}")
     on_cpu = not isinstance(array, DeviceArray) and not isinstance(buffer, DeviceArray)
@@ -199,14 +199,13 @@ def check_like(buffer: Array, value: ArrayLike, what: str) -> None:
         raise TypeError(
             f"{what}: dtype must be {dtype_of(buffer)}; got {dtype_of(array)} (call astype)"
         )
+    return array
 
 
 def copy_into(buffer: Array, value: Array, what: str) -> None:
     """Copy a checked value into a buffer, of whatever devices."""
-    check_like(buffer, value, what)
+    array = check_like(buffer, value, what)
     if isinstance(buffer, DeviceArray):
-        buffer._assign(value)
-    elif isinstance(value, DeviceArray):
-        np.copyto(buffer, value.numpy())
+        buffer._assign(array)
     else:
-        np.copyto(buffer, value)
+        np.copyto(buffer, array.numpy() if isinstance(array, DeviceArray) else array)
