@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""safetensors files between tilegrad and PyTorch, written and read by safetensors' own functions."""
+"""safetensors files between tilegrad and PyTorch, by safetensors' own functions."""
 
 from __future__ import annotations
 

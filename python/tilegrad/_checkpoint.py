@@ -127,10 +127,21 @@ def write(path: Path, tensors: Mapping[str, Array], state: Mapping[str, Any]) ->
     described = {name: _describe(tensor) for name, tensor in tensors.items()}
     metadata = {_KEY: seal({"format": _FORMAT, **state, "tensors": described})}
     content = import_safetensors("save").numpy.save(dict(tensors), metadata=metadata)
+    replace_file("save", path, content)
+
+
+def replace_file(op: str, path: Path, content: bytes) -> None:
+    """Put content in the place of a file: at any moment there is the old or the new one, whole.
+
+    Args:
+        op: Name for the error text.
+        path: The file; its folder must exist.
+        content: All of it.
+    """
     target = os.path.realpath(path)  # a link stays a link
     folder = os.path.dirname(target)
     if not os.path.isdir(folder):
-        raise FileNotFoundError(errno.ENOENT, "save: there is no such folder", folder)
+        raise FileNotFoundError(errno.ENOENT, f"{op}: there is no such folder", folder)
     temporary = os.path.join(folder, f".tilegrad-{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:

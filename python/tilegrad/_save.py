@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Save and load models and training state: one safetensors file, whole or not at all.
 
-Tensors: ``model.<name>``, ``optimizer.<index>.<buffer>``, ``callbacks.<index>.<name>``; in a file of a
-model alone ``<name>``, as in a state dict of torch. All else is JSON in the file's metadata (see
-``_checkpoint``).
+Tensors: ``model.<name>``, ``optimizer.<index>.<buffer>``, ``callbacks.<index>.<name>``; in a
+file of a model alone ``<name>``, as in a state dict of torch. All else is JSON in the file's
+metadata (see ``_checkpoint``).
 """
 
 from __future__ import annotations
