@@ -16,8 +16,11 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.parametrize(
     "name",
-    ["README.md", "docs/guide.md", "docs/devices.md", "docs/pytorch.md", "docs/simulator.md"],
-)
+    [
+        "README.md", "docs/guide.md", "docs/devices.md", "docs/exchange.md", "docs/pytorch.md",
+        "docs/simulator.md",
+    ],
+)  # fmt: skip
 def test_code_runs_as_printed(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 from tilegrad._onnx_graph import Graph
 from tilegrad.nn.activation import _Activation as Activation
+from tilegrad.reference._activations import SELU_ALPHA, SELU_SCALE
 
 __all__ = ["Activation", "add", "prelu"]
 
-_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 # log(1 + exp(-x)) / x is below half an ulp from here on.
 _SOFTPLUS_IS_X = {"float32": 15.0, "bfloat16": 15.0, "float64": 34.0}
 
@@ -55,8 +55,8 @@ def _elu(graph: Graph, x: str, alpha: float = 1.0) -> str:
 
 def _selu(graph: Graph, x: str) -> str:
     if not _is_wide(graph):
-        return graph.node("Selu", [x], alpha=_SELU_ALPHA, gamma=_SELU_SCALE)
-    return _scaled_elu(graph, x, _SELU_ALPHA, _SELU_SCALE)
+        return graph.node("Selu", [x], alpha=SELU_ALPHA, gamma=SELU_SCALE)
+    return _scaled_elu(graph, x, SELU_ALPHA, SELU_SCALE)
 
 
 def _gelu(graph: Graph, x: str) -> str:
