@@ -8,12 +8,8 @@ Equal states give equal files: safetensors orders the tensors, but of several ke
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import os
-import secrets
-import stat
 import zlib
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -21,11 +17,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tilegrad._files import Path, write_whole
 from tilegrad.array import _CODES, _numpy_dtype
 from tilegrad.array import Array as DeviceArray
 
 Array: TypeAlias = NDArray[Any]
-Path: TypeAlias = "str | os.PathLike[str]"
 
 _FORMAT = 1
 _KEY, _CHECK = "tilegrad", "tilegrad.crc32"
@@ -127,40 +123,7 @@ def write(path: Path, tensors: Mapping[str, Array], state: Mapping[str, Any]) ->
     described = {name: _describe(tensor) for name, tensor in tensors.items()}
     metadata = {_KEY: seal({"format": _FORMAT, **state, "tensors": described})}
     content = import_safetensors("save").numpy.save(dict(tensors), metadata=metadata)
-    replace_file("save", path, content)
-
-
-def replace_file(op: str, path: Path, content: bytes) -> None:
-    """Put content in the place of a file: at any moment there is the old or the new one, whole.
-
-    Args:
-        op: Name for the error text.
-        path: The file; its folder must exist.
-        content: All of it.
-    """
-    target = os.path.realpath(path)  # a link stays a link
-    folder = os.path.dirname(target)
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(errno.ENOENT, f"{op}: there is no such folder", folder)
-    temporary = os.path.join(folder, f".tilegrad-{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileNotFoundError):
-            os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
-        os.replace(temporary, target)
-    except BaseException:  # Ctrl-C too
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    if hasattr(os, "O_DIRECTORY"):  # the new name must outlast a power cut as well
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    write_whole(path, content, "save")
 
 
 def _read_bfloat16(package: Any, path: Path) -> dict[str, Array]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import ops, sim
+from ._files import write_whole
 from ._makers import asarray
 from ._trace_lines import source
 
@@ -124,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
     if args.html is not None:
         from . import _trace_page
 
-        Path(args.html).write_text(_trace_page.page(head, trace), encoding="utf-8")
+        write_whole(args.html, _trace_page.page(head, trace).encode(), "trace")
         print(f"wrote {args.html}", file=sys.stderr)
     if args.json:
         print(json.dumps(_as_json(args, shapes, trace)))

@@ -24,6 +24,7 @@ from ._callbacks import Callback, EarlyStopping, History, Progress, Training
 from ._checkpoint import import_safetensors
 from ._cli_data import Found, find_data
 from ._cli_settings import Settings, check_stored, resolve
+from ._files import write_whole
 from ._fit import fit
 from ._metrics import confusion_matrix
 from ._save import save
@@ -330,15 +331,7 @@ def write_json(path: str, content: Any) -> None:
     if path == "-":
         sys.stdout.write(text)
         return
-    fresh = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(fresh, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(fresh, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.remove(fresh)
-        raise
+    write_whole(path, text.encode(), "train")
 
 
 def _interrupted(place: _Place, out: str) -> str:

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilegrad._callbacks import Callback, History, Progress, Training, say
-from tilegrad._checkpoint import Path, import_safetensors
+from tilegrad._checkpoint import import_safetensors
+from tilegrad._files import Path
 from tilegrad._fit_step import Step, on_device_of
 from tilegrad._makers import asarray
 from tilegrad._monitor import advance, monitored

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import ops
+from ._files import write_figure
 
 Array = NDArray[Any]
 Curve = Callable[[Array], Any]
@@ -341,7 +342,7 @@ def draw(panels: Sequence[Panel], title: str, path: str | os.PathLike[str] | Non
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_visible(False)
     if path is not None:
-        figure.savefig(path)
+        write_figure(path, figure, "plot")
     return figure
 
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilegrad import _random
-from tilegrad._checkpoint import Array, Path, decode, encode, import_safetensors, read, write
+from tilegrad._checkpoint import Array, decode, encode, import_safetensors, read, write
+from tilegrad._files import Path
 from tilegrad._makers import asarray
 from tilegrad.nn.module import Module
 from tilegrad.optim.lr_scheduler import LRScheduler

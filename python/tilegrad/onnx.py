@@ -15,7 +15,7 @@ import numpy as np
 
 from tilegrad import _onnx_activations as activations
 from tilegrad import nn
-from tilegrad._checkpoint import Path, replace_file
+from tilegrad._files import Path, write_whole
 from tilegrad._makers import asarray
 from tilegrad._onnx_graph import Graph, Size, import_onnx
 
@@ -93,7 +93,7 @@ def export(
         raise ValueError(f"onnx.export: a file holds 2 GiB; the model has {made.ByteSize()} bytes")
     onnx.checker.check_model(made, full_check=True)
     if path is not None:
-        replace_file("onnx.export", path, made.SerializeToString())
+        write_whole(path, made.SerializeToString(), "onnx.export")
     return made
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ._files import write_figure
 from ._gallery import plot_activations, plot_losses
 
 __all__ = ["confusion_matrix", "plot_activations", "plot_history", "plot_losses"]
@@ -75,7 +76,7 @@ def plot_history(
     figure.text(left, 0.95, title or "Training", fontsize=14, weight="bold", va="top", color=_INK)
     figure.text(left, 0.87, _summary(curves, epochs, best), va="top", fontsize=10, color=_FAINT)
     if path is not None:
-        figure.savefig(path)
+        write_figure(path, figure, "plot_history")
     return figure
 
 
@@ -162,7 +163,7 @@ def confusion_matrix(
     summary = f"{right:,} of {samples:,} right: {100 * right / max(samples, 1):.1f} %"
     figure.text(left, 1 - 0.52 / height, summary, va="top", fontsize=10, color=_FAINT)
     if path is not None:
-        figure.savefig(path)
+        write_figure(path, figure, "confusion_matrix")
     return figure
 
 

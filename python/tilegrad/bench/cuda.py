@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from typing import Any
 import tilegrad as tg
 from tilegrad import backends
 
+from .._files import write_whole
 from . import gpu_goals, gpu_report, gpu_roofline, gpu_state, machine, report
 from .canvas import check_matplotlib
 from .device import LeftOut, Workbench, first_line, measure, tensor
@@ -252,9 +252,7 @@ def _store(path: str | None, result: dict[str, Any], start: float) -> None:
     if not path:
         return
     result["minutes"] = round((time.perf_counter() - start) / 60, 2)
-    new = f"{path}.new"
-    Path(new).write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(new, path)
+    write_whole(path, (json.dumps(result, indent=1) + "\n").encode(), "bench")
 
 
 def _state(bench: Workbench) -> dict[str, float]:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from .._files import write_figure
 from .canvas import FAINT, GRID, INK, hide_frame, new_figure
 from .gpu_model import H200
 from .gpu_report import PREDICTED
@@ -132,7 +133,7 @@ def plot(result: Record, path: str | os.PathLike[str]) -> Any:
     name_points(axes, names, [(x, y) for _, x, y in found], taken)
     figure.text(0.07, 0.95, "Roofline" if measured else "Roofline, predicted", fontsize=13)
     figure.text(0.07, 0.91, _subtitle(result, measured), fontsize=8, color=INK)
-    figure.savefig(path)
+    write_figure(path, figure, "bench")
     return figure
 
 

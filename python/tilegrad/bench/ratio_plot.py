@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from .._files import write_figure
 from .canvas import FAINT, GRID, INK, check_matplotlib, hide_frame, new_figure
 from .report import (
     EVEN,
@@ -67,7 +68,7 @@ def plot(result: Record, path: str | os.PathLike[str]) -> Any:
             _panel(figure.add_axes(box), name, groups[name], limits)
             top -= inch * rows
     _titles(figure, subtitle, height, width)
-    figure.savefig(path)
+    write_figure(path, figure, "bench")
     return figure
 
 

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from .._files import write_figure
 from .canvas import FAINT, GRID, INK, check_matplotlib, hide_frame, new_figure
 from .report import Record, counted, dtypes
 
@@ -205,7 +206,7 @@ def plot(result: Record, path: str | os.PathLike[str]) -> Any:
         for name, record in points.items()
     }
     name_points(axes, names, [(x, y) for x, y, _ in names.values()], taken)
-    figure.savefig(path)
+    write_figure(path, figure, "bench")
     return figure
 
 

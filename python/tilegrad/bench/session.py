@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from .._files import write_whole
 from . import environment, machine, report
 from .harness import Case, Limit, Protocol, time_calls
 
@@ -48,9 +49,7 @@ def conditions(args: argparse.Namespace, cores: list[int]) -> dict[str, Any]:
 
 def store(text: str, path: str) -> None:
     """Write a file as a whole or not at all."""
-    partial = Path(f"{path}.partial")
-    partial.write_text(text)
-    partial.replace(path)
+    write_whole(path, text.encode(), "bench")
 
 
 _SIDES = 5  # of a case, about
