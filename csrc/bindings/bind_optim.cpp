@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "families.hpp"
+#include "new_object.hpp"
 #include "optim_steps.hpp"
 #include "step_buffer.hpp"
 
@@ -35,7 +36,7 @@ StepState* current(Context& context, StepBuffer& state) {
 
 void bind_optim(py::module_& m) {
   py::class_<StepBuffer> state(m, "StepState", py::module_local());
-  state.def(py::init<>());
+  define_constructor(state);
   field(state, "learning_rate", &StepState::learning_rate);
   field(state, "grad_scale", &StepState::grad_scale);
   field(state, "step", &StepState::step);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "families.hpp"
+#include "new_object.hpp"
 #include "plan.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
@@ -116,8 +117,8 @@ py::object Plan::run(py::handle batch, bool accumulate, py::handle out) {
 
 void bind_plan(py::module_& m) {
   PlanClass plan(m, "Plan", py::module_local());
-  plan.def(py::init<>())
-      .def("input", &Plan::input, py::arg("placeholder"))
+  define_constructor(plan);
+  plan.def("input", &Plan::input, py::arg("placeholder"))
       .def("output", &Plan::output, py::arg("placeholder"))
       .def("_join", &Plan::join, py::arg("other"))
       .def_property("_one_kernel", &Plan::is_one_kernel,

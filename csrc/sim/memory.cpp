@@ -10,6 +10,7 @@
 #include <deque>
 #include <map>
 #include <mutex>
+#include <new>
 #include <stdexcept>
 
 namespace tilegrad::simulator {
@@ -88,14 +89,15 @@ std::string damage_of(const Region& region) {
   const auto is_changed = [](char c) { return c != static_cast<char>(kPattern); };
   const char* after = region.data() + region.buffer.bytes;
   after = std::find_if(after, const_cast<const char*>(region.end()), is_changed);
-  const std::string of = " of a buffer of " + std::to_string(region.buffer.bytes) + " bytes";
-  if (after != region.end()) {
-    return "a write at offset " + std::to_string(after - region.data()) + of;
-  }
+  const auto write_at = [&](ptrdiff_t offset) {  // memory is taken only for what is reported
+    return "a write at offset " + std::to_string(offset) + " of a buffer of " +
+           std::to_string(region.buffer.bytes) + " bytes";
+  };
+  if (after != region.end()) return write_at(after - region.data());
   const char* before = region.data();
   while (before > region.open() && !is_changed(before[-1])) --before;
   if (before == region.open()) return {};
-  return "a write at offset " + std::to_string(before - 1 - region.data()) + of;
+  return write_at(before - 1 - region.data());
 }
 
 void* allocate(size_t bytes) {
@@ -125,7 +127,13 @@ void* allocate(size_t bytes) {
   std::memset(data + bytes, kPattern, padded - bytes);
   const std::lock_guard<std::mutex> lock(all.mutex);
   region.buffer = {reinterpret_cast<uintptr_t>(data), bytes, ++all.count, false};
-  all.live.emplace(reinterpret_cast<uintptr_t>(region.mapping), region);
+  try {
+    all.live.emplace(reinterpret_cast<uintptr_t>(region.mapping), region);
+  } catch (const std::bad_alloc&) {
+    munmap(p, total);
+    all.in_use -= bytes;
+    return nullptr;
+  }
   return data;
 }
 
@@ -134,18 +142,23 @@ bool release(void* address) {
   const std::lock_guard<std::mutex> lock(all.mutex);
   const Region* found = holder(all.live, reinterpret_cast<uintptr_t>(address));
   if (found == nullptr || found->data() != address) return false;
-  Region region = *found;
+  const Region region = *found;
   const std::string damage = damage_of(region);
   const auto key = reinterpret_cast<uintptr_t>(region.mapping);
-  all.live.erase(key);
+  auto entry = all.live.extract(key);
   all.in_use -= region.buffer.bytes;
+  try {
+    all.freed_order.push_back(key);
+  } catch (const std::bad_alloc&) {
+    munmap(region.mapping, region.mapping_bytes);
+    return true;
+  }
   // The pages are given back, the addresses stay out of use for a while.
   const auto open = static_cast<size_t>(region.end() - region.open());
   madvise(region.open(), open, MADV_DONTNEED);
   mprotect(region.open(), open, PROT_NONE);
-  region.buffer.freed = true;
-  all.freed.emplace(key, region);
-  all.freed_order.push_back(key);
+  entry.mapped().buffer.freed = true;
+  all.freed.insert(std::move(entry));
   if (all.freed_order.size() > kQuarantine) {
     const auto oldest = all.freed.find(all.freed_order.front());
     munmap(oldest->second.mapping, oldest->second.mapping_bytes);

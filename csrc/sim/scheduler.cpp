@@ -200,19 +200,27 @@ void fiber_main() {
   fiber_entered();
   Worker& worker = *registers.worker;
   for (;;) {
-    Thread* thread = worker.starting;
-    Thread* next;
-    for (;;) {
-      worker.run_thread(thread);
-      next = worker.next_thread();
-      if (next == nullptr || next->fiber != nullptr) break;
-      thread = next;
+    Thread* next = nullptr;
+    try {
+      next = worker.run_threads(worker.starting);
+      worker.free_fibers.push_back(worker.fiber);
+    } catch (...) {  // nobody is above a fiber; the text needs no memory
+      worker.stop("out of memory");
     }
     Fiber& self = *worker.fiber;
-    worker.free_fibers.push_back(&self);
     worker.fiber = next == nullptr ? &worker.host : next->fiber;
     if (next != nullptr) worker.current = next;
     switch_fiber(self, *worker.fiber);
+  }
+}
+
+// Runs one thread after another on this fiber; returns the one to go on with elsewhere.
+Thread* Worker::run_threads(Thread* thread) {
+  for (;;) {
+    run_thread(thread);
+    Thread* next = next_thread();
+    if (next == nullptr || next->fiber != nullptr) return next;
+    thread = next;
   }
 }
 

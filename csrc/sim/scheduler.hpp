@@ -193,6 +193,7 @@ struct Worker {
   friend void fiber_main();
   Thread* next_thread();
   Thread* start_next();
+  Thread* run_threads(Thread* thread);
   void run_thread(Thread* thread);
   void thread_returned(Thread* thread);
   bool poll();

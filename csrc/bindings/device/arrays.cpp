@@ -200,8 +200,8 @@ Tensor empty(const Dims& shape, DType dtype, const char* op) {
   auto storage =
       std::make_unique<Storage>(static_cast<size_t>(shape.product() * item_size(dtype)), place);
   void* data = storage->data();
-  Tensor tensor =
-      array_view(make_array(py::cast(std::move(storage)), data, dtype, place, shape), op, "result");
+  Tensor tensor = array_view(make_array(new_object(std::move(storage)), data, dtype, place, shape),
+                             op, "result");
   return tensor;
 }
 

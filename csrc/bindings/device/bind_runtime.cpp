@@ -95,7 +95,7 @@ py::object from_dlpack(py::handle object) {
   const bool read_only =
       access.read_only || (!PyCapsule_CheckExact(object.ptr()) && is_immutable(object));
   auto storage = std::make_unique<Storage>(tensor.owner, tensor.place, read_only);
-  return make_array(py::cast(std::move(storage)), tensor.data, tensor.dtype, tensor.place,
+  return make_array(new_object(std::move(storage)), tensor.data, tensor.dtype, tensor.place,
                     tensor.shape);
 }
 

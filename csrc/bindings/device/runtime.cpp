@@ -92,7 +92,7 @@ void end_range() {}
 #endif
 
 // Lets a stream wait for what is on another one now; false if it cannot be said, as at exit.
-bool wait_for(int place, cudaStream_t stream, cudaStream_t other) noexcept {
+bool wait_for(int place, cudaStream_t stream, cudaStream_t other) noexcept try {
   int before = 0;
   cudaEvent_t event = nullptr;
   const bool entered =
@@ -105,6 +105,8 @@ bool wait_for(int place, cudaStream_t stream, cudaStream_t other) noexcept {
   if (entered) cudaSetDevice(before);
   if (!done) cudaGetLastError();
   return done;
+} catch (const std::bad_alloc&) {  // in the simulator an event takes memory
+  return false;
 }
 
 bool is_capturing(cudaStream_t stream) {
@@ -268,8 +270,13 @@ void* allocate_scratch(size_t bytes, size_t) {
   const int place = call == nullptr ? kFirstPlace : call->place();
   const cudaStream_t stream = current_stream(place);
   void* p = Allocator::instance().take(bytes, place, stream);
-  std::lock_guard lock(scratch_mutex);
-  scratch_blocks()[p] = {bytes, place, stream};
+  try {
+    std::lock_guard lock(scratch_mutex);
+    scratch_blocks()[p] = {bytes, place, stream};
+  } catch (...) {
+    Allocator::instance().give(p, bytes, place, stream, {});
+    throw;
+  }
   return p;
 }
 
@@ -303,7 +310,8 @@ void* Allocator::take(size_t bytes, int place, cudaStream_t stream) {
   const size_t size = rounded(bytes);
   std::lock_guard lock(mutex_);
   void* p = nullptr;
-  if (auto found = free_.find({place, stream, size}); found != free_.end()) {
+  if (auto found = free_.find({place, stream, size});
+      found != free_.end() && !found->second.empty()) {
     p = found->second.back();
     found->second.pop_back();
     if (found->second.empty()) free_.erase(found);
@@ -344,7 +352,10 @@ void Allocator::give(void* p, size_t bytes, int place, cudaStream_t stream,
     if (ordered) return free_[{place, stream, size}].push_back(p);
   } catch (...) {  // no room for the entry
   }
-  cudaFree(p);  // waits for the device
+  try {
+    cudaFree(p);                     // waits for the device
+  } catch (const std::exception&) {  // the simulator's complaint about what lies behind the buffer
+  }
 }
 
 size_t Allocator::in_use() {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../arrays.hpp"
+#include "../new_object.hpp"
 #include "runtime.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
