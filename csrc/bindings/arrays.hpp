@@ -14,6 +14,7 @@
 
 #include "../check.hpp"
 #include "../ops.hpp"
+#include "gil.hpp"
 #include "traits.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
@@ -174,7 +175,7 @@ void copy_bytes(Context& context, void* out, const void* from, size_t bytes);
 template <class F>
 void run(double nanoseconds, F&& f) {
   if (nanoseconds < 10000) return f();
-  py::gil_scoped_release released;
+  const WithoutGil released;
   f();
 }
 

@@ -45,7 +45,7 @@ void copy_from_host(py::handle array, const py::array& host) {
   check_writable(array, "asarray", "the array");
   check_host(host, out, "asarray");
   const auto stream = static_cast<cudaStream_t>((*call).stream);
-  py::gil_scoped_release released;
+  const WithoutGil released;
   staging(out.place).upload(out.data, host.data(), bytes_of(out), stream);
 }
 
@@ -55,7 +55,7 @@ void copy_to_host(py::array host, py::handle array) {
   check_host(host, from, "numpy");
   const auto stream = static_cast<cudaStream_t>((*call).stream);
   void* out = host.mutable_data();
-  py::gil_scoped_release released;
+  const WithoutGil released;
   staging(from.place).download(out, from.data, bytes_of(from), stream);
 }
 
@@ -149,7 +149,7 @@ void launch_kernel(uintptr_t kernel, uintptr_t invoke, uintptr_t touch, const st
   what.dynamic_bytes = dynamic_bytes;
   const auto stream = static_cast<cudaStream_t>((*call).stream);
   check_launch(dynamic_bytes, what.kernel);
-  py::gil_scoped_release released;
+  const WithoutGil released;
   reinterpret_cast<void (*)()>(touch)();
   simulator::launch_call(std::move(what), stream);
   after_launch(stream);
@@ -331,7 +331,7 @@ void bind_runtime(py::module_& m) {
   m.def(
       "synchronize",
       [](int place) {
-        py::gil_scoped_release released;
+        const WithoutGil released;
         synchronize(place);
       },
       py::arg("place"));
@@ -356,7 +356,7 @@ void bind_runtime(py::module_& m) {
       "synchronize_stream",
       [](int place, intptr_t stream) {
         enter(place);
-        py::gil_scoped_release released;
+        const WithoutGil released;
         CUDA_CHECK(cudaStreamSynchronize(stream_at(stream)));
       },
       py::arg("place"), py::arg("stream"));

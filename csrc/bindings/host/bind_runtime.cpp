@@ -52,7 +52,7 @@ void bind_runtime(py::module_& m) {
         context.max_threads = threads;
         const int tasks = thread_limit(context);
         double flops = 0;
-        py::gil_scoped_release released;
+        const WithoutGil released;
         std::vector<double> done(static_cast<size_t>(tasks));
         parallel_for(context, tasks, 1e9, [&](int64_t task, int) {
           float sink;
@@ -78,7 +78,7 @@ void bind_runtime(py::module_& m) {
         float* to = target.mutable_data();
         const float* from = source.data();
         const int64_t columns = source.shape(1);
-        py::gil_scoped_release released;
+        const WithoutGil released;
         parallel_for(context, source.shape(0), 1e9, [&](int64_t row, int) {
           for (int64_t i = 0; i < rounds; ++i) {
             std::memcpy(to + row * columns, from + row * columns, sizeof(float) * columns);
