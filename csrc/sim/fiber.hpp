@@ -32,6 +32,7 @@ struct Fiber {
   char* mapping = nullptr;  // guard page, then the stack; nullptr: the host thread's own stack
   size_t mapping_bytes = 0;
   size_t colour = 0;
+  bool has_guard = false;
 #ifdef TILEGRAD_FIBER_ASAN
   void* fake_stack = nullptr;
   const void* bottom = nullptr;

@@ -10,6 +10,7 @@
 #include <mutex>
 #include <new>
 #include <unordered_map>
+#include <utility>
 
 #include "registers.hpp"
 
@@ -88,6 +89,12 @@ std::unordered_map<const void*, Learnt>& learnt() {
   return *kernels;
 }
 
+// The system has only so many ranges of different protection to give.
+void protect(char* first, const char* last, int protection) {
+  const auto bytes = static_cast<size_t>(last - first);
+  if (first < last && mprotect(first, bytes, protection) != 0) throw std::bad_alloc();
+}
+
 }  // namespace
 
 Arena::~Arena() {
@@ -104,36 +111,32 @@ void Arena::resize(size_t bytes) {
     mapping_ = static_cast<char*>(p);
   }
   char *start = mapping_ + kArenaGuard, *end = start + kArenaBytes;
-  bytes_ = bytes;
+  bytes_ = SIZE_MAX;  // should it fail: not laid out
   data_ = end - (bytes + kArenaAlignment - 1) / kArenaAlignment * kArenaAlignment;
   const auto address = reinterpret_cast<uintptr_t>(data_);
   open_ = reinterpret_cast<char*>(address / page_bytes() * page_bytes());
-  if (open_ > start) mprotect(start, static_cast<size_t>(open_ - start), PROT_NONE);
-  if (open_ < end) {
-    mprotect(open_, static_cast<size_t>(end - open_), PROT_READ | PROT_WRITE);
-    std::memset(open_, kPattern, static_cast<size_t>(end - open_));
-  }
+  protect(start, open_, PROT_NONE);
+  protect(open_, end, PROT_READ | PROT_WRITE);
+  std::memset(open_, kPattern, static_cast<size_t>(end - open_));
+  bytes_ = bytes;
 }
 
 void Arena::close() {
   closed_ = true;
-  char* end = mapping_ + kArenaGuard + kArenaBytes;
-  if (open_ < end) mprotect(open_, static_cast<size_t>(end - open_), PROT_NONE);
+  protect(open_, mapping_ + kArenaGuard + kArenaBytes, PROT_NONE);
 }
 
 void Arena::open() {
   if (!closed_) return;
+  protect(open_, mapping_ + kArenaGuard + kArenaBytes, PROT_READ | PROT_WRITE);
   closed_ = false;
-  char* end = mapping_ + kArenaGuard + kArenaBytes;
-  if (open_ < end) mprotect(open_, static_cast<size_t>(end - open_), PROT_READ | PROT_WRITE);
 }
 
 void Arena::renew() {
   if (mapping_ == nullptr) return;
   open();
-  const size_t bytes = bytes_;
-  resize(bytes + 1);
-  resize(bytes);
+  const size_t bytes = std::exchange(bytes_, SIZE_MAX);
+  if (bytes != SIZE_MAX) resize(bytes);
 }
 
 void Arena::poison() { std::memset(data_, 0xFF, bytes_); }
