@@ -234,6 +234,12 @@ template <class T>
 void dropout(Context&, T* y, const T* x, int64_t n, double p, uint64_t offset,
              const StepState* state);
 
+// dropout of some rows of a larger array, for a batch that is shared out over processes: row r of
+// x (rows, size) takes the words of row first + r step of the whole. y may be x.
+template <class T>
+void dropout_rows(Context&, T* y, const T* x, int64_t rows, int64_t size, int64_t first,
+                  int64_t step, double p, uint64_t offset, const StepState* state);
+
 // y[i] = low + (high - low) u_i with u_i the top 24 (float) or 32 (double) bits of word i mod 4 of
 // counter offset + i/4, as a fraction of one; computed in double without fma and rounded to T once:
 // the same bits on every machine.

@@ -102,6 +102,13 @@ def elementwise() -> Iterator[Case]:
             ),
             "dropout",
         )
+        yield Case(
+            f"dropout_rows-{dtype}",
+            lambda d=dtype: backends.at(backends.SIM).dropout_rows(
+                on_sim(64, 256, dtype=d), 0.5, 1, 0, 1, 2
+            ),
+            "dropout_rows",
+        )
         for op in LOSSES:
             for suffix in ("", "_value_and_grad"):
                 name = f"{op}{suffix}-{dtype}"

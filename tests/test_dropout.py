@@ -11,7 +11,7 @@ import torch
 
 import tilegrad as tg
 from helpers import Device, assert_exact, assert_same_bits, error, frozen
-from tilegrad import _random
+from tilegrad import _random, backends
 from tilegrad import reference as ref
 
 DTYPES = ("float32", "float64")
@@ -39,6 +39,25 @@ def test_mask_is_the_references_on_every_instruction_set_and_thread_count(
             np.testing.assert_allclose(y, want, rtol=1.5 * np.finfo(dtype).eps)
             dx = device.get(tg.dropout_backward(bx, bx, p, seed=seed, offset=offset))
             assert_same_bits(dx, y)
+
+
+@pytest.mark.simulated("size", lambda size: size <= 257)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 5, 7, 8, 257, 4099])
+def test_rows_of_a_whole_have_the_masks_that_they_have_in_it(
+    size: int, dtype: str, device: Device, isa: str, threads: int, rng: np.random.Generator
+) -> None:
+    x = frozen(rng.standard_normal((13, size)).astype(dtype))
+    whole = tg.dropout(x, 0.4, seed=9, offset=2**32 - 3)
+    rows = backends.of(device.put(x)).dropout_rows
+    for first, step in ((0, 1), (0, 2), (1, 2), (2, 3), (12, 13), (3, 50)):
+        part = np.ascontiguousarray(x[first::step])
+        y = device.get(rows(device.put(part), 0.4, 9, 2**32 - 3, first, step))
+        assert_same_bits(y, np.ascontiguousarray(whole[first::step]))
+        assert_same_bits(rows(device.put(part[:0]), 0.4, 9, 0, first, step), part[:0])
+    if device.name == "cpu":  # strided: packed
+        y = rows(x.T[::2], 0.4, 9, 0, 1, 2)
+        assert_same_bits(y, rows(np.ascontiguousarray(x.T[::2]), 0.4, 9, 0, 1, 2))
 
 
 def test_words_are_those_of_the_published_philox(device: Device) -> None:

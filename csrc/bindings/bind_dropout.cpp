@@ -12,18 +12,26 @@ double probability(py::handle object, const char* op) {
   return p;
 }
 
-// Forward and backward are the same map: the mask depends on seed and offset only.
-void apply_mask(Context& context, const Tensor& y, const Tensor& x, double p, uint64_t seed,
-                uint64_t offset) {
+// Forward and backward are the same map: the mask depends on seed and offset only. call(y, x,
+// state) runs it.
+template <class Call>
+void apply_mask(Context& context, const Tensor& y, const Tensor& x, uint64_t seed, uint64_t offset,
+                Call call) {
   StepBuffer state;
   state.set(&StepState::seed, seed);
   state.set(&StepState::offset, offset);
   state.upload(context);
   with_float(x.dtype, [&](auto t) {
     using T = decltype(t);
-    run(elementwise_nanoseconds(x), [&] {
-      dropout(context, y.as<T>(), contiguous<T>(context, x), x.size(), p, 0, state.memory());
-    });
+    run(elementwise_nanoseconds(x),
+        [&] { call(y.as<T>(), contiguous<T>(context, x), state.memory()); });
+  });
+}
+
+void apply_mask(Context& context, const Tensor& y, const Tensor& x, double p, uint64_t seed,
+                uint64_t offset) {
+  apply_mask(context, y, x, seed, offset, [&](auto* to, const auto* from, const StepState* state) {
+    dropout(context, to, from, x.size(), p, 0, state);
   });
 }
 
@@ -48,6 +56,22 @@ py::object backward(py::handle grad_output, py::handle input, py::handle p, uint
   const Tensor dx = make_result(wanted.out(out, 0, kOp), x.shape, x.dtype, kOp, {&dy, &x}, true);
   apply_mask(*context, dx, dy, probability(p, kOp), seed, offset);
   return wanted.gather({dx.owner});
+}
+
+// Of a batch that is shared out over processes: row r of x is row first + r step of the whole.
+// Forward and backward.
+py::object rows(py::handle input, py::handle p, uint64_t seed, uint64_t offset, int64_t first,
+                int64_t step) {
+  constexpr const char* kOp = "dropout";
+  CallContext context;
+  const Tensor x = read_float(input, kOp, "input");
+  const Tensor y = empty(x.shape, x.dtype, kOp);
+  const double share = probability(p, kOp);
+  const int64_t size = x.shape.product(1, x.shape.count);
+  apply_mask(*context, y, x, seed, offset, [&](auto* to, const auto* from, const StepState* state) {
+    dropout_rows(*context, to, from, x.shape[0], size, first, step, share, 0, state);
+  });
+  return y.owner;
 }
 
 // fill(context, y, n) writes the values of a new array.
@@ -85,6 +109,8 @@ void bind_dropout(py::module_& m) {
         py::arg("out"));
   m.def("dropout_backward", &backward, py::arg("grad_output"), py::arg("input"), py::arg("p"),
         py::arg("seed"), py::arg("offset"), py::arg("wrt"), py::arg("out"));
+  m.def("dropout_rows", &rows, py::arg("input"), py::arg("p"), py::arg("seed"), py::arg("offset"),
+        py::arg("first"), py::arg("step"));
   m.def("random_uniform", &uniform, py::arg("shape"), py::arg("is_double"), py::arg("low"),
         py::arg("high"), py::arg("seed"), py::arg("offset"));
   m.def("random_normal", &normal, py::arg("shape"), py::arg("is_double"), py::arg("mean"),

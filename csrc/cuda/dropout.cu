@@ -38,6 +38,28 @@ __global__ void __launch_bounds__(kThreads)
   for_packets<T, 4, true>(grid_thread(), grid_threads(), n, aligned, store, x);
 }
 
+// An element a thread, which draws the counter of its own word: rows of the whole start anywhere
+// in a counter.
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    dropout_rows_kernel(T* y, const T* x, int64_t n, int64_t size, int64_t first, int64_t step,
+                        DropoutRule<T> rule, uint64_t offset, const StepState* state) {
+  grid_dependency_wait();
+  const uint64_t seed = state->seed;
+  const uint64_t counter = state->offset + offset;
+  for (int64_t i = grid_thread(); i < n; i += grid_threads()) {
+    const int64_t row = i / size;
+    const int64_t at = (first + row * step) * size + (i - row * size);  // in the whole
+    const PhiloxWords words = philox(seed, counter + static_cast<uint64_t>(at / kWords));
+    const bool upper = at % kWords >= 2;
+    const bool odd = at % 2 != 0;
+    const uint32_t even_word = upper ? words.word[2] : words.word[0];
+    const uint32_t odd_word = upper ? words.word[3] : words.word[1];
+    const uint32_t word = odd ? odd_word : even_word;
+    y[i] = x[i] * (word >= rule.threshold ? rule.scale : T(0));
+  }
+}
+
 }  // namespace
 
 template <class T>
@@ -47,8 +69,20 @@ void dropout(Context& context, T* y, const T* x, int64_t n, double p, uint64_t o
               context, y, x, n, packet_aligned(y, x), dropout_rule<T>(p), offset, state);
 }
 
+template <class T>
+void dropout_rows(Context& context, T* y, const T* x, int64_t rows, int64_t size, int64_t first,
+                  int64_t step, double p, uint64_t offset, const StepState* state) {
+  const int64_t n = rows * size;
+  launch_next(dropout_rows_kernel<T>, blocks_for(n, kThreads), kThreads, 0, context, y, x, n, size,
+              first, step, dropout_rule<T>(p), offset, state);
+}
+
 template void dropout(Context&, float*, const float*, int64_t, double, uint64_t, const StepState*);
 template void dropout(Context&, double*, const double*, int64_t, double, uint64_t,
                       const StepState*);
+template void dropout_rows(Context&, float*, const float*, int64_t, int64_t, int64_t, int64_t,
+                           double, uint64_t, const StepState*);
+template void dropout_rows(Context&, double*, const double*, int64_t, int64_t, int64_t, int64_t,
+                           double, uint64_t, const StepState*);
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

@@ -30,6 +30,7 @@ __all__: list[str] = [
     "ctc_loss_value_and_grad",
     "dropout",
     "dropout_backward",
+    "dropout_rows",
     "elu",
     "elu_backward",
     "fused_mlp",
@@ -574,6 +575,14 @@ def dropout_backward(
     offset: typing.SupportsInt | typing.SupportsIndex,
     wrt: typing.Any,
     out: typing.Any,
+) -> typing.Any: ...
+def dropout_rows(
+    input: typing.Any,
+    p: typing.Any,
+    seed: typing.SupportsInt | typing.SupportsIndex,
+    offset: typing.SupportsInt | typing.SupportsIndex,
+    first: typing.SupportsInt | typing.SupportsIndex,
+    step: typing.SupportsInt | typing.SupportsIndex,
 ) -> typing.Any: ...
 def elu(input: typing.Any, alpha: typing.Any, out: typing.Any) -> typing.Any: ...
 def elu_backward(
