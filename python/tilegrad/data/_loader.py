@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -84,6 +85,51 @@ class DataLoader:
         self._position = 0
         self._resume = False
         self._newest: object = None
+        self._num_shards, self._index = 1, 0
+        self._batch_rows = 0
+
+    def shard(self, num_shards: int, index: int) -> DataLoader:
+        """Return a loader of every num_shards-th row of each batch, from row `index` on.
+
+        So processes share out the batches of one loader: together they train on the same batches
+        as one process, in the same order. Of a small last batch some may have no row. Length,
+        `batch_size` and `state_dict` are those of the whole loader: any number of processes can go
+        on from it.
+
+        Args:
+            num_shards: Number of processes.
+            index: Number of this one, from 0.
+
+        Raises:
+            ValueError: If index is not in [0, num_shards), or this is a shard already.
+
+        Example:
+            >>> import numpy as np
+            >>> from tilegrad import data
+            >>> loader = data.DataLoader(np.arange(7), batch_size=4)
+            >>> [x.tolist() for (x,) in loader.shard(2, 0)]
+            [[0, 2], [4, 6]]
+            >>> [x.tolist() for (x,) in loader.shard(2, 1)]
+            [[1, 3], [5]]
+
+        Source: datasets.Dataset.shard; torch.utils.data.DistributedSampler has the same rows where
+            the number of processes divides the batch.
+        """
+        op = f"{_OP}.shard"
+        num_shards = check_int(op, "num_shards", num_shards)
+        index = check_int(op, "index", index)
+        if not 0 <= index < num_shards:
+            raise ValueError(f"{op}: index must be in [0, {num_shards}); got {index}")
+        if self._num_shards > 1:
+            raise ValueError(f"{op}: this loader is a shard already, {self!r}")
+        part = copy.copy(self)
+        part._num_shards, part._index, part._newest = num_shards, index, None
+        return part
+
+    @property
+    def batch_rows(self) -> int:
+        """Number of rows of the latest batch, with those of all shards; 0 before the first."""
+        return self._batch_rows
 
     @property
     def arrays(self) -> tuple[NDArray[Any], ...]:
@@ -129,6 +175,8 @@ class DataLoader:
     def __repr__(self) -> str:
         """Describe options and place in a line."""
         transform = f", transform={self._transform!r}" if self._transform is not None else ""
+        if self._num_shards > 1:
+            transform += f", shard {self._index} of {self._num_shards}"
         return (
             f"DataLoader({self._samples} samples, batch_size={self._batch_size}, "
             f"shuffle={self._shuffle}, seed={self._seed}, drop_last={self._drop_last}{transform}; "
@@ -148,7 +196,10 @@ class DataLoader:
         epoch = self._epoch
         order = permutation(self._samples, self._seed, epoch) if self._shuffle else None
         for batch in range(self._position, len(self)):
-            rows = slice(batch * self._batch_size, (batch + 1) * self._batch_size)
+            start = batch * self._batch_size
+            end = min(start + self._batch_size, self._samples)
+            self._batch_rows = end - start
+            rows = slice(start + self._index, end, self._num_shards)
             # Counted before the batch is used: a checkpoint written after its training step,
             # inside the loop, must not repeat it.
             if self._newest is me:
