@@ -59,5 +59,10 @@ class Recorder:
             return None
         if any(known is parameter for known in self.gradients):
             raise RuntimeError("TrainStep: a parameter is used by two modules; that has no plan")
+        if parameter.grad_ready is not None:
+            raise RuntimeError(
+                "TrainStep: a parameter has a grad_ready hook, which the long form alone calls; "
+                "that has no plan"
+            )
         self.gradients.append(parameter)
         return parameter.grad_buffer()

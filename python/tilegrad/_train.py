@@ -283,7 +283,11 @@ class TrainStep:
             for name, value in module.__dict__.items()
             if name not in _NOT_RECORDED
         ]
-        return [*((p.requires_grad, id(p.data)) for p in self._parameters), *options]
+        parameters = (
+            (p.requires_grad, id(p.data), p._adopted, p.grad_ready is None)
+            for p in self._parameters
+        )
+        return [*parameters, *options]
 
     def _record(self, x: Array, target: Array) -> _Plan:
         wanted = {p.dtype for p in self._parameters}

@@ -22,7 +22,7 @@ GradReadyHook: TypeAlias = "Callable[[Parameter], None]"
 class Edits:
     """Counts what a recorded plan cannot see: a plan made at another count must be looked at."""
 
-    count = 0  # attributes of modules set, parameters frozen, thawed or moved
+    count = 0  # attributes of modules set; parameters frozen, thawed, moved or hooked
 
 
 class Parameter:
@@ -49,7 +49,9 @@ class Parameter:
         (np.float32(3.0), True)
     """
 
-    __slots__ = ("__weakref__", "_data", "_filled", "_grad", "_requires_grad", "grad_ready")
+    __slots__ = (
+        "__weakref__", "_adopted", "_data", "_filled", "_grad", "_grad_ready", "_requires_grad",
+    )  # fmt: skip
 
     def __init__(self, data: Array, requires_grad: bool = True) -> None:
         is_array = isinstance(data, (np.ndarray, DeviceArray))
@@ -64,7 +66,8 @@ class Parameter:
         self._grad: Array | None = None  # the buffer, once there was a gradient
         self._filled = False
         self._requires_grad = requires_grad
-        self.grad_ready: GradReadyHook | None = None
+        self._adopted = 0  # buffers for the gradient that others have given
+        self._grad_ready: GradReadyHook | None = None
 
     @property
     def data(self) -> Array:
@@ -99,6 +102,16 @@ class Parameter:
         self._requires_grad = value
         Edits.count += 1
 
+    @property
+    def grad_ready(self) -> GradReadyHook | None:
+        """What backward calls with the parameter once its gradient is complete, or None."""
+        return self._grad_ready
+
+    @grad_ready.setter
+    def grad_ready(self, hook: GradReadyHook | None) -> None:
+        self._grad_ready = hook
+        Edits.count += 1
+
     def zero_grad(self) -> None:
         """Forget the gradient, as ``grad = None``; the buffer is kept."""
         self._filled = False
@@ -108,6 +121,18 @@ class Parameter:
         if self._grad is None:
             self._grad = wide_zeros(self._data)
         return self._grad
+
+    def adopt_grad_buffer(self, buffer: Array) -> None:
+        """Keep the gradient in given memory, such as a part of a bucket; copy what is there now.
+
+        Args:
+            buffer: Array of the gradient's shape, dtype and device.
+        """
+        if self._grad is not None:
+            copy_into(buffer, self._grad, "Parameter.adopt_grad_buffer")
+        self._grad = buffer
+        self._adopted += 1
+        Edits.count += 1
 
     def to(self, device: str) -> Parameter:
         """Move the values and the gradient to a device; return self.
@@ -125,8 +150,8 @@ class Parameter:
     def mark_grad(self) -> None:
         """Say that the buffer now holds a complete gradient; call the ``grad_ready`` hook."""
         self._filled = True
-        if self.grad_ready is not None:
-            self.grad_ready(self)
+        if self._grad_ready is not None:
+            self._grad_ready(self)
 
     @property
     def shape(self) -> tuple[int, ...]:
