@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from fit_runs import TRAIN, VALIDATION, Handmade, Run, network, quick
-from tilegrad import _fit, _random, manual_seed, nn, optim
+from tilegrad import _interrupts, _random, manual_seed, nn, optim
 from tilegrad._callbacks import Callback, EarlyStopping, History, Training
 from tilegrad._fit import fit
 from tilegrad._save import load
@@ -46,7 +46,7 @@ def test_checkpoints_do_not_change_training(tmp_path: Path) -> None:
 
 def script(tmp_path: Path, code: str, *args: object) -> subprocess.Popen[str]:
     folder = Path(__file__).parent
-    source = str(Path(_fit.__file__).parents[1])
+    source = str(Path(_interrupts.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": f"{source}{os.pathsep}{folder}"}
     head = """
 import signal, sys
@@ -204,7 +204,7 @@ def test_a_second_sigint_does_not_wait() -> None:
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     reached = []
     try:
-        interrupts = _fit._Interrupts()
+        interrupts = _interrupts.Interrupts()
 
         def twice() -> None:
             with interrupts, interrupts.held():
@@ -234,7 +234,7 @@ def test_a_sigint_that_a_destructor_swallows_is_raised_again(
             sigint()
 
     def train() -> None:
-        with _fit._Interrupts() as interrupts:
+        with _interrupts.Interrupts() as interrupts:
             Unlucky()  # Python prints what a destructor raises, and goes on
             reached.append("after the destructor")
             with interrupts.held():

@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -28,6 +28,7 @@ from ._files import write_whole
 from ._fit import fit
 from ._metrics import confusion_matrix
 from ._save import save
+from ._team import Team
 from .data import train_test_split
 from .optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
 
@@ -48,16 +49,51 @@ def train(args: argparse.Namespace) -> int:
         The exit code.
 
     Raises:
-        ImportError: If `--resume` is asked for and safetensors is missing.
+        ImportError: If `--resume` is asked for and safetensors is missing, or `--distributed` and
+            PyTorch is.
         OSError: If data cannot be read or a result not be written.
+        RuntimeError: If a process of the run is lost.
         ValueError: If a file is damaged or settings do not fit together.
     """
-    _check_json_folder(args.json)
-    say = _silent if args.quiet else _say_aside if args.json == "-" else _say
+    place = _Place()
     before = backends.num_threads()
     if args.threads is not None:
         backends.set_num_threads(args.threads)
     try:
+        with _team(args) as team:
+            _train(args, place, team)
+        return 0
+    except KeyboardInterrupt:
+        if place.out is not None:
+            print(_interrupted(place, place.out), file=sys.stderr)
+        return 130
+    finally:
+        backends.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _team(args: argparse.Namespace) -> Iterator[Team]:
+    """Give the processes of the run: this one alone, or all that torchrun has started."""
+    if args.distributed is None:
+        yield Team()
+        return
+    from .distributed import destroy_process_group, init_process_group
+    from .distributed._team import Ranks
+
+    options = {} if args.timeout is None else {"timeout": args.timeout}
+    init_process_group("gloo", init_method=args.distributed, **options)
+    try:
+        team = Ranks()
+        with team.guarded(None):
+            yield team
+    finally:
+        destroy_process_group()
+
+
+def _train(args: argparse.Namespace, place: _Place, team: Team) -> None:
+    plan, found = "", None
+    if team.is_first:  # the others go by what it has found and decided
+        _check_json_folder(args.json)
         can_save = _can_save(args.resume)
         stored = _read_settings(args.out) if args.resume and args.out else None
         found = find_data(args.data or (stored or {}).get("data") or "auto")
@@ -66,14 +102,11 @@ def train(args: argparse.Namespace) -> int:
             stored = _read_settings(out)
         settings = resolve(args, found, stored)
         _prepare_folder(out, settings, args.resume)
-        place = _Place()
-        try:
-            return _run(args, found, settings, out, can_save, place, say)
-        except KeyboardInterrupt:
-            print(_interrupted(place, out), file=sys.stderr)
-            return 130
-    finally:
-        backends.set_num_threads(before)
+        plan = json.dumps([out, can_save, asdict(settings)])
+    out, can_save, stored = json.loads(team.of_first(plan))
+    settings = Settings(**{**stored, "hidden": tuple(stored["hidden"])})
+    place.out = out if team.is_first else None
+    _run(args, found or find_data(settings.data), settings, out, can_save, place, team)
 
 
 def _run(
@@ -83,8 +116,10 @@ def _run(
     out: str,
     can_save: bool,
     place: _Place,
-    say: Callable[[str], None],
-) -> int:
+    team: Team,
+) -> None:
+    quiet = args.quiet or not team.is_first
+    say = _silent if quiet else _say_aside if args.json == "-" else _say
     started = time.perf_counter()
     manual_seed(settings.seed)
     training, validation, (x_test, y_test) = _parts(found, settings)
@@ -99,6 +134,8 @@ def _run(
     }
     for line in report.opening(found, settings, sizes, model, counts, out):
         say(line)
+    if team.size > 1:
+        say(f"ranks     {team.size} processes, each with its rows of every batch")
     if not can_save:
         say('note      without safetensors nothing can be saved: pip install "tilegrad[io]"')
     say("")
@@ -107,7 +144,7 @@ def _run(
     if settings.patience:
         monitor = "val_loss" if validation else "train_loss"
         callbacks.append(EarlyStopping(monitor, patience=settings.patience))
-    if args.no_progress and not args.quiet:
+    if args.no_progress and not quiet:
         callbacks.append(_Lines(scheduler is not None))
     history = fit(
         model,
@@ -119,10 +156,13 @@ def _run(
         batch_size=settings.batch_size,
         callbacks=callbacks,
         checkpoint=os.path.join(out, _CHECKPOINT) if can_save else None,
-        progress=not (args.no_progress or args.quiet),
+        progress=not (args.no_progress or quiet),
         scheduler=scheduler,
         seed=settings.seed,
+        distributed=args.distributed is not None,
     )
+    if not team.is_first:
+        return
     confusion = confusion_matrix(y_test, model.predict(x_test, 2048), sizes[-1])
     right = int(confusion.trace())
     epochs_now = len(history.epochs) - place.resumed_after
@@ -148,7 +188,6 @@ def _run(
     say("")
     for line in [*report.closing(settings, result), *written]:
         say(line)
-    return 0
 
 
 def _parts(found: Found, settings: Settings) -> tuple[Part, Part | None, Part]:
@@ -188,6 +227,7 @@ class _Place(Callback):
     """Know how far the run is, for the words after Ctrl-C."""
 
     def __init__(self) -> None:
+        self.out: str | None = None
         self.history: History | None = None
         self.resumed_after = 0
 

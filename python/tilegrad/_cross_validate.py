@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tilegrad import _random
 from tilegrad._callbacks import Callback, History, say
 from tilegrad._fit import _evaluate, _modes_restored, fit
+from tilegrad._team import Team
 from tilegrad.data import DataLoader, Transform, k_fold
 from tilegrad.data._arrays import take_rows
 from tilegrad.data._random import WORD_LIMIT, check_seed
@@ -211,7 +212,8 @@ def _add(
 ) -> None:  # fmt: skip
     """Measure a trained model on the rows held back: its weights may be those of an older epoch."""
     with _modes_restored(model, loss_fn):
-        loss, accuracy = _evaluate(model, loss_fn, DataLoader(*validation, batch_size=batch_size))
+        loader = DataLoader(*validation, batch_size=batch_size)
+        loss, accuracy = _evaluate(model, loss_fn, loader, Team())
     if accuracy is not None and not result.val_accuracy:
         result.val_accuracy.extend([math.nan] * len(result.val_loss))
     if accuracy is not None or result.val_accuracy:

@@ -6,10 +6,8 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,10 +16,12 @@ from numpy.typing import NDArray
 from tilegrad._callbacks import Callback, History, Progress, Training, say
 from tilegrad._checkpoint import import_safetensors
 from tilegrad._files import Path
-from tilegrad._fit_step import Step, on_device_of
+from tilegrad._fit_step import on_device_of
+from tilegrad._interrupts import Interrupts
 from tilegrad._makers import asarray
 from tilegrad._monitor import advance, monitored
 from tilegrad._save import load, save
+from tilegrad._team import Team
 from tilegrad.data import DataLoader, Transform
 from tilegrad.nn.module import Module
 from tilegrad.optim.lr_scheduler import LRScheduler
@@ -49,6 +49,7 @@ def fit(
     accuracy_samples: int = 10_000,
     transform: Transform | None = None,
     monitor: str | None = None,
+    distributed: bool = False,
 ) -> History:
     """Train a model and return what was measured.
 
@@ -87,6 +88,10 @@ def fit(
             what its inputs need too, such as ``data.Normalize``, is applied before.
         monitor: The list of ``History`` that a ReduceLROnPlateau looks at; None: "val_loss" or,
             without a validation set, "train_loss".
+        distributed: Train on all processes of ``tilegrad.distributed.init_process_group``, each on
+            its rows of every batch, with the result of one process; each calls ``fit`` with the
+            same arguments. Measurements are of all, callbacks run on all, and the first alone
+            prints, reads the checkpoint and writes it.
 
     Returns:
         The History, that of the epochs before a resumption included. A loss of an epoch is the mean
@@ -97,7 +102,9 @@ def fit(
         TypeError: data, validation, loss_fn or a callback of the wrong type.
         ValueError: An illegal option, an empty set, or a checkpoint that does not fit.
         FileNotFoundError: The checkpoint's folder does not exist.
-        ImportError: A checkpoint is asked for without the package safetensors.
+        ImportError: A checkpoint is asked for without the package safetensors, or distributed
+            without PyTorch.
+        RuntimeError: distributed without a process group, or a process was lost.
 
     Example:
         >>> import numpy as np, tilegrad as tg
@@ -115,51 +122,69 @@ def fit(
         validation_set = _loader("validation", validation, max(batch_size, 512))
     _check(loss_fn, optimizer, epochs, callbacks, scheduler, max_norm, accuracy_samples)
     watched = monitored(monitor, scheduler, validation_set is not None)
+    team = _team(distributed)
     rows = _spaced(training_set, accuracy_samples)
+    training_set = team.shard(training_set)
+    validation_set = None if validation_set is None else team.shard(validation_set)
+    rows = None if rows is None else team.shard(rows)
     history = History()
     keep = None
     if checkpoint is not None:
         keep = _Checkpoint(
-            checkpoint, (model, optimizer, scheduler, training_set), callbacks, history
+            checkpoint, (model, optimizer, scheduler, training_set), callbacks, history, team
         )
     run = Training(
         model, loss_fn, optimizer, scheduler, history, epochs, len(training_set),
         validated=validation_set is not None,
     )  # fmt: skip
+    progress = progress and team.is_first
     shown = [Progress(scheduler is not None)] if progress else []
     calls: list[Callback] = [*callbacks, *shown]
-    with _modes_restored(model, loss_fn), _Interrupts() as interrupts:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_modes_restored(model, loss_fn))
+        interrupts = stack.enter_context(Interrupts())
+        stack.enter_context(team.guarded(None if keep is None else keep.path))
+        team.compare(
+            {
+                "the data": [(a.shape, a.dtype.name) for a in training_set.arrays],
+                "the order of the data": training_set.state_dict(),
+                "the validation set": validation_set and validation_set.state_dict(),
+                "the schedule": type(scheduler).__name__,
+                "the options": (epochs, max_norm, accuracy_samples, watched, keep is not None),
+                "the saved callbacks": [type(c).__name__ for c in callbacks if c.state_dict()],
+            }
+        )
         if keep is not None and keep.resume():
             run.epoch = len(history.epochs)
             if progress:
                 say(f"fit: resumed after epoch {run.epoch} from {keep.path}")
-        step = Step(model, loss_fn, optimizer, max_norm)
-        try:
+        step = stack.enter_context(team.step(model, loss_fn, optimizer, max_norm))
+        for bar in shown:
+            stack.callback(bar.close)
+        for call in calls:
+            call.on_train_begin(run)
+        while run.epoch < epochs and not run.stop:
+            run.epoch, run.batch = run.epoch + 1, 0
             for call in calls:
-                call.on_train_begin(run)
-            while run.epoch < epochs and not run.stop:
-                run.epoch, run.batch = run.epoch + 1, 0
-                for call in calls:
-                    call.on_epoch_begin(run)
-                measured = _train_epoch(run, training_set, step, calls, interrupts)
-                if rows is not None:
-                    measured["train_accuracy"] = _evaluate(model, loss_fn, rows, with_loss=False)[1]
-                if validation_set is not None:
-                    loss, accuracy = _evaluate(model, loss_fn, validation_set)
-                    measured["val_loss"], measured["val_accuracy"] = loss, accuracy
-                history.add(**measured)
-                if scheduler is not None:
-                    advance(scheduler, history, watched)
-                for call in calls:
-                    call.on_epoch_end(run)
-                if keep is not None:
-                    with interrupts.held():
-                        keep.write()
+                call.on_epoch_begin(run)
+            measured = _train_epoch(run, training_set, step, calls, interrupts, team)
+            if rows is not None:
+                accuracy = _evaluate(model, loss_fn, rows, team, with_loss=False)[1]
+                measured["train_accuracy"] = accuracy
+            if validation_set is not None:
+                loss, accuracy = _evaluate(model, loss_fn, validation_set, team)
+                measured["val_loss"], measured["val_accuracy"] = loss, accuracy
+            history.add(**measured)
+            if scheduler is not None:
+                advance(scheduler, history, watched)
             for call in calls:
-                call.on_train_end(run)
-        finally:
-            for bar in shown:
-                bar.close()
+                call.on_epoch_end(run)
+            run.stop = team.any(run.stop)
+            if keep is not None:
+                with interrupts.held():
+                    keep.write()
+        for call in calls:
+            call.on_train_end(run)
     return history
 
 
@@ -172,31 +197,35 @@ class _Checkpoint:
         parts: tuple[Module, Optimizer, LRScheduler | None, DataLoader],
         callbacks: Sequence[Callback],
         history: History,
+        team: Team,
     ) -> None:
         import_safetensors("fit")
         self.path = os.fspath(path)
         folder = os.path.dirname(os.path.realpath(self.path))
-        if not os.path.isdir(folder):
+        if team.is_first and not os.path.isdir(folder):
             raise FileNotFoundError(f"fit: the checkpoint's folder must exist; got {folder}")
         self._parts, self._callbacks, self._history = parts, callbacks, history
+        self._team = team
 
     def resume(self) -> bool:
         """Load the file if it is there."""
-        if not os.path.exists(self.path):
-            return False
-        load(self.path, *self._parts, callbacks=self._callbacks, history=self._history, rng=True)
-        return True
+        return self._team.resume(self.path, self._load)
 
     def write(self) -> None:
-        save(self.path, *self._parts, callbacks=self._callbacks, history=self._history)
+        if self._team.is_first:
+            save(self.path, *self._parts, callbacks=self._callbacks, history=self._history)
+
+    def _load(self, path: str) -> None:
+        load(path, *self._parts, callbacks=self._callbacks, history=self._history, rng=True)
 
 
 def _train_epoch(
     run: Training,
     loader: DataLoader,
-    step: Step,
+    step: Callable[[Array, Array], Any],
     calls: Sequence[Callback],
-    interrupts: _Interrupts,
+    interrupts: Interrupts,
+    team: Team,
 ) -> dict[str, float | None]:
     run.model.train()
     run.loss_fn.train()
@@ -209,14 +238,14 @@ def _train_epoch(
         with interrupts.held():
             run.latest = step(x, target)
         run.batch += 1
-        samples += len(x)
-        losses.append((run.latest, 1 if is_sum else len(x)))
+        samples += loader.batch_rows
+        losses.append((run.latest, 1 if is_sum else loader.batch_rows))
         for call in calls:
             call.on_batch_end(run)
     total = 0.0
     for loss, weight in losses:  # only now is a device waited for
         total += float(loss) * weight
-    seconds = time.perf_counter() - started
+    seconds = team.mean(time.perf_counter() - started)
     return {
         "train_loss": total / samples if samples else math.nan,
         "learning_rate": rate,
@@ -226,26 +255,31 @@ def _train_epoch(
 
 
 def _evaluate(
-    model: Module, loss_fn: Module, loader: DataLoader, with_loss: bool = True
+    model: Module, loss_fn: Module, loader: DataLoader, team: Team, with_loss: bool = True
 ) -> tuple[float, float | None]:
     """Return the mean loss in eval mode and, for class indices, the share that is right."""
     model.eval()
     loss_fn.eval()
-    total, samples, right, counted = 0.0, 0, 0, 0
-    is_sum = _is_sum(loss_fn)
+    parts: list[tuple[float, float]] = []
+    rows: list[int] = []  # of whole batches
+    right, counted = 0, 0
     ignored = getattr(loss_fn, "ignore_index", None)
     for x, target in loader:
         output = model(on_device_of(model, x))
-        samples += len(x)
         if with_loss:
+            rows.append(loader.batch_rows)
             loss = float(loss_fn(output, on_device_of(model, target)))
-            total += loss if is_sum else loss * len(x)
+            parts.append((loss, team.share(loss_fn, target)))
         output = asarray(output, device="cpu")
         if _are_classes(output, target):
             counts = np.ones(target.shape, bool) if ignored is None else target != ignored
             right += int(np.count_nonzero((output.argmax(axis=1) == target) & counts))
             counted += int(np.count_nonzero(counts))
-    return total / samples, right / counted if counted else None
+    right, counted = map(int, team.total([right, counted]))
+    total = 0.0
+    for loss, count in zip(team.losses(parts, _is_sum(loss_fn)), rows, strict=True):
+        total += loss if _is_sum(loss_fn) else loss * count
+    return total / loader.samples, right / counted if counted else None
 
 
 def _are_classes(output: Array, target: Array) -> bool:
@@ -255,6 +289,14 @@ def _are_classes(output: Array, target: Array) -> bool:
         and output.ndim == target.ndim + 1
         and (output.shape[0], *output.shape[2:]) == target.shape
     )
+
+
+def _team(distributed: bool) -> Team:
+    if not distributed:
+        return Team()
+    from tilegrad.distributed._team import Ranks  # needs PyTorch
+
+    return Ranks()
 
 
 def _is_sum(loss_fn: Module) -> bool:
@@ -333,47 +375,3 @@ def _modes_restored(*roots: Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.__dict__["training"] = mode
-
-
-class _Interrupts:
-    """Let Ctrl-C wait while weights or a file are half-way between two states.
-
-    Only in the main thread and where Python's own handler is in place: whoever set another one,
-    or ignores the signal, keeps it.
-    """
-
-    def __init__(self) -> None:
-        self._held = self._pending = self._mine = False
-
-    def __enter__(self) -> _Interrupts:
-        self._mine = (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        )
-        if self._mine:
-            signal.signal(signal.SIGINT, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._mine:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def _handle(self, number: int, frame: Any) -> None:
-        again, self._pending = self._pending, True
-        if again or not self._held:
-            raise KeyboardInterrupt
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        self._raise_pending()  # Python drops what is raised inside a destructor
-        self._held = True
-        try:
-            yield
-        finally:
-            self._held = False
-        self._raise_pending()
-
-    def _raise_pending(self) -> None:
-        if self._pending:
-            self._pending = False
-            raise KeyboardInterrupt

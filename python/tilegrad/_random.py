@@ -8,9 +8,11 @@ and the sequence of calls, on any backend and for any number of threads.
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 _LIMIT = 2**64
@@ -18,6 +20,30 @@ _LIMIT = 2**64
 _lock = threading.Lock()
 _seed = 0
 _offset = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which samples of a batch this process has: first, first + step, ...
+
+    Args:
+        first: The first of them.
+        step: From one to the next.
+        samples: How many they are.
+        batch: Returns how many there are in the whole batch.
+    """
+
+    first: int
+    step: int
+    samples: int
+    batch: Callable[[], int]
+
+
+class _Thread(threading.local):
+    part: Part | None = None
+
+
+_thread = _Thread()
 
 
 def check_word(op: str, name: str, value: Any) -> int:
@@ -98,6 +124,21 @@ def take(words: int) -> tuple[int, int]:
         offset = _offset
         _offset = (offset + (operator.index(words) + 3) // 4) % _LIMIT
         return _seed, offset
+
+
+@contextlib.contextmanager
+def part_of_batch(part: Part) -> Iterator[None]:
+    """Let random masks of samples be drawn, in this thread, as for the whole batch."""
+    before, _thread.part = _thread.part, part
+    try:
+        yield
+    finally:
+        _thread.part = before
+
+
+def present_part() -> Part | None:
+    """Return the part of a batch that this thread works on; None for a whole one."""
+    return _thread.part
 
 
 def get_state() -> dict[str, int]:

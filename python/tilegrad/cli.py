@@ -145,6 +145,17 @@ def _add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--threads", type=settings.positive_integer, metavar="N",
         help="threads; no result depends on them (default: TILEGRAD_NUM_THREADS, else one for "
         f"each CPU; here {backends.num_threads()})")  # fmt: skip
+    add = parser.add_argument_group(
+        "several processes",
+        "Start the same command on all by torchrun, such as: torchrun --nproc-per-node 2 -m "
+        "tilegrad train --distributed",
+    ).add_argument
+    add("--distributed", nargs="?", const="env://", metavar="URL",
+        help="share out each batch over the processes, with the result of one; the first alone "
+        "prints and writes. URL: where they meet, as torch.distributed has it (default: one "
+        "process; without URL env://, which torchrun sets)")  # fmt: skip
+    add("--timeout", type=settings.positive_integer, metavar="SECONDS",
+        help="that a process waits for the others before it gives up (default: 600)")  # fmt: skip
     settings.add_arguments(parser)
     parser.set_defaults(run=_train)
 

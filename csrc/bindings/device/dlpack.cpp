@@ -77,7 +77,7 @@ py::object from_memory(py::object owner, intptr_t pointer, const py::tuple& shap
     wait_for(current_stream(place), reinterpret_cast<cudaStream_t>(stream.cast<intptr_t>()));
   }
   auto storage = std::make_unique<Storage>(std::move(owner), place, read_only);
-  return make_array(py::cast(std::move(storage)), data, static_cast<DType>(dtype), place, sizes);
+  return make_array(new_object(std::move(storage)), data, static_cast<DType>(dtype), place, sizes);
 }
 
 void wait_for(cudaStream_t waiting, cudaStream_t stream) {

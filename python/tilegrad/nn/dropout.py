@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from typing import TYPE_CHECKING
 
-from tilegrad import _random
+from tilegrad import _random, backends
 from tilegrad.nn.module import Array, Module, RecordedBackward
 from tilegrad.ops import dropout, dropout_backward
 
@@ -18,7 +19,9 @@ class Dropout(Module):
     """Zero each element with probability p in training and scale the others by 1/(1-p).
 
     The mask is a function of the seed and the position in the stream of ``tilegrad.manual_seed``:
-    the same on every device and for any number of threads. In eval mode this is the identity.
+    the same on every device and for any number of threads. In eval mode this is the identity. In
+    data-parallel training (``tilegrad.distributed``) a sample has the mask that it would have if
+    one process had the whole batch; samples then lie along the first axis.
 
     Args:
         p: Probability of an element to be dropped.
@@ -43,9 +46,19 @@ class Dropout(Module):
         if not self.training or self.p == 0:
             self._save(None)
             return input
-        seed, offset = _random.take(input.size)
-        self._save((seed, offset))
-        return dropout(input, self.p, seed=seed, offset=offset)
+        part = _random.present_part()
+        if part is None:
+            seed, offset = _random.take(input.size)
+            self._save((seed, offset, part))
+            return dropout(input, self.p, seed=seed, offset=offset)
+        if input.ndim == 0 or len(input) != part.samples:
+            raise ValueError(
+                "Dropout: in data-parallel training the first axis must be that of the "
+                f"{part.samples} samples; got shape {input.shape}"
+            )
+        seed, offset = _random.take(part.batch() * math.prod(input.shape[1:]))
+        self._save((seed, offset, part))
+        return _masked(input, self.p, seed, offset, part)
 
     def backward(self, grad_output: Array, input_grad: bool = True) -> Array | None:
         """Return grad_output under the same mask and scale."""
@@ -54,7 +67,9 @@ class Dropout(Module):
             return None
         if key is None:
             return grad_output
-        seed, offset = key
+        seed, offset, part = key
+        if part is not None:
+            return _masked(grad_output, self.p, seed, offset, part)
         # Of the input only shape and dtype count, and the gradient has both: none is kept.
         return dropout_backward(grad_output, grad_output, self.p, seed=seed, offset=offset)
 
@@ -77,3 +92,8 @@ class Dropout(Module):
     def extra_repr(self) -> str:
         """Return the arguments to show in ``repr``."""
         return f"p={self.p}"
+
+
+def _masked(x: Array, p: float, seed: int, offset: int, part: _random.Part) -> Array:
+    result: Array = backends.of(x).dropout_rows(x, p, seed, offset, part.first, part.step)
+    return result
