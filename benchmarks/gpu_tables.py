@@ -29,7 +29,8 @@ from tilegrad.bench.report import digits, duration
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = [ROOT / "docs" / name for name in ("performance-log.md", "performance.md",
-                                           "matmul-ladder.md", "fused-mlp.md")]  # fmt: skip
+                                           "matmul-ladder.md", "cross-entropy-ladder.md",
+                                           "fused-mlp.md")]  # fmt: skip
 NO_RESULT = "No result yet: nothing was measured on a GPU."
 _BLOCK = re.compile(r"<!-- gpu (\w+) -->\n.*?<!-- end of gpu -->", re.DOTALL)
 

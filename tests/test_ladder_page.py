@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""docs/matmul-ladder.md: its stored tables are the trace's, and agree with what it derives."""
+"""The pages of the ladders: stored tables are the trace's, and agree with what they derive."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ import tilegrad
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "matmul-ladder.md"
-SCRIPT = ROOT / "docs" / "matmul_ladder_figures.py"
+SISTER = ROOT / "docs" / "cross-entropy-ladder.md"
+PICTURE = ROOT / "docs" / "cross-entropy-traffic.svg"
+SCRIPT = ROOT / "docs" / "ladder_figures.py"
 RUNGS = ("naive", "coalesced", "shared", "tile_1d", "tile_2d", "vectorized", "double_buffered",
          "warp_tile", "tensor_core", "hopper", "tf32x3", "hopper_tf32")  # fmt: skip
 
 
-def rows(after: str) -> dict[str, list[str]]:
-    """Return the cells of the first table below a line of the page, by the word in its first."""
-    _, found, rest = PAGE.read_text().partition(after)
+def rows(after: str, page: Path = PAGE) -> dict[str, list[str]]:
+    """Return the cells of the first table below a line of a page, by the word in its first."""
+    _, found, rest = page.read_text().partition(after)
     assert found, after
     table = re.search(r"^\|---.*\n((?:\|.*\n)+)", rest, re.M)
     assert table
@@ -44,14 +46,21 @@ def run(script: Path) -> subprocess.CompletedProcess[str]:
 def test_stored_tables_are_what_the_trace_gives(tmp_path: Path) -> None:
     done = run(SCRIPT)
     assert done.returncode == 0, done.stdout + done.stderr
-    # The same check of a page with one digit changed.
+    # The same check of each with one digit changed.
     other = tmp_path / SCRIPT.name
-    other.write_text(SCRIPT.read_text())
-    text = PAGE.read_text()
-    assert text.count("| 131,584 |") == 2
-    (tmp_path / PAGE.name).write_text(text.replace("| 131,584 |", "| 131,585 |", 1))
+    for path in (SCRIPT, PAGE, SISTER, PICTURE):
+        (tmp_path / path.name).write_text(path.read_text())
+    for path, old, new in (
+        (PAGE, "| 131,584 |", "| 131,585 |"),
+        (SISTER, "| 16.14 |", "| 16.15 |"),
+        (PICTURE, 'width="360.0"', 'width="361.0"'),
+    ):
+        text = path.read_text()
+        assert old in text
+        (tmp_path / path.name).write_text(text.replace(old, new, 1))
     done = run(other)
     assert done.returncode == 1, done.stdout + done.stderr
+    assert all(path.name in done.stderr for path in (PAGE, SISTER, PICTURE))
     assert "--write" in done.stderr
 
 
@@ -83,8 +92,9 @@ def test_derived_intensity_is_the_traced_one(name: str) -> None:
 
 def test_cross_entropy_moves_the_bytes_that_the_kernels_name() -> None:
     warps = {"three_pass": 1, "online_warp": 1, "block_row": 16, "one_pass": 8, "cluster": 32}
-    table = rows("<!-- trace: cross_entropy -->")
+    table = rows("<!-- trace: cross_entropy -->", SISTER)
     assert table.keys() == warps.keys()
+    assert re.findall(r"^\*\*\d+\. (\w+)\*\*", SISTER.read_text(), re.M) == list(warps)
     for name, (read, written, everything) in table.items():
         source = (ROOT / "csrc/cuda/cross_entropy" / f"{name}.cu").read_text()
         named = re.search(r"(\d+) bytes an element of float32", source)
@@ -95,9 +105,14 @@ def test_cross_entropy_moves_the_bytes_that_the_kernels_name() -> None:
         assert float(everything) == pytest.approx(least + warps[name] * 3 * 32 / 1000, abs=0.06)
 
 
-def test_links_and_the_picture_stand_alone() -> None:
-    for target in re.findall(r"\]\(([^)#]+)", PAGE.read_text()):
-        assert (PAGE.parent / target).is_file(), target
-    picture = (ROOT / "docs" / "matmul-tiles.svg").read_text()
-    assert ElementTree.fromstring(picture).tag.endswith("svg")
-    assert not re.search(r"href|url\(|<style|<image", picture)
+@pytest.mark.parametrize("page", [PAGE, SISTER])
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        assert (page.parent / target).is_file(), target
+
+
+@pytest.mark.parametrize("picture", [ROOT / "docs" / "matmul-tiles.svg", PICTURE])
+def test_pictures_stand_alone(picture: Path) -> None:
+    text = picture.read_text()
+    assert ElementTree.fromstring(text).tag.endswith("svg")
+    assert not re.search(r"href|url\(|<style|<image", text)

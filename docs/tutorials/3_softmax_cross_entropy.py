@@ -348,7 +348,7 @@ plt.show()
 # %% [markdown]
 # What goes beyond multiples of four is the targets and a few numbers for each row. And the count of
 # the separate functions is a kind one: somebody must write the slopes of the shares, too. (How the
-# kernels are made: [the ladder](../matmul-ladder.md#the-softmax-cross-entropy-ladder).)
+# kernels are made: [the ladder](../cross-entropy-ladder.md).)
 #
 # ## And in time?
 #

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Print the tables of docs/matmul-ladder.md, or check that the page shows what the trace gives.
+"""Make the tables and the picture of the ladders' pages, or check that they are the trace's.
 
-python docs/matmul_ladder_figures.py            print the tables with their markers
-python docs/matmul_ladder_figures.py --write    make the tables in the page anew
-python docs/matmul_ladder_figures.py --check    fail if they are not what the trace gives
+python docs/ladder_figures.py            print the tables with their markers
+python docs/ladder_figures.py --write    make them in docs/matmul-ladder.md and its sister anew
+python docs/ladder_figures.py --check    fail if they are not what the trace gives
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import numpy as np
 
 import tilegrad as tg
 
-PAGE = Path(__file__).with_name("matmul-ladder.md")
+DOCS = Path(__file__).parent
+PAGES = {"matmul": DOCS / "matmul-ladder.md", "cross_entropy": DOCS / "cross-entropy-ladder.md"}
+PICTURE = DOCS / "cross-entropy-traffic.svg"
 SIZE = 128  # of m, n and k: one tile of the larger rungs
 ROWS, CLASSES = 64, 1000
 HALF = ("tensor_core", "hopper")  # traced with float16, the others with float32
@@ -93,13 +95,54 @@ def _cost(sites: Sequence[tg.sim.Site]) -> str:
     return f"{cost:,} / {ideal:,} = {cost / ideal:.2f}"
 
 
-def rewritten(text: str) -> str:
-    """Return the page with its tables as the trace gives them."""
+def drawn(table: Sequence[str]) -> str:
+    """Return the picture of the table of cross-entropy, as SVG: a bar a rung."""
+    names, bars, y = [], [], 34
+    for line in table[2:]:
+        name, *cells = (cell.strip() for cell in line.split("|")[1:-1])
+        read, written, everything = map(float, cells)
+        names.append(f'<text x="112" y="{y + 14}" text-anchor="end">{name}</text>')
+        left = 120.0
+        for amount, colour in (
+            (read, "#2f6db5"), (written, "#0b6b57"), (everything - read - written, "#b9b4a7"),
+        ):  # fmt: skip
+            wide = 30 * amount
+            bars.append(f'<rect x="{left:.1f}" y="{y}" width="{wide:.1f}" height="20" '
+                        f'fill="{colour}"/>')  # fmt: skip
+            if wide > 60:
+                bars.append(f'<text x="{left + wide / 2:.1f}" y="{y + 14}" fill="#fff" '
+                            f'text-anchor="middle">{amount:g}</text>')  # fmt: skip
+            left += wide
+        y += 30
+    least = 120 + 30 * 8
+    legend = [
+        f'<text x="{x}" y="18" fill="{colour}" font-weight="bold">{word}</text>'
+        for x, colour, word in ((120, "#2f6db5", "read"), (170, "#0b6b57", "written"),
+                                (245, "#7d786b", "the rest"))
+    ]  # fmt: skip
+    return "\n".join([
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 {y + 20}" '
+        'font-family="sans-serif" font-size="13">',
+        "<title>Bytes of global memory that each rung moves for a logit of float32</title>",
+        f'<rect width="640" height="{y + 20}" fill="#fff"/>',
+        *legend, *names, *bars,
+        f'<line x1="{least}" y1="26" x2="{least}" y2="{y}" stroke="#c2410c" stroke-dasharray="4"/>',
+        f'<text x="{least}" y="{y + 14}" fill="#c2410c" text-anchor="middle">'
+        "the least: 8 bytes a logit</text>",
+        "</svg>\n",
+    ])  # fmt: skip
+
+
+def made() -> dict[Path, str]:
+    """Return both pages with their tables, and the picture, as the trace gives them."""
     tables = {"matmul": matmul_table(), "cross_entropy": cross_entropy_table()}
-    names = [found[1] for found in _BLOCK.finditer(text)]
-    if names != list(tables):
-        raise ValueError(f"{PAGE.name}: must have one table each for {list(tables)}; got {names}")
-    return _BLOCK.sub(lambda found: _block(found[1], tables[found[1]]), text)
+    found = {PICTURE: drawn(tables["cross_entropy"])}
+    for name, page in PAGES.items():
+        block = _block(name, tables[name])
+        found[page], count = _BLOCK.subn(lambda _, block=block: block, page.read_text())
+        if count != 1:
+            raise ValueError(f"{page.name}: must have one table of the trace; got {count}")
+    return found
 
 
 def _block(name: str, table: Sequence[str]) -> str:
@@ -110,21 +153,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     either = parser.add_mutually_exclusive_group()
-    either.add_argument("--write", action="store_true", help="make the tables in the page anew")
+    either.add_argument("--write", action="store_true", help="make tables and picture anew")
     either.add_argument("--check", action="store_true", help="fail if they are not the trace's")
     args = parser.parse_args(argv)
     if not (args.write or args.check):
         print(_block("matmul", matmul_table()))
         print(_block("cross_entropy", cross_entropy_table()))
         return 0
-    before = PAGE.read_text()
-    after = rewritten(before)
-    if args.write:
-        PAGE.write_text(after)
-    elif after != before:
-        print(f"{PAGE.name}: not what the trace gives; run {__file__} --write", file=sys.stderr)
-        return 1
-    return 0
+    stale = []
+    for path, after in made().items():
+        if args.write:
+            path.write_text(after)
+        elif not path.exists() or path.read_text() != after:
+            stale.append(path.name)
+    if stale:
+        print(f"{', '.join(stale)}: not what the trace gives; run {__file__} --write",
+              file=sys.stderr)  # fmt: skip
+    return bool(stale)
 
 
 if __name__ == "__main__":
