@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize(
     "name",
     [
-        "README.md", "docs/guide.md", "docs/devices.md", "docs/exchange.md", "docs/pytorch.md",
-        "docs/simulator.md",
+        "README.md", "docs/start.md", "docs/guide.md", "docs/devices.md", "docs/exchange.md",
+        "docs/pytorch.md", "docs/simulator.md",
     ],
 )  # fmt: skip
 def test_code_runs_as_printed(
@@ -43,3 +43,24 @@ def test_every_name_of_the_page_for_learners_exists() -> None:
             found = getattr(found, part)
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert (ROOT / "docs" / link).exists(), link
+
+
+def test_every_test_that_holds_a_promise_exists() -> None:
+    text = (ROOT / "docs/numerics.md").read_text()
+    named = re.findall(r"`(tests/\w+\.py)(?:::(\w+))?`", text)
+    assert len(named) > 35
+    for path, name in named:
+        assert f"def {name}" in (ROOT / path).read_text(), f"{path}::{name}"
+
+
+def test_every_environment_variable_that_is_read_is_in_the_table() -> None:
+    table = (ROOT / "docs/api/environment.md").read_text()
+    told = set(re.findall(r"^\| `(TILEGRAD_\w+)` \|", table, re.MULTILINE))
+    read = {
+        name
+        for folder in ("csrc", "python/tilegrad")
+        for path in (ROOT / folder).rglob("*.*")
+        if path.suffix in {".cpp", ".hpp", ".cu", ".cuh", ".py"}
+        for name in re.findall(r"""(?:getenv|environ\.get)\(\s*["'](TILEGRAD_\w+)""", path.read_text())
+    }
+    assert told == read

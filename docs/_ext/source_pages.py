@@ -2,7 +2,8 @@
 """A page for each source file that the text names, and links to it.
 
 A Markdown link to a file of the repository that is no page itself, and a path from its root in
-code type, `csrc/ops.hpp`, lead to that file, highlighted, with numbered lines.
+code type, `csrc/ops.hpp` or `tests/test_x.py::test_y`, lead to that file, highlighted, with
+numbered lines.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class SourceLinks(SphinxTransform):
             self._lead(node, _plain(target), list(node.children))
         for node in list(self.document.findall(nodes.literal)):
             if not isinstance(node.parent, nodes.reference | addnodes.pending_xref):
-                self._lead(node, node.astext(), [node.deepcopy()])
+                self._lead(node, node.astext().partition("::")[0], [node.deepcopy()])
 
     def _lead(self, node: nodes.Element, path: str, children: list[nodes.Node]) -> None:
         root = Path(self.env.srcdir)
