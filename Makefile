@@ -11,7 +11,7 @@ PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
 SOURCES := $(shell find csrc python cmake CMakeLists.txt pyproject.toml -type f \
              -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: help demo test test-full test-oldest lint sanitize bench gpu-check gpu-wheels tutorials clean
+.PHONY: help demo test test-full test-oldest lint sanitize bench gpu-check gpu-wheels tutorials docs clean
 help:
 	@echo "make demo       train a network on real images (Fashion-MNIST if installed, else digits)"
 	@echo "make test       lint, type-check and run every test that this machine can run"
@@ -23,6 +23,7 @@ help:
 	@echo "make gpu-check  on a CUDA machine, offline: build, tests, sanitizers, benchmarks"
 	@echo "make gpu-wheels WHEELS=folder PYTHON_TARGET=3.N  collect the wheels that such a machine may lack"
 	@echo "make tutorials  run docs/tutorials/*.py and write the notebooks"
+	@echo "make docs       build the pages into build/docs and check their links"
 	@echo "make clean      remove what the above made"
 
 $(BIN)/python:
@@ -95,9 +96,19 @@ gpu-wheels:
 	$(PYTHON) benchmarks/gpu_wheels.py "$(or $(WHEELS),build/wheels)" \
 	  $(if $(PYTHON_TARGET),--python "$(PYTHON_TARGET)")
 
-tutorials: .venv/.demo
-	$(BIN)/python -m pip install --quiet "$$(ls dist/*.whl)[docs]"
+.venv/.docs: .venv/.test
+	@$(BIN)/python -m pip install --quiet "$$(ls dist/*.whl)[docs]"
+	@touch $@
+
+tutorials: .venv/.docs
 	$(BIN)/python docs/build_tutorials.py
+
+# The pages name every public function, those of tilegrad.torch too; a warning is an error.
+docs: .venv/.docs
+	@rm -rf build/docs
+	$(BIN)/python -m sphinx -E -q -W --keep-going -c docs -d build/doctrees . build/docs
+	$(BIN)/python docs/check_html.py build/docs
+	@echo "Open build/docs/index.html"
 
 clean:
 	rm -rf .venv build dist

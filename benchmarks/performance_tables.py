@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The tables of docs/performance.md, as Markdown, from stored results."""
+"""The tables of docs/performance*.md, as Markdown, from stored results."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ PICTURES = _SIDES[:2]
 _TABLES = {"benchmarks": _SIDES, "goals": _SIDES, "every-goal": _SIDES, "cases": _SIDES}
 _TABLES |= {"roofline": PICTURES}
 _TABLES |= {"scaling": ["cpu-scaling"], "model": ["cpu-scaling"]}
-DOCUMENTS = ("README.md", "docs/performance.md")
+DOCUMENTS = ("README.md", "docs/performance.md", "docs/performance-cases.md")
 
 
 def command(name: str, folder: Path, quick: bool) -> list[str]:

@@ -229,8 +229,9 @@ def test_store_results_names_in_documents_what_is_there(tables: Any, tmp_path: P
     blocks = "<!-- goals: old.json -->\nold\n<!-- end of goals -->\n"
     (tmp_path / "README.md").write_text(f"Before\n{blocks}After\n")
     scaling = "<!-- scaling: -->\n<!-- end of scaling -->\n"
-    (tmp_path / "docs" / "performance.md").write_text(blocks + scaling)
-    assert store_results.paste(tmp_path) == ["README.md", "docs/performance.md"]
+    for name in ("performance.md", "performance-cases.md"):
+        (tmp_path / "docs" / name).write_text(blocks + scaling)
+    assert store_results.paste(tmp_path) == list(store_results.DOCUMENTS)
     readme = (tmp_path / "README.md").read_text()
     assert "goals: benchmarks/results/cpu-1t.json benchmarks/results/cpu-2t-avx2.json" in readme
     assert readme.startswith("Before\n<!--")

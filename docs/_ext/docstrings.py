@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import takewhile
 
-import tilegrad
 from sphinx.application import Sphinx
+
+import tilegrad
 
 _CODE = re.compile(r"(``[^`]+``|:[\w:]+:`[^`]+`|`[^`]+`)")
 _EXAMPLE = re.compile(r"(Example|Examples|Usage):$")
