@@ -29,8 +29,9 @@ extensions = [
     "docstrings",
     "mathml",
     "source_pages",
-    "absent_pages",
+    "names",
     "command_help",
+    "absent_pages",
 ]
 root_doc = "docs/index"
 include_patterns = [
@@ -55,18 +56,17 @@ sd_card_legacy_separators = False
 myst_heading_anchors = 3  # the anchors that a repository's page makes
 html_math_renderer = "mathml"
 
-# Docstrings. Signatures are shown as they are written.
+# Docstrings. Shapes and dtypes stand in their text, in words; signatures show names and defaults.
 autodoc_member_order = "bysource"
-autodoc_typehints = "signature"
-autodoc_typehints_format = "short"
+autodoc_typehints = "none"
+toc_object_entries = False
 autodoc_preserve_defaults = True
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_param = True
 add_module_names = False
-python_maximum_signature_line_length = 88
 
 nitpicky = True
 # A build asks no other host, so types of Python, NumPy and PyTorch have no page to link to; names
