@@ -7,12 +7,13 @@ import re
 from functools import cache
 from typing import Any
 
-import tilegrad
-import tilegrad.optim.lr_scheduler
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
+
+import tilegrad
+import tilegrad.optim.lr_scheduler
 
 _NAME = re.compile(r"tg\.([\w.]+?)(?:\(.*\))?")
 _ELSEWHERE = ("reference", "bench")  # no page lists their names one by one
