@@ -27,7 +27,8 @@ CMAKE = Path(sys.executable).parent / "cmake"  # of the test extra
 RUNTIME = re.compile(r"__asan|__ubsan|__odr_asan|DW\.ref\.|__gxx_personality|typeinfo|vtable")
 CORE = ["matmul", "matmul_backward", "linear", "linear_backward", "activation", "activation_calls",
         "softmax", "softmax_calls", "cross_entropy", "ctc_loss", "ctc_loss_edges", "losses",
-        "dropout", "optim", "clip", "train_step", "bad_input"]  # fmt: skip
+        "dropout", "optim", "clip", "train_step", "bad_input",
+        "exchange_dlpack"]  # fmt: skip
 
 
 def run(*command: str | Path, **options: Any) -> None:

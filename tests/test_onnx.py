@@ -302,6 +302,15 @@ def test_a_file_is_written_whole_or_not_at_all(
         tg.onnx.export(nn.Linear(4, 3), tmp_path / "none" / "model.onnx")
 
 
+def test_a_model_that_no_file_holds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = nn.Linear(100, 10)
+    monkeypatch.setattr(tg.onnx, "_LARGEST", 4000)
+    with error(ValueError, "onnx.export", "a file holds 2 GiB; the model has 4040 bytes"):
+        tg.onnx.export(layer)
+    monkeypatch.setattr(tg.onnx, "_LARGEST", 4040)
+    tg.onnx.export(layer)
+
+
 def test_weights_are_copied() -> None:
     layer = nn.Linear(4, 3, bias=False)
     made = tg.onnx.export(layer)

@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tilegrad._makers import host_dtype
+
 Size: TypeAlias = "int | str"  # of an axis; a string names one of any size
 
 
@@ -75,16 +77,14 @@ class Graph:
 
     def constant(self, value: NDArray[Any]) -> str:
         """Add a constant; return its name."""
-        name = self.new_name(f"{self.scope}.constant" if self.scope else "constant")
+        name = self.new_name("constant")
         self._constants.append(self._tensor(name, value))
         return name
 
     def scalar(self, value: float) -> str:
         """Return the name of a number of the graph's dtype."""
         if value not in self._scalars:
-            scope, self.scope = self.scope, ""
-            self._scalars[value] = self.constant(np.asarray(value, _numpy_dtype(self.dtype)))
-            self.scope = scope
+            self._scalars[value] = self.constant(np.asarray(value, host_dtype(self.dtype)))
         return self._scalars[value]
 
     def _tensor(self, name: str, value: NDArray[Any]) -> Any:
@@ -128,9 +128,3 @@ class Graph:
             opset_imports=operators,
             ir_version=helper.find_min_ir_version_for(operators),
         )
-
-
-def _numpy_dtype(name: str) -> Any:
-    from tilegrad._makers import host_dtype
-
-    return host_dtype(name)

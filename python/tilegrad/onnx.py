@@ -18,6 +18,7 @@ from tilegrad import nn
 from tilegrad._files import Path, write_whole
 from tilegrad._makers import asarray
 from tilegrad._onnx_graph import Graph, Size, import_onnx
+from tilegrad.nn.parameter import dtype_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -75,6 +76,9 @@ def export(
     if not isinstance(model, nn.Module):
         raise TypeError(f"onnx.export: takes a tilegrad.nn.Module; got {type(model).__name__}")
     onnx = import_onnx()
+    size = sum(p.data.nbytes for p in model.parameters())
+    if size > _LARGEST:
+        raise ValueError(f"onnx.export: a file holds 2 GiB; the model has {size} bytes")
     dtype = _dtype(model)
     opset = _opset(onnx, opset_version, dtype)
     shape = _default_shape(model) if input_shape is None else _checked_shape(input_shape)
@@ -89,8 +93,6 @@ def export(
     graph.taken.update((input_name, output_name))
     result, out_shape = _add(graph, model, "", input_name, shape)
     made: ModelProto = graph.finish(input_name, shape, result, output_name, out_shape)
-    if made.ByteSize() > _LARGEST:
-        raise ValueError(f"onnx.export: a file holds 2 GiB; the model has {made.ByteSize()} bytes")
     onnx.checker.check_model(made, full_check=True)
     if path is not None:
         write_whole(path, made.SerializeToString(), "onnx.export")
@@ -98,7 +100,7 @@ def export(
 
 
 def _dtype(model: nn.Module) -> str:
-    kinds = {name: asarray(p.data, device="cpu").dtype.name for name, p in model.named_parameters()}
+    kinds = {name: dtype_of(p.data) for name, p in model.named_parameters()}
     if len(set(kinds.values())) > 1:
         raise TypeError(f"onnx.export: the parameters must have one dtype; got {kinds}")
     return next(iter(kinds.values()), "float32")
