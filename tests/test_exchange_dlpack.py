@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import tilegrad as tg
 from dlpack_capsules import IS_COPIED, READ_ONLY, Producer, contents, name_of, numbers
 from helpers import error, frozen
-from tilegrad import backends
+from tilegrad import _cpu, backends
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = ["f4", "f8", "f2", "?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", BF16]
@@ -36,6 +36,19 @@ def host(x: Any) -> Any:
 
 def address(x: Any) -> int:
     return int(x._pointer if isinstance(x, tg.Array) else x.ctypes.data)
+
+
+class Capsule:
+    """A capsule that was made already."""
+
+    def __init__(self, capsule: Any) -> None:
+        self.capsule = capsule
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+    def __dlpack__(self, **_: Any) -> Any:
+        return self.capsule
 
 
 # ---- in ----------------------------------------------------------------------------------------
@@ -182,23 +195,14 @@ def test_a_device_is_two_integers(place: Any) -> None:
 
 
 def test_a_capsule_must_be_one() -> None:
-    class Wrong:
-        made: Any = None
-
-        def __dlpack_device__(self) -> tuple[int, int]:
-            return (1, 0)
-
-        def __dlpack__(self, **_: Any) -> Any:
-            return self.made
-
-    wrong = Wrong()
+    wrong = Capsule(None)
     for made in (None, 3, np.ones(3), np.ones(3).__array_struct__):
-        wrong.made = made
+        wrong.capsule = made
         with error(TypeError, "relu", "must be a DLPack capsule"):
             tg.relu(wrong)
-    wrong.made = np.ones(3).__dlpack__()
+    wrong.capsule = np.ones(3).__dlpack__()
     tg.from_dlpack(wrong)
-    assert name_of(wrong.made) == "used_dltensor"
+    assert name_of(wrong.capsule) == "used_dltensor"
     with error(TypeError, "relu", "nobody has consumed", "used_dltensor"):
         tg.relu(wrong)
 
@@ -304,6 +308,22 @@ def test_bfloat16_of_numpy_goes_out_in_any_layout() -> None:
     assert not tg.from_dlpack(tg.to_dlpack(frozen(x))).flags.writeable
     np.testing.assert_array_equal(tg.relu(tg.to_dlpack(x)), x)
     assert tg.asarray(tg.to_dlpack(x)).ctypes.data == x.ctypes.data
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, np.longlong, np.intc], ids=str)
+def test_host_memory_of_any_dtype_goes_out(dtype: Any) -> None:
+    """What an Array on cuda gives to a consumer that asks for the host's memory."""
+    x = numbers((2, 3)).astype(dtype)
+    for versioned, copied in ((True, True), (True, False), (False, False)):
+        capsule = _cpu._to_dlpack(x, versioned, copied)
+        if versioned:
+            assert contents(capsule).flags == (IS_COPIED if copied else 0)  # type: ignore[union-attr]
+        back = tg.from_dlpack(Capsule(capsule))
+        assert (back.ctypes.data, back.dtype) == (x.ctypes.data, x.dtype)
+        np.testing.assert_array_equal(back, x)
+    for wrong in (x.astype("c8"), np.zeros(3, [("a", "f4"), ("b", "i1")])["a"]):
+        with pytest.raises(BufferError, match="dtype or strides"):
+            _cpu._to_dlpack(wrong, True, False)
 
 
 def test_only_numpys_bfloat16_needs_a_wrapper() -> None:
