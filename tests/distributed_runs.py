@@ -294,8 +294,16 @@ def command(rank: int, where: str, out: str, *arguments: str) -> int:
 def sent() -> int:
     """Return the bytes that this process has written to its TCP connections, as the kernel counts.
 
-    tcp_info.tcpi_bytes_acked, which grows by one for the connection's own SYN.
+    That is tcp_info.tcpi_bytes_acked. Receivers may be slow to acknowledge: it is waited for.
     """
+    before, total = -1, 0
+    while total != before:
+        before, total = total, acknowledged()
+        time.sleep(0.3)
+    return total
+
+
+def acknowledged() -> int:
     total = 0
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as connection:
@@ -313,14 +321,12 @@ def wire(rank: int, where: str, elements: int) -> None:
     tensor = torch.zeros(elements)
     group.all_reduce(tensor)()
     before, counted = sent(), distributed.get_traffic()
-    started = time.perf_counter()
+    group.total([0.0])  # nobody goes on before all have counted
     for _ in range(4):
         group.all_reduce(tensor)()
-    seconds = (time.perf_counter() - started) / 4
-    group.total([0.0])  # what the others still had to acknowledge has arrived
-    after = sent()
     said = distributed.get_traffic() - counted
-    say([after - before, said.messages, said.bytes, seconds])
+    say([sent() - before, said.messages, said.bytes])
+    group.total([0.0])
     distributed.destroy_process_group()
 
 

@@ -15,7 +15,7 @@ import pytest
 import distributed_runs as runs
 import tilegrad as tg
 from rank_server import RankServer
-from tilegrad import nn, optim
+from tilegrad import _random, nn, optim
 from tilegrad.bench import data_parallel_model
 from tilegrad.cli import main
 from tilegrad.data import DataLoader
@@ -106,12 +106,8 @@ def test_gradients_lie_in_buckets_that_are_reduced_while_backward_runs(ranks: Ra
     assert result["same"]
     assert result["aligned"]
     assert sum(result["buckets"]) == 6
-    # The first buckets are on their way before the first layer has its gradient.
-    last = len(result["buckets"]) - 1
-    assert result["started"][: last + 1] == [[n, n == last] for n in range(last + 1)] or (
-        [number for number, _ in result["started"]] == list(range(last + 1)) * 3
-        and not result["started"][0][1]
-    )
+    # In every step the first is on its way before the first layer has its gradient.
+    assert result["started"] == [[0, False], [1, True], [2, True]] * 3
 
 
 def test_arrays_of_the_simulator_are_reduced_in_their_own_memory(ranks: RankServer) -> None:
@@ -147,7 +143,7 @@ def test_fit_measures_saves_and_resumes_as_one_process(
 
 def test_what_is_handed_over_is_what_a_ring_sends(ranks: RankServer) -> None:
     for count in (2, 4):
-        for ((sent, messages, size, _),) in said(ranks("distributed_runs:wire", count, 200_000)):
+        for ((sent, messages, size),) in said(ranks("distributed_runs:wire", count, 200_000)):
             assert messages == 5
             assert size == 4 * 800_000 + 8
             # Beside the elements, gloo sends the heads of its own messages.
@@ -208,6 +204,29 @@ def test_shards_share_out_each_batch() -> None:
             whole.shard(*wrong)
     with pytest.raises(ValueError, match="is a shard already"):
         half.shard(2, 0)
+
+
+def test_dropout_of_a_part_has_the_masks_of_the_whole() -> None:
+    x = np.arange(1, 36, dtype=np.float64).reshape(7, 5)
+    layer = nn.Dropout(0.4)
+    tg.manual_seed(6)
+    whole = layer(x)
+    after = _random.get_state()
+    assert layer.backward(x).tobytes() == whole.tobytes()
+    for count in (1, 2, 3, 9):
+        for index in range(count):
+            part = np.ascontiguousarray(x[index::count])
+            tg.manual_seed(6)
+            with _random.part_of_batch(_random.Part(index, count, len(part), lambda: 7)):
+                assert np.array_equal(layer(part), whole[index::count])
+                assert np.array_equal(layer.backward(part), whole[index::count])
+            assert _random.get_state() == after  # whatever the part, as in one process
+    with (
+        _random.part_of_batch(_random.Part(0, 2, 4, lambda: 7)),
+        pytest.raises(ValueError, match=r"first axis must be that of the 4 samples; got .*7, 5"),
+    ):
+        layer(x)
+    assert _random.present_part() is None
 
 
 def test_a_recorded_step_refuses_parameters_with_a_hook() -> None:

@@ -289,3 +289,14 @@ def test_history_refuses_lists_that_do_not_fit(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="History: "):
         history.load_state_dict({**history.state_dict(), **change})
     assert repr(history) == before
+
+
+def test_a_validation_set_is_measured_on_the_batches_that_its_loader_gives() -> None:
+    x, y = VALIDATION
+    model = network()
+    loader = DataLoader(x, y, batch_size=12, drop_last=True)  # 24 of 30 rows
+    history = quick(model=model, validation=loader, epochs=1)
+    want = cross_entropy(model.predict(x[:24]), y[:24])
+    assert history.val_loss == [pytest.approx(float(want), rel=1e-6)]
+    right = model.predict(x[:24]).argmax(axis=1) == y[:24]
+    assert history.val_accuracy == [right.mean()]

@@ -55,6 +55,8 @@ def train(args: argparse.Namespace) -> int:
         RuntimeError: If a process of the run is lost.
         ValueError: If a file is damaged or settings do not fit together.
     """
+    if args.timeout is not None and args.distributed is None:
+        raise ValueError("--timeout: is an option of --distributed")
     place = _Place()
     before = backends.num_threads()
     if args.threads is not None:
@@ -64,8 +66,9 @@ def train(args: argparse.Namespace) -> int:
             _train(args, place, team)
         return 0
     except KeyboardInterrupt:
-        if place.out is not None:
-            print(_interrupted(place, place.out), file=sys.stderr)
+        if place.out is None:
+            raise
+        print(_interrupted(place, place.out), file=sys.stderr)
         return 130
     finally:
         backends.set_num_threads(before)

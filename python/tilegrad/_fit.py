@@ -91,7 +91,7 @@ def fit(
         distributed: Train on all processes of ``tilegrad.distributed.init_process_group``, each on
             its rows of every batch, with the result of one process; each calls ``fit`` with the
             same arguments. Measurements are of all, callbacks run on all, and the first alone
-            prints, reads the checkpoint and writes it.
+            prints, reads the checkpoint and writes it. A DataLoader itself is left where it is.
 
     Returns:
         The History, that of the epochs before a resumption included. A loss of an epoch is the mean
@@ -266,8 +266,8 @@ def _evaluate(
     ignored = getattr(loss_fn, "ignore_index", None)
     for x, target in loader:
         output = model(on_device_of(model, x))
+        rows.append(loader.batch_rows)
         if with_loss:
-            rows.append(loader.batch_rows)
             loss = float(loss_fn(output, on_device_of(model, target)))
             parts.append((loss, team.share(loss_fn, target)))
         output = asarray(output, device="cpu")
@@ -277,9 +277,9 @@ def _evaluate(
             counted += int(np.count_nonzero(counts))
     right, counted = map(int, team.total([right, counted]))
     total = 0.0
-    for loss, count in zip(team.losses(parts, _is_sum(loss_fn)), rows, strict=True):
+    for loss, count in zip(team.losses(parts, _is_sum(loss_fn)), rows, strict=False):
         total += loss if _is_sum(loss_fn) else loss * count
-    return total / loader.samples, right / counted if counted else None
+    return total / sum(rows), right / counted if counted else None
 
 
 def _are_classes(output: Array, target: Array) -> bool:

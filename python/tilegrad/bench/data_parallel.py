@@ -69,6 +69,8 @@ def measure(rows: int, bucket_mb: float, init_method: str) -> dict[str, Any]:
     distributed.init_process_group("gloo", init_method=init_method, timeout=60.0)
     group = current("bench")
     ranks = group.world_size
+    if ranks < 2:
+        raise ValueError("data_parallel: there must be at least 2 ranks; got 1")
 
     def meet() -> None:
         group.total([0.0])

@@ -121,7 +121,8 @@ class Reducer:
         self._group = group
         reverse = list(parameters)[::-1]
         sizes = [p.grad_buffer().nbytes for p in reverse]
-        kinds = [(dtype_of(p.grad_buffer()), p.device) for p in reverse]
+        # The number of a device is a rank's own affair, its kind is not.
+        kinds = [(dtype_of(p.grad_buffer()), p.device.partition(":")[0]) for p in reverse]
         cap, first = int(cap_mb * _MB), int(min(cap_mb, _FIRST_MB) * _MB)
         plan = plan_buckets(sizes, kinds, cap, first)
         self.buckets = [Bucket([reverse[i] for i in plan[0]], 1)]
@@ -129,8 +130,7 @@ class Reducer:
         self._bucket_of = {id(p): bucket for bucket in self.buckets for p in bucket.parameters}
         self._next = -1  # the bucket that is to be launched; below 0 outside of a reduction
         self.place = backends.place_of(reverse[0].device)
-        shapes = [(sizes, kind) for sizes, kind in zip(sizes, kinds, strict=True)]
-        self.checksum = zlib.crc32(repr((shapes, plan)).encode())
+        self.checksum = zlib.crc32(repr((sizes, kinds, plan)).encode())
         for parameter in reverse:
             parameter.grad_ready = self._on_ready
 

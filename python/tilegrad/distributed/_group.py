@@ -39,6 +39,10 @@ class Traffic:
     Args:
         messages: Number of collectives.
         bytes: Size of what they reduced or copied, on this rank.
+
+    Example:
+        >>> Traffic(3, 100) - Traffic(1, 60)
+        Traffic(messages=2, bytes=40)
     """
 
     messages: int = 0
@@ -256,6 +260,9 @@ def init_process_group(
         RuntimeError: A group exists already, a variable is missing, or the ranks do not meet.
         ValueError: timeout, rank or world_size is out of range.
 
+    Example:
+        >>> init_process_group(timeout=120.0)  # doctest: +SKIP
+
     Source: torch.distributed.init_process_group.
     """
     global _group
@@ -271,6 +278,8 @@ def init_process_group(
     if backend is None:
         on_gpus = cuda.is_available() and torch.cuda.is_available() and dist.is_nccl_available()
         backend = "cpu:gloo,cuda:nccl" if on_gpus else "gloo"
+    if backend == "nccl":  # which knows no memory of the host
+        backend = "cpu:gloo,cuda:nccl"
     if "nccl" in backend:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)))
     limit = timedelta(seconds=timeout)
@@ -309,6 +318,9 @@ def _number(op: str, variable: str, given: int | None) -> int:
 
 def destroy_process_group() -> None:
     """Leave the group; without one nothing happens.
+
+    Example:
+        >>> destroy_process_group()
 
     Source: torch.distributed.destroy_process_group.
     """

@@ -13,6 +13,7 @@ import torch.utils.dlpack
 
 from tilegrad import _random
 from tilegrad._fit_step import on_device_of
+from tilegrad._makers import asarray
 from tilegrad.distributed import _agree
 from tilegrad.distributed._buckets import Reducer, torch_stream
 from tilegrad.distributed._group import Group, Traffic, current
@@ -127,6 +128,11 @@ class DistributedTrainStep:
         RuntimeError: There is no process group, or a parameter has a ``grad_ready`` hook already.
         ValueError: An illegal option, or ranks that differ; the text says which and in what.
 
+    Example:
+        >>> step = DistributedTrainStep(model, loss_fn, optimizer)  # doctest: +SKIP
+        >>> shard = loader.shard(get_world_size(), get_rank())  # doctest: +SKIP
+        >>> losses = [step(x, target) for x, target in shard]  # doctest: +SKIP
+
     Source: torch.nn.parallel.DistributedDataParallel.
     """
 
@@ -150,6 +156,8 @@ class DistributedTrainStep:
         reduction = getattr(loss_fn, "reduction", "mean")
         if reduction not in ("mean", "sum"):
             raise ValueError(f"{op}: the loss needs reduction 'mean' or 'sum'; got {reduction!r}")
+        if len({p.device for p in model.parameters()}) > 1:
+            raise ValueError(f"{op}: all parameters must be on one device")
         if any(p.grad_ready is not None for p in model.parameters()):
             raise RuntimeError(
                 f"{op}: a parameter has a grad_ready hook; close the step that set it"
@@ -199,6 +207,7 @@ class DistributedTrainStep:
 
     def _run(self, x: Any, target: Any) -> Any:
         reducer = self._bucketed()
+        x, target = asarray(x), asarray(target)
         share = 1.0 if self._is_sum else denominator(self.loss_fn, target)
         batch = _Batch(self._group, len(target), share, reducer.checksum + self._steps)
         self._steps += 1
