@@ -64,8 +64,8 @@ autodoc_preserve_defaults = True
 autodoc_default_options = {"members": True}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
-napoleon_use_rtype = False
-napoleon_use_param = True
+napoleon_use_ivar = True
+napoleon_attr_annotations = False
 add_module_names = False
 
 nitpicky = True
@@ -94,6 +94,7 @@ html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0b6b57", "color-brand-content": "#0b6b57"},
     "dark_css_variables": {"color-brand-primary": "#5fd0b4", "color-brand-content": "#5fd0b4"},
 }
+highlight_language = "none"  # a block that names none is a shell's, or a formula
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
 copybutton_exclude = ".linenos, .gp, .go"

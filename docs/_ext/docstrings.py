@@ -46,12 +46,20 @@ def inline(text: str) -> str:
 def rewritten(lines: list[str]) -> Iterator[str]:
     """Yield the lines of a docstring as reStructuredText with Google's sections."""
     rest = iter(lines)
-    in_example = False
+    in_example = in_literal = False
     for line in rest:
         if line.strip() and not line.startswith(" "):
-            in_example = bool(_EXAMPLE.match(line))
-        if in_example:
+            in_example, in_literal = bool(_EXAMPLE.match(line)), False
+        if in_example and line.startswith(" "):
+            yield f"   {line}"
+        elif in_example and line:
+            yield from (line, "    .. code-block:: pycon", "")
+        elif in_literal:
             yield line
+        elif line == "Returns:":  # a field: napoleon would take what is before a colon for a type
+            yield ":returns:"
+            yield from (inline(more) for more in takewhile(str.strip, rest))
+            yield ""
         elif box := _BOX.match(line):
             more = (each.strip() for each in takewhile(str.strip, rest))
             text = inline(" ".join([box[2], *more]).strip())
@@ -59,6 +67,7 @@ def rewritten(lines: list[str]) -> Iterator[str]:
             label = "" if name == "math" else f"{box[1]}: "
             yield from ("", f".. container:: {name}-text", "", f"   {label}{text}", "")
         else:
+            in_literal = line.endswith("::")
             yield inline(line)
 
 
@@ -67,6 +76,8 @@ def process(
 ) -> None:
     """Rewrite a docstring before napoleon reads its sections."""
     lines[:] = rewritten(lines)
+    if what == "property":
+        lines.insert(0, "")  # or napoleon would take what is before a colon for a type
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

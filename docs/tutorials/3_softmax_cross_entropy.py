@@ -23,8 +23,8 @@ np.set_printoptions(precision=6, suppress=True)
 # %% [markdown]
 # ## From scores to shares
 #
-# A picture comes in, and out come three scores. Probabilities must be positive, and together make
-# 1. So take the exponential of each score, which is always positive, and divide by the sum:
+# A picture comes in, and out come three scores. Probabilities must be positive with the sum 1.
+# So take the exponential of each score, which is always positive, and divide by the sum:
 #
 # $$p_i = \frac{e^{x_i}}{\sum_k e^{x_k}}$$
 
