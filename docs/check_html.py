@@ -28,8 +28,8 @@ FETCHED = {
 }
 MODULES = (
     "tilegrad", "tilegrad.nn", "tilegrad.nn.init", "tilegrad.nn.utils", "tilegrad.optim",
-    "tilegrad.optim.lr_scheduler", "tilegrad.data", "tilegrad.sim", "tilegrad.plot",
-    "tilegrad.torch",
+    "tilegrad.optim.lr_scheduler", "tilegrad.data", "tilegrad.sim", "tilegrad.cuda",
+    "tilegrad.plot", "tilegrad.torch",
 )  # fmt: skip
 
 

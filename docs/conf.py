@@ -50,7 +50,6 @@ templates_path = ["_templates"]
 # Markdown and notebooks: nothing runs here. The notebooks hold what they printed and drew when
 # `make tutorials` wrote them, and the tests hold them to their scripts.
 nb_execution_mode = "off"
-nb_merge_streams = True
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 sd_card_legacy_separators = False
 myst_heading_anchors = 3  # the anchors that a repository's page makes
@@ -62,26 +61,17 @@ autodoc_typehints = "none"
 toc_object_entries = False
 autodoc_preserve_defaults = True
 autodoc_default_options = {"members": True}
-napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_attr_annotations = False
 add_module_names = False
 
 nitpicky = True
-# A build asks no other host, so types of Python, NumPy and PyTorch have no page to link to; names
-# with an underscore are private and have none either.
-nitpick_ignore = [  # an alias of a union, and a base class that is in no page
-    ("py:class", "tilegrad.nn.init.Target"),
-    ("py:class", "tilegrad.nn.loss_elementwise.ElementwiseLoss"),
-]
-nitpick_ignore_regex = [("py:.*", r"(?!tilegrad\.).*"), ("py:.*", r"tilegrad\.(.*\.)?_.*")]
 
 html_theme = "furo"
 html_title = "tilegrad"
 html_static_path = ["_static"]
 html_css_files = ["tilegrad.css"]
-html_js_files: list[str] = []
 html_favicon = "_static/favicon.svg"
 html_copy_source = False
 html_show_sourcelink = False
@@ -94,6 +84,7 @@ html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0b6b57", "color-brand-content": "#0b6b57"},
     "dark_css_variables": {"color-brand-primary": "#5fd0b4", "color-brand-content": "#5fd0b4"},
 }
+smartquotes = False  # "mean" is what one types
 highlight_language = "none"  # a block that names none is a shell's, or a formula
 pygments_style = "friendly"
 pygments_dark_style = "monokai"

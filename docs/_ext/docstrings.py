@@ -77,7 +77,7 @@ def process(
     """Rewrite a docstring before napoleon reads its sections."""
     lines[:] = rewritten(lines)
     if what == "property":
-        lines.insert(0, "")  # or napoleon would take what is before a colon for a type
+        lines[:0] = ["..", ""]  # or napoleon would take what is before a colon for a type
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
