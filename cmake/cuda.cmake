@@ -27,7 +27,8 @@ if(NOT CMAKE_CUDA_COMPILER)
   if(TILEGRAD_CUDA STREQUAL ON)
     message(FATAL_ERROR "TILEGRAD_CUDA=ON, but there is no nvcc (set CUDACXX to it)")
   endif()
-  message(STATUS "No nvcc: building without the CUDA backend")
+  message(WARNING "tilegrad: CPU and simulator only: no nvcc was found. For CUDA: pip install "
+    "'cuda-toolkit[nvcc,cccl]==13.0.*' in the active environment, or set CUDACXX; then build again")
   return()
 endif()
 enable_language(CUDA)
@@ -44,8 +45,10 @@ set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 # A spill, a register request that is ignored or any other advice of ptxas is an error.
 add_library(tilegrad_cuda STATIC ${cuda_sources})
 target_compile_definitions(tilegrad_cuda PUBLIC TILEGRAD_BACKEND=cuda TILEGRAD_HALF=1)
+string(REPLACE ";" "," host_hardening "${hardening}")
 target_compile_options(tilegrad_cuda PRIVATE
   -O3 --expt-relaxed-constexpr -Xcompiler=-Wall,-Wextra,-fno-gnu-unique,-Wno-psabi
+  -Xcompiler=${host_hardening}
   --compress-mode=size -Xptxas=-v,-warn-spills $<$<BOOL:${TILEGRAD_WERROR}>:-Werror=all-warnings>)
 set_target_properties(tilegrad_cuda PROPERTIES CUDA_VISIBILITY_PRESET hidden)
 

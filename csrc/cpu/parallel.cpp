@@ -6,8 +6,12 @@
 // what it works on again and again stays in its core's caches, then those that others left.
 #include "parallel.hpp"
 
-#include <pthread.h>
+#ifdef __linux__
 #include <sched.h>
+#endif
+#ifndef _WIN32
+#include <pthread.h>
+#endif
 
 #include <algorithm>
 #include <atomic>
@@ -39,6 +43,7 @@ inline void pause() {
 #endif
 }
 
+#ifdef __linux__
 // What the process was given when this library was loaded.
 struct Processors {
   cpu_set_t set;
@@ -64,6 +69,13 @@ void undo_inherited_binding(std::thread& worker) {
   if (!processors().bound_by_openmp) return;
   pthread_setaffinity_np(worker.native_handle(), sizeof(cpu_set_t), &processors().set);
 }
+
+int processor_count() { return CPU_COUNT(&processors().set); }
+#else
+void undo_inherited_binding(std::thread&) {}
+
+int processor_count() { return static_cast<int>(std::thread::hardware_concurrency()); }
+#endif
 
 // A task that asks for the pool again runs its own tasks itself.
 thread_local bool inside_task = false;
@@ -218,6 +230,7 @@ std::atomic<Pool*> the_pool{nullptr};
 Pool& pool() {
   Pool* current = the_pool.load(std::memory_order_acquire);
   if (current != nullptr) return *current;
+#ifndef _WIN32
   static const bool registered = [] {
     pthread_atfork(nullptr, nullptr, [] {
       the_pool.store(nullptr, std::memory_order_release);
@@ -226,6 +239,7 @@ Pool& pool() {
     return true;
   }();
   static_cast<void>(registered);
+#endif
   Pool* fresh = new Pool;
   if (the_pool.compare_exchange_strong(current, fresh)) return *fresh;
   delete fresh;
@@ -241,7 +255,7 @@ int parse_count(const char* text) {
 }
 
 int threads_from_environment() {
-  processors();
+  const int given = processor_count();
   const char* own = std::getenv("TILEGRAD_NUM_THREADS");
   if (own != nullptr && *own != '\0') {
     const int count = parse_count(own);
@@ -253,8 +267,7 @@ int threads_from_environment() {
   }
   // Other programs' variable: what cannot be read there is none of our business.
   if (const int count = parse_count(std::getenv("OMP_NUM_THREADS")); count > 0) return count;
-  const int count = CPU_COUNT(&processors().set);
-  return count < 1 ? 1 : count < kMaxThreads ? count : kMaxThreads;
+  return given < 1 ? 1 : given < kMaxThreads ? given : kMaxThreads;
 }
 
 std::atomic<int>& thread_count() {
