@@ -11,13 +11,15 @@ PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
 SOURCES := $(shell find csrc python cmake CMakeLists.txt pyproject.toml -type f \
              -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: help demo test test-full test-oldest lint sanitize bench gpu-check gpu-wheels tutorials docs clean
+.PHONY: help demo test test-full test-oldest lint audit sanitize bench gpu-check gpu-wheels tutorials docs \
+        clean
 help:
 	@echo "make demo       train a network on real images (Fashion-MNIST if installed, else digits)"
 	@echo "make test       lint, type-check and run every test that this machine can run"
 	@echo "make test-full  the same with the exhaustive sweeps (hours)"
 	@echo "make test-oldest  the tests that need no PyTorch on Python 3.10 with NumPy 1.23"
 	@echo "make lint       formatting, types, generated stubs"
+	@echo "make audit      known vulnerabilities of the dependencies (needs PyPI)"
 	@echo "make sanitize   the core of the suite under ASan and UBSan, the pool under TSan"
 	@echo "make bench      measure every kernel beside NumPy and PyTorch"
 	@echo "make gpu-check  on a CUDA machine, offline: build, tests, sanitizers, benchmarks"
@@ -67,6 +69,14 @@ lint: .venv/.test
 	$(BIN)/mypy
 	git ls-files '*.cpp' '*.hpp' '*.cu' '*.cuh' | xargs $(BIN)/clang-format --dry-run -Werror
 	$(BIN)/python tests/check_stubs.py
+
+# Of what a user installs, not of the tools of development. The database is PyPI's own: where PyPI is
+# mirrored without it, nothing can be audited, and that is an error here.
+audit:
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet pip-audit
+	build/audit/bin/python tests/check_dependencies.py > build/audit/requirements.txt
+	build/audit/bin/pip-audit --strict --requirement build/audit/requirements.txt
 
 sanitize: .venv/.test
 	$(BIN)/python tests/run_sanitized.py

@@ -19,6 +19,11 @@ from numpy import ndarray
 from . import _cpu
 
 _NAMES = ("cpu", "sim", "cuda")
+_WHAT_IT_TAKES = {
+    "cuda": "it was built without nvcc; `pip install 'cuda-toolkit[nvcc,cccl]==13.0.*'` brings "
+    "one, then build again (docs/packaging.md)",
+    "sim": "the simulator is built on Linux",
+}
 SIM = -1
 CUDA_MEMORY = (2, 13)  # DLPack's device types of memory on a GPU: its own, and managed
 
@@ -253,7 +258,7 @@ def _reason_missing(name: str) -> str | None:
     """Return why a backend cannot be used, or None if it can."""
     module = f"{__package__}._{name}"
     if importlib.util.find_spec(module) is None:
-        return f"this build of tilegrad has no {module}"
+        return f"this build of tilegrad has no {module}: {_WHAT_IT_TAKES[name]}"
     try:
         loaded = importlib.import_module(module)
     except ImportError as error:
