@@ -25,7 +25,7 @@ def points(count: int, seed: int) -> tuple[Any, Any]:
     """Draw noisy points of a sine."""
     rng = np.random.default_rng(seed)
     x = rng.uniform(-1, 1, count)
-    return x, np.float32(np.sin(3 * x) + rng.normal(0, NOISE, count))[:, None]
+    return x, (np.sin(3 * x) + rng.normal(0, NOISE, count)).astype(np.float32)[:, None]
 
 
 def features(x: Any, degree: int) -> Any:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import platform
 import shutil
 import subprocess
@@ -10,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
-import tilegrad as tg
-
 elffile = pytest.importorskip("elftools.elf.elffile", reason="needs pyelftools (the trace extra)")
 if platform.system() != "Linux":
     pytest.skip("about ELF", allow_module_level=True)
 
-MODULES = sorted(Path(tg.__file__).parent.glob("_*.so"))
+SPECS = [importlib.util.find_spec(f"tilegrad.{n}") for n in ("_cpu", "_sim", "_sim_trace", "_cuda")]
+MODULES = [Path(str(spec.origin)) for spec in SPECS if spec is not None]
 EXECUTABLE = 1  # PF_X
 
 every_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name.split(".")[0])

@@ -148,7 +148,7 @@ def versions() -> dict[str, str | None]:
 
     from tilegrad import __version__
 
-    found = {"tilegrad": __version__, "numpy": np.__version__}
+    found: dict[str, str | None] = {"tilegrad": __version__, "numpy": np.__version__}
     for name, module in environment.PEERS.items():
         found[name] = None if module() is None else module().__version__
     return found
