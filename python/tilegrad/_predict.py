@@ -28,7 +28,7 @@ class _Plan:
 
     def __init__(self, model: Module, x: Array) -> None:
         self.edits = Edits.count  # before anything is read
-        self.alone = threading.Lock()
+        self.alone = threading.RLock()  # Ctrl-C may come before its release is certain
         modules = list(model.modules())
         self.attributes = [module.__dict__ for module in modules]
         # What can change without an assignment to an attribute, such as activation_args.

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,12 @@ from tilegrad.nn.module import Module
 from tilegrad.nn.parameter import Edits, Parameter
 from tilegrad.optim.optimizer import Batch, Optimizer
 
+_MOST_PLANS = 64  # of one step
 _NOT_RECORDED = ("training", "_saved", "_inference")  # of a module
 
 Array: TypeAlias = NDArray[Any]
 Signature: TypeAlias = tuple[Any, ...]
+T = TypeVar("T")
 
 
 @dataclass
@@ -56,8 +58,9 @@ class TrainStep:
     """Run zero_grad, forward, loss, backward, clipping and update as one native call.
 
     The first batch of a shape and dtype is recorded; later ones replay the plan over the same
-    buffers without Python in between; on a GPU the plan is one CUDA graph, into whose buffers the
-    batch is copied. On the CPU the result equals the long form bit for bit::
+    buffers without Python in between (the plans of the 64 shapes used last are kept); on a GPU the
+    plan is one CUDA graph, into whose buffers the batch is copied. On the CPU the result equals
+    the long form bit for bit::
 
         optimizer.zero_grad(); loss = loss_fn(model(x), target)
         model.backward(loss_fn.backward(), input_grad=False)
@@ -132,7 +135,9 @@ class TrainStep:
         self._gradients: list[Parameter] = []  # those that a recorded backward pass fills
         self._update: _Update | None = None
         self._accumulated = 0  # batches whose gradients lie in the buffers
-        self._lock = threading.Lock()  # the buffers are one batch's
+        # The buffers are one batch's. Reentrant: Ctrl-C can come between its acquisition and what
+        # releases it, and the thread must be able to go on.
+        self._lock = threading.RLock()
 
     def __call__(self, x: Any, target: Any) -> Any:
         """Train on one batch.
@@ -206,7 +211,7 @@ class TrainStep:
         fingerprint = self.optimizer._fingerprint()
         latest, whole = self._latest
         if key != latest:
-            whole = self._wholes.get(key)
+            whole = _found(self._wholes, key)
         if whole is not None and whole.update.fingerprint == fingerprint:
             self._run(whole.passes, whole.update.batches, x, target)
         else:
@@ -218,7 +223,7 @@ class TrainStep:
                 for parameter in self.optimizer.state.keys() - known:
                     del self.optimizer.state[parameter]  # made for an update that did not happen
                 raise
-            self._wholes[key] = whole
+            _keep(self._wholes, key, whole)
         self._latest = key, whole
         return whole.passes.loss[()]  # a copy: the next step writes here again
 
@@ -227,9 +232,10 @@ class TrainStep:
         self._forget_outdated()
         self._latest = (), None
         key = (x.shape, x.dtype, target.shape, target.dtype)
-        recorded = self._plans.get(key)
+        recorded = _found(self._plans, key)
         if recorded is None:
-            recorded = self._plans[key] = self._record(x, target)
+            recorded = self._record(x, target)
+            _keep(self._plans, key, recorded)
         self._run(recorded, (), x, target)
         self._accumulated += 1
         return recorded.loss[()]
@@ -338,6 +344,22 @@ class TrainStep:
         for batch in batches:
             self.optimizer._update(plan, batch)
         return _Update(plan, batches, fingerprint)
+
+
+def _found(plans: dict[Signature, T], key: Signature) -> T | None:
+    """Return a plan and move it to the end, as the latest used."""
+    plan = plans.pop(key, None)
+    if plan is not None:
+        plans[key] = plan
+    return plan
+
+
+def _keep(plans: dict[Signature, T], key: Signature, plan: T) -> None:
+    """Add a plan; where there are too many, drop that which was used longest ago."""
+    plans.pop(key, None)
+    while len(plans) >= _MOST_PLANS:
+        del plans[next(iter(plans))]
+    plans[key] = plan
 
 
 def _as_array(value: Any, name: str) -> Array:
