@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Run the thread pool under ThreadSanitizer, and the core of the suite under ASan and UBSan.
 
-With --sim the simulator, and with it every CUDA kernel, is built and run under them too.
+With --sim the simulator, and with it every CUDA kernel, is built and run under them too, and ops in
+64 threads run under ThreadSanitizer.
 
 The extension is built a second time with the sanitizers into build/sanitize and put beside a copy
 of the Python sources; pytest then runs with the sanitizer's runtime loaded first.
@@ -22,6 +23,8 @@ import pybind11
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "sanitize"
+# Some systems place memory where ThreadSanitizer does not expect it; a fixed layout helps.
+FIXED = ["setarch", "-R"] if shutil.which("setarch") else []
 CMAKE = Path(sys.executable).parent / "cmake"  # of the test extra
 # Data of the sanitizers and of exception handling, no code.
 RUNTIME = re.compile(r"__asan|__ubsan|__odr_asan|DW\.ref\.|__gxx_personality|typeinfo|vtable")
@@ -47,21 +50,36 @@ def thread_pool() -> None:
         "-Wall", "-Wextra", "-Werror", ROOT / "tests/cpp/pool_test.cpp",
         ROOT / "csrc/cpu/parallel.cpp", "-o", program,
     )  # fmt: skip
-    # Some kernels place memory where the sanitizer does not expect it; a fixed layout helps.
-    fixed = ["setarch", "-R"] if shutil.which("setarch") else []
-    run(*fixed, program)
+    run(*FIXED, program)
+
+
+def ops_in_threads() -> None:
+    print("ThreadSanitizer: ops in 64 threads (minutes)", flush=True)
+    build("threads", "thread", ["tilegrad_cpu"])
+    program = BUILD / "ops_threads_test"
+    run(
+        compiler(), "-std=c++20", "-O1", "-g", "-fsanitize=thread", "-DTILEGRAD_BACKEND=cpu",
+        "-Wall", "-Wextra", "-Werror", ROOT / "tests/cpp/ops_threads_test.cpp",
+        BUILD / "threads" / "libtilegrad_cpu.a", "-o", program,
+    )  # fmt: skip
+    for isa in ("generic", ""):  # and the best there is
+        run(*FIXED, program, env={**os.environ, "TILEGRAD_CPU": isa})
+
+
+def build(folder: str, sanitizers: str, targets: list[str]) -> None:
+    run(
+        CMAKE, "-S", ROOT, "-B", BUILD / folder, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Debug",
+        f"-DCMAKE_MAKE_PROGRAM={CMAKE.parent / 'ninja'}",
+        f"-DTILEGRAD_SANITIZE={sanitizers}", "-DTILEGRAD_WERROR=ON", "-DTILEGRAD_CUDA=OFF",
+        f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DPython_EXECUTABLE={sys.executable}",
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    run(CMAKE, "--build", BUILD / folder, "-j2", "--target", *targets, stdout=subprocess.DEVNULL)
 
 
 def core_of_the_suite(modules: list[str]) -> None:
     print(f"AddressSanitizer and UBSan: building {', '.join(modules)} (minutes)", flush=True)
-    run(
-        CMAKE, "-S", ROOT, "-B", BUILD / "cmake", "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Debug",
-        f"-DCMAKE_MAKE_PROGRAM={CMAKE.parent / 'ninja'}",
-        "-DTILEGRAD_SANITIZE=address,undefined", "-DTILEGRAD_WERROR=ON", "-DTILEGRAD_CUDA=OFF",
-        f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DPython_EXECUTABLE={sys.executable}",
-        stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    run(CMAKE, "--build", BUILD / "cmake", "-j2", "--target", *modules, stdout=subprocess.DEVNULL)
+    build("cmake", "address,undefined", modules)
     package = BUILD / "python" / "tilegrad"
     shutil.rmtree(package, ignore_errors=True)
     shutil.copytree(
@@ -114,5 +132,7 @@ def instruction_sets_do_not_leak() -> None:
 if __name__ == "__main__":
     BUILD.mkdir(parents=True, exist_ok=True)
     thread_pool()
+    if "--sim" in sys.argv:
+        ops_in_threads()
     core_of_the_suite(["_cpu", "_sim"] if "--sim" in sys.argv else ["_cpu"])
     instruction_sets_do_not_leak()

@@ -67,9 +67,9 @@ void test_many_callers_at_once() {
   cpu::set_num_threads(2);
   std::vector<std::thread> callers;
   std::atomic<int> bad = 0;
-  for (int i = 0; i < 8; ++i) {
+  for (int i = 0; i < 64; ++i) {
     callers.emplace_back([&, i] {
-      for (int repeat = 0; repeat < 100; ++repeat) {
+      for (int repeat = 0; repeat < 25; ++repeat) {
         if (!runs_each_task_once(1 + (i * 37 + repeat) % 90)) ++bad;
       }
     });
