@@ -79,14 +79,16 @@ RowLossResult compute_row_loss(const Loss& p, const RowLossCall& call, Context& 
     const py::object given = call.wanted->out(call.loss ? none : out, i, p.op);
     gradients[i] = result(given, p.inputs[i].shape, gradients);
   }
+  Tensor full[kMostGradients];  // here: they count references (GIL)
+  for (int i = 0; i < Loss::kGradients; ++i) full[i] = broadcast_to(p.inputs[i], p.full);
   with_float(dtype, [&](auto t) {
     using T = decltype(t);
-    run(2 * elementwise_nanoseconds(broadcast_to(p.inputs[0], p.full)), [&] {
+    run(2 * elementwise_nanoseconds(full[0]), [&] {
       const T* upstream = grad.data == nullptr ? nullptr : contiguous<T>(context, grad);
       std::array<const T*, kMostGradients> x{};
       std::array<T*, kMostGradients> dx{};
       for (int i = 0; i < Loss::kGradients; ++i) {
-        x[i] = contiguous<T>(context, broadcast_to(p.inputs[i], p.full));
+        x[i] = contiguous<T>(context, full[i]);
         if (gradients[i].data == nullptr) continue;
         dx[i] = p.inputs[i].shape == p.full ? gradients[i].template as<T>()
                                             : context.workspace->take<T>(p.full.product());
