@@ -178,7 +178,7 @@ Wanted::Wanted(py::handle wrt, const char* const* names, int count, unsigned def
                const char* op) {
   const auto add = [&](py::handle item) {
     check_type(py::isinstance<py::str>(item), "{}: wrt must be a name or a tuple of names", op);
-    const auto wanted = item.cast<std::string>();
+    const auto wanted = text_of(item);
     unsigned bit = 1;
     std::string known;
     for (int i = 0; i < count; ++i) {
@@ -246,12 +246,20 @@ void sum_to_shape(Context& context, T* out, const T* values, const Dims& from, c
 template void sum_to_shape(Context&, float*, const float*, const Dims&, const Dims&);
 template void sum_to_shape(Context&, double*, const double*, const Dims&, const Dims&);
 
+std::string text_of(py::handle string) {
+  Py_ssize_t size = 0;
+  const char* text = PyUnicode_AsUTF8AndSize(string.ptr(), &size);
+  if (text != nullptr) return {text, static_cast<size_t>(size)};
+  PyErr_Clear();  // half of a surrogate pair has no UTF-8
+  return "(no Unicode text)";
+}
+
 std::string parse_variant(py::handle object, const char* op) {
   if (object.is_none()) return {};
   if (!py::isinstance<py::str>(object)) {
     throw TypeError(format("{}: variant must be a string or None; got {}", op, type_name(object)));
   }
-  auto name = object.cast<std::string>();
+  auto name = text_of(object);
   check(!name.empty(), "{}: variant must name a kernel; got ''", op);
   return name;
 }
@@ -260,7 +268,7 @@ Reduction parse_reduction(py::handle object, const char* op) {
   if (!py::isinstance<py::str>(object)) {
     throw TypeError(format("{}: reduction must be a string; got {}", op, type_name(object)));
   }
-  const auto name = object.cast<std::string>();
+  const auto name = text_of(object);
   if (name == "mean") return Reduction::mean;
   if (name == "sum") return Reduction::sum;
   check(name == "none", "{}: reduction must be 'none', 'mean' or 'sum'; got '{}'", op, name);
@@ -275,7 +283,7 @@ Activation parse_activation(py::handle name, py::handle args, const char* op) {
   if (!py::isinstance<py::str>(name)) {
     throw TypeError(format("{}: activation must be a string or None; got {}", op, type_name(name)));
   }
-  const auto text = name.cast<std::string>();
+  const auto text = text_of(name);
   for (const NamedActivation& row : kActivations) {
     if (text != row.name) continue;
     Activation result{row.kind, row.alpha.standard, row.beta.standard};
@@ -307,11 +315,12 @@ void check_activation(Activation activation, const char* op) {
 }
 
 int64_t parse_integer(py::handle object, const char* op, const char* name) {
-  if (!PyIndex_Check(object.ptr())) {
+  // Some have __index__ and raise in it: an array of floats, or of several elements.
+  const auto index = py::reinterpret_steal<py::object>(PyNumber_Index(object.ptr()));
+  if (!index) {
+    PyErr_Clear();
     throw TypeError(format("{}: {} must be an integer; got {}", op, name, type_name(object)));
   }
-  const auto index = py::reinterpret_steal<py::object>(PyNumber_Index(object.ptr()));
-  if (!index) throw py::error_already_set();
   int overflow = 0;
   const int64_t value = PyLong_AsLongLongAndOverflow(index.ptr(), &overflow);
   if (overflow != 0) {
@@ -328,6 +337,18 @@ double parse_number(py::handle object, const char* op, const char* name) {
     throw TypeError(format("{}: {} must be a number; got {}", op, name, type_name(object)));
   }
   return value;
+}
+
+// A bool or another number has a truth value; that of a string or a list would be a surprise.
+bool parse_flag(py::handle object, const char* op, const char* name) {
+  const PyNumberMethods* methods = Py_TYPE(object.ptr())->tp_as_number;
+  const bool has_truth = methods != nullptr && methods->nb_bool != nullptr;
+  const int value = has_truth ? PyObject_IsTrue(object.ptr()) : -1;
+  if (value < 0) {
+    PyErr_Clear();  // of an array with several elements
+    throw TypeError(format("{}: {} must be True or False; got {}", op, name, type_name(object)));
+  }
+  return value == 1;
 }
 
 }  // namespace tilegrad::TILEGRAD_BACKEND

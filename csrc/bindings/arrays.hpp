@@ -204,11 +204,13 @@ class Wanted {
 template <class T>
 void sum_to_shape(Context& context, T* out, const T* values, const Dims& from, const Dims& to);
 
-// Options that arrive as strings.
+// Options that arrive as strings, and the text of one.
+std::string text_of(py::handle string);
 std::string parse_variant(py::handle name, const char* op);  // None: empty
 Reduction parse_reduction(py::handle name, const char* op);
 double parse_number(py::handle object, const char* op, const char* name);
 int64_t parse_integer(py::handle object, const char* op, const char* name);
+bool parse_flag(py::handle object, const char* op, const char* name);
 Activation parse_activation(py::handle name, py::handle args, const char* op);
 void check_activation(Activation activation, const char* op);
 

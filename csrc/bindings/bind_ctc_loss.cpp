@@ -19,7 +19,7 @@ std::vector<int64_t> read_lengths(py::handle object, const char* op, const char*
       read(object, op, name);
       values = values.attr("numpy")();
     }
-    check_type(py::hasattr(values, "tolist"),
+    check_type(py::hasattr(values, "tolist") && PyType_Check(values.ptr()) == 0,
                "{}: {} must be a tuple or list of ints, or an array of integers; got {}", op, name,
                type_name(object));
     values = values.attr("tolist")();
@@ -45,14 +45,15 @@ struct Problem {
   double nanoseconds;
 
   Problem(const char* op, py::handle input, py::handle target_object, py::handle input_sizes,
-          py::handle target_sizes, py::handle blank_index, py::handle reduction_name, bool zero)
+          py::handle target_sizes, py::handle blank_index, py::handle reduction_name,
+          py::handle zero)
       : log_probs(read_float(input, op, "log_probs")),
         targets(read(target_object, op, "targets")),
         input_lengths(read_lengths(input_sizes, op, "input_lengths")),
         target_lengths(read_lengths(target_sizes, op, "target_lengths")),
         blank(parse_integer(blank_index, op, "blank")),
         reduction(parse_reduction(reduction_name, op)),
-        zero_infinity(zero) {
+        zero_infinity(parse_flag(zero, op, "zero_infinity")) {
     const Dims& s = log_probs.shape;
     check(s.count == 2 || s.count == 3, "{}: log_probs must be (T, N, C) or (T, C); got shape {}",
           op, s);
@@ -153,7 +154,7 @@ std::pair<Tensor, Tensor> compute(const char* op, CallContext& context, const Pr
 
 py::object forward(py::handle log_probs, py::handle targets, py::handle input_lengths,
                    py::handle target_lengths, py::handle blank, py::handle reduction,
-                   bool zero_infinity, py::handle out) {
+                   py::handle zero_infinity, py::handle out) {
   constexpr const char* kOp = "ctc_loss";
   CallContext context;
   const Problem p(kOp, log_probs, targets, input_lengths, target_lengths, blank, reduction,
@@ -164,7 +165,8 @@ py::object forward(py::handle log_probs, py::handle targets, py::handle input_le
 
 py::object backward(py::handle grad_output, py::handle log_probs, py::handle targets,
                     py::handle input_lengths, py::handle target_lengths, py::handle blank,
-                    py::handle reduction, bool zero_infinity, py::handle wrt, py::handle out) {
+                    py::handle reduction, py::handle zero_infinity, py::handle wrt,
+                    py::handle out) {
   constexpr const char* kOp = "ctc_loss_backward";
   CallContext context;
   const Wanted wanted(wrt, {"log_probs"}, 1, kOp);
@@ -176,7 +178,7 @@ py::object backward(py::handle grad_output, py::handle log_probs, py::handle tar
 
 py::object value_and_grad(py::handle log_probs, py::handle targets, py::handle input_lengths,
                           py::handle target_lengths, py::handle blank, py::handle reduction,
-                          bool zero_infinity, py::handle wrt) {
+                          py::handle zero_infinity, py::handle wrt) {
   constexpr const char* kOp = "ctc_loss_value_and_grad";
   CallContext context;
   const Wanted wanted(wrt, {"log_probs"}, 1, kOp);

@@ -8,13 +8,6 @@
 namespace tilegrad::TILEGRAD_BACKEND {
 namespace {
 
-bool parse_flag(py::handle object, const char* op, const char* name) {
-  if (!PyBool_Check(object.ptr())) {
-    throw TypeError(format("{}: {} must be True or False; got {}", op, name, type_name(object)));
-  }
-  return object.ptr() == Py_True;
-}
-
 int64_t features(const Tensor& tensor) { return tensor.shape.count > 0 ? tensor.shape.back() : 1; }
 
 struct TripletMarginLoss : RowLoss {

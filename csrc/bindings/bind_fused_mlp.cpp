@@ -133,13 +133,14 @@ py::object owners(const Tensor* tensors, int layers) {
 
 py::object backward(py::handle grad_output, py::handle input, py::handle weights, py::handle biases,
                     py::handle activation, py::handle output_activation, py::handle activation_args,
-                    py::handle output_activation_args, py::handle wrt, bool accumulate,
+                    py::handle output_activation_args, py::handle wrt, py::handle adds,
                     py::handle out) {
   constexpr const char* kOp = "fused_mlp_backward";
   CallContext context;
   const Activation hidden = parse_activation(activation, activation_args, kOp);
   const Activation last = parse_activation(output_activation, output_activation_args, kOp);
   const Wanted wanted(wrt, {"input", "weights", "biases"}, 7, kOp);
+  const bool accumulate = parse_flag(adds, kOp, "accumulate");
   const Problem p(input, weights, biases, hidden, last, kOp);
   const int layers = p.shape.layers;
   const Tensor dy = read_like(p.x, grad_output, kOp, "grad_output");

@@ -49,10 +49,11 @@ std::pair<py::object, py::object> split_out(py::handle out, bool pair, const cha
 }
 
 py::object forward(py::handle input, py::handle weight, py::handle bias, py::handle activation,
-                   py::handle activation_args, bool save_preactivation, py::handle out) {
+                   py::handle activation_args, py::handle save, py::handle out) {
   constexpr const char* kOp = "linear";
   CallContext context;
   const Activation f = parse_activation(activation, activation_args, kOp);
+  const bool save_preactivation = parse_flag(save, kOp, "save_preactivation");
   const Problem p(input, weight, bias, kOp);
   const auto [out_y, out_z] = split_out(out, save_preactivation, kOp);
   const Tensor y = make_result(out_y, p.result, p.x.dtype, kOp, {&p.x, &p.weight, &p.bias});
@@ -75,11 +76,12 @@ py::object forward(py::handle input, py::handle weight, py::handle bias, py::han
 // dweight and dbias of `accumulate` must be given, since they are added to.
 py::object backward(py::handle grad_output, py::handle input, py::handle weight, py::handle bias,
                     py::handle activation, py::handle activation_args, py::handle output,
-                    py::handle preactivation, py::handle wrt, bool accumulate, py::handle out) {
+                    py::handle preactivation, py::handle wrt, py::handle adds, py::handle out) {
   constexpr const char* kOp = "linear_backward";
   CallContext context;
   const Activation f = parse_activation(activation, activation_args, kOp);
   const Wanted wanted(wrt, {"input", "weight", "bias"}, 7, kOp);
+  const bool accumulate = parse_flag(adds, kOp, "accumulate");
   const Problem p(input, weight, bias, kOp);
   const Tensor dy = read_like(p.x, grad_output, kOp, "grad_output");
   check_shape(dy, p.result, kOp, "grad_output");

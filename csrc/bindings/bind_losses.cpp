@@ -113,7 +113,7 @@ struct Problem {
     broadcast();
     if (!weight_object.is_none()) read_weight(weight_object);
     const bool batch = row.kind == LossKind::kl_div && py::isinstance<py::str>(reduction_name) &&
-                       reduction_name.cast<std::string>() == "batchmean";
+                       text_of(reduction_name) == "batchmean";
     reduction = batch ? Reduction::mean : parse_reduction(reduction_name, op);
     divisor = static_cast<double>(full.product());
     if (batch) divisor = input.shape.count == 0 ? 1 : static_cast<double>(input.shape[0]);
@@ -244,8 +244,9 @@ LossFunction parse_loss(const LossRow& row, py::handle number, py::handle logari
                         py::handle full, const char* op) {
   LossFunction loss{row.kind};
   if (row.number != nullptr) loss.number = parse_number(number, op, row.number);
-  loss.logarithm = PyObject_IsTrue(logarithm.ptr()) == 1;
-  loss.full = PyObject_IsTrue(full.ptr()) == 1;
+  loss.logarithm =
+      parse_flag(logarithm, op, row.kind == LossKind::kl_div ? "log_target" : "log_input");
+  loss.full = parse_flag(full, op, "full");
   if (row.kind == LossKind::smooth_l1) {
     check(loss.number >= 0, "{}: beta must be at least 0; got {}", op, loss.number);
     if (loss.number == 0) loss.kind = LossKind::l1;

@@ -113,13 +113,15 @@ struct Problem {
   Dims batch, result;
   int64_t m, n, k;
 
-  Problem(py::handle a_object, py::handle b_object, bool ta, bool tb, const char* op)
+  Problem(py::handle a_object, py::handle b_object, py::handle transposes_a,
+          py::handle transposes_b, const char* op)
       : a(read_float(a_object, op, "a", Floats::all, true)),
         b(read_like(a, b_object, op, "b", true)),
         a_vector(a.shape.count == 1),
         b_vector(b.shape.count == 1),
-        transpose_a(ta),
-        transpose_b(tb) {
+        transpose_a(parse_flag(transposes_a, op, "transpose_a")),
+        transpose_b(parse_flag(transposes_b, op, "transpose_b")) {
+    const bool ta = transpose_a, tb = transpose_b;
     check(a.shape.count > 0 && b.shape.count > 0,
           "{}: operands must have at least one axis; a is {}, b is {}", op, a.shape, b.shape);
     check(!(a_vector && ta) && !(b_vector && tb),
@@ -205,7 +207,7 @@ struct Problem {
   }
 };
 
-py::object forward(py::handle a, py::handle b, bool transpose_a, bool transpose_b,
+py::object forward(py::handle a, py::handle b, py::handle transpose_a, py::handle transpose_b,
                    py::handle variant, py::handle out) {
   constexpr const char* kOp = "matmul";
   CallContext context;
@@ -222,8 +224,8 @@ py::object forward(py::handle a, py::handle b, bool transpose_a, bool transpose_
   return out.is_none() ? scalar_or_array(c) : c.owner;
 }
 
-py::object backward(py::handle grad_output, py::handle a, py::handle b, bool transpose_a,
-                    bool transpose_b, py::handle wrt, py::handle out) {
+py::object backward(py::handle grad_output, py::handle a, py::handle b, py::handle transpose_a,
+                    py::handle transpose_b, py::handle wrt, py::handle out) {
   constexpr const char* kOp = "matmul_backward";
   CallContext context;
   const Wanted wanted(wrt, {"a", "b"}, 3, kOp);
@@ -252,12 +254,12 @@ py::object backward(py::handle grad_output, py::handle a, py::handle b, bool tra
         }
       }
       // da = dc b^T, db = a^T dc; of a transposed operand the transpose of that.
-      if (wanted[0] && !transpose_a) {
+      if (wanted[0] && !p.transpose_a) {
         batched_matmul<T>(*context, da, grad, transposed(right), p.batch, p.m, p.k, p.n);
       } else if (wanted[0]) {
         batched_matmul<T>(*context, da, right, transposed(grad), p.batch, p.k, p.m, p.n);
       }
-      if (wanted[1] && !transpose_b) {
+      if (wanted[1] && !p.transpose_b) {
         batched_matmul<T>(*context, db, transposed(left), grad, p.batch, p.k, p.n, p.m);
       } else if (wanted[1]) {
         batched_matmul<T>(*context, db, transposed(grad), left, p.batch, p.n, p.k, p.m);

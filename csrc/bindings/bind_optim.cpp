@@ -56,10 +56,11 @@ void bind_optim(py::module_& m) {
       });
   m.def(
       "clip_scale",
-      [](py::handle grads, double max_norm, double norm_type, StepBuffer& state) {
+      [](py::handle grads, py::handle most, py::handle norm_type, StepBuffer& state) {
         constexpr const char* kOp = "clip_grad_norm_";
+        const double max_norm = parse_number(most, kOp, "max_norm");
         check(max_norm >= 0, "{}: max_norm must be at least 0; got {}", kOp, max_norm);
-        const NormKind kind = parse_norm(norm_type, kOp);
+        const NormKind kind = parse_norm(parse_number(norm_type, kOp, "norm_type"), kOp);
         CallContext context;
         OptimTensors tensors(kOp, {.grads = grads});
         const Tensor norm = empty({}, tensors.dtype(), kOp);

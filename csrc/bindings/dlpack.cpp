@@ -189,7 +189,14 @@ py::capsule capsule_with(std::unique_ptr<Export<M>> made, const Tensor& tensor) 
 }  // namespace
 
 dlpack::Device device_of(py::handle object, const char* op, const char* name) {
-  const py::object device = object.attr("__dlpack_device__")();
+  py::object device;
+  try {
+    device = object.attr("__dlpack_device__")();
+  } catch (py::error_already_set& error) {  // the producer's own
+    if (!error.matches(PyExc_Exception)) throw;
+    throw TypeError(format("{}: {} could not be read through DLPack: {}", op, name,
+                           py::str(error.value()).cast<std::string>()));
+  }
   if (py::isinstance<py::tuple>(device) && py::len(device) == 2) {
     const long type = PyLong_AsLong(device[py::int_(0)].ptr());
     const long id = PyLong_AsLong(device[py::int_(1)].ptr());

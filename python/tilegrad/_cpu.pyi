@@ -467,10 +467,7 @@ def binary_cross_entropy_with_logits_value_and_grad(
     wrt: typing.Any,
 ) -> tuple[typing.Any, typing.Any]: ...
 def clip_scale(
-    grads: typing.Any,
-    max_norm: typing.SupportsFloat | typing.SupportsIndex,
-    norm_type: typing.SupportsFloat | typing.SupportsIndex,
-    state: StepState,
+    grads: typing.Any, max_norm: typing.Any, norm_type: typing.Any, state: StepState
 ) -> typing.Any: ...
 def cosine_embedding_loss(
     input1: typing.Any,
@@ -535,7 +532,7 @@ def ctc_loss(
     target_lengths: typing.Any,
     blank: typing.Any,
     reduction: typing.Any,
-    zero_infinity: bool,
+    zero_infinity: typing.Any,
     out: typing.Any,
 ) -> typing.Any: ...
 def ctc_loss_backward(
@@ -546,7 +543,7 @@ def ctc_loss_backward(
     target_lengths: typing.Any,
     blank: typing.Any,
     reduction: typing.Any,
-    zero_infinity: bool,
+    zero_infinity: typing.Any,
     wrt: typing.Any,
     out: typing.Any,
 ) -> typing.Any: ...
@@ -557,7 +554,7 @@ def ctc_loss_value_and_grad(
     target_lengths: typing.Any,
     blank: typing.Any,
     reduction: typing.Any,
-    zero_infinity: bool,
+    zero_infinity: typing.Any,
     wrt: typing.Any,
 ) -> typing.Any: ...
 def dropout(
@@ -613,7 +610,7 @@ def fused_mlp_backward(
     activation_args: typing.Any,
     output_activation_args: typing.Any,
     wrt: typing.Any,
-    accumulate: bool,
+    accumulate: typing.Any,
     out: typing.Any,
 ) -> typing.Any: ...
 def fused_mlp_trains_on_chip(
@@ -848,7 +845,7 @@ def linear(
     bias: typing.Any,
     activation: typing.Any,
     activation_args: typing.Any,
-    save_preactivation: bool,
+    save_preactivation: typing.Any,
     out: typing.Any,
 ) -> typing.Any: ...
 def linear_backward(
@@ -861,7 +858,7 @@ def linear_backward(
     output: typing.Any,
     preactivation: typing.Any,
     wrt: typing.Any,
-    accumulate: bool,
+    accumulate: typing.Any,
     out: typing.Any,
 ) -> typing.Any: ...
 def log_softmax(input: typing.Any, dim: typing.Any, out: typing.Any) -> typing.Any: ...
@@ -911,8 +908,8 @@ def margin_ranking_loss_value_and_grad(
 def matmul(
     a: typing.Any,
     b: typing.Any,
-    transpose_a: bool,
-    transpose_b: bool,
+    transpose_a: typing.Any,
+    transpose_b: typing.Any,
     variant: typing.Any,
     out: typing.Any,
 ) -> typing.Any: ...
@@ -920,8 +917,8 @@ def matmul_backward(
     grad_output: typing.Any,
     a: typing.Any,
     b: typing.Any,
-    transpose_a: bool,
-    transpose_b: bool,
+    transpose_a: typing.Any,
+    transpose_b: typing.Any,
     wrt: typing.Any,
     out: typing.Any,
 ) -> typing.Any: ...

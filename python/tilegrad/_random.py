@@ -65,9 +65,12 @@ def check_word(op: str, name: str, value: Any) -> int:
         >>> check_word("dropout", "seed", 7)
         7
     """
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{op}: {name} must be an integer; got {value!r}")
-    word = operator.index(value)
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        word = operator.index(value)
+    except TypeError:  # an array of floats has __index__ too
+        raise TypeError(f"{op}: {name} must be an integer; got {value!r}") from None
     if not 0 <= word < _LIMIT:
         raise ValueError(f"{op}: {name} must be in [0, 2**64); got {word}")
     return word

@@ -61,9 +61,12 @@ def of(x: object) -> Any:
     if kind is _Loaded.array:
         return at(x._place)  # type: ignore[attr-defined]
     if hasattr(x, "__dlpack_device__") and not isinstance(x, ndarray):
-        device = x.__dlpack_device__()
-        if int(device[0]) in CUDA_MEMORY:
-            return at(int(device[1]))
+        try:
+            device, number = map(int, x.__dlpack_device__())
+        except Exception:
+            return _cpu  # which says, with the op's name, what is wrong with it
+        if device in CUDA_MEMORY:
+            return at(number)
     return _cpu
 
 

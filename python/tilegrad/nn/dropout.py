@@ -48,7 +48,7 @@ class Dropout(Module):
             return input
         part = _random.present_part()
         if part is None:
-            seed, offset = _random.take(input.size)
+            seed, offset = _random.take(math.prod(getattr(input, "shape", ())))
             self._save((seed, offset, part))
             return dropout(input, self.p, seed=seed, offset=offset)
         if input.ndim == 0 or len(input) != part.samples:

@@ -16,9 +16,19 @@ from ._operands import Array, Operand, Wrt
 _FLOATS = ("float32", "float64", "bfloat16")
 
 
+def _floating(op: str, dtype: DTypeLike) -> np.dtype[Any]:
+    """Return the dtype that an option names."""
+    try:
+        return np.dtype(host_dtype(dtype))
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{op}: dtype must be float32, float64 or bfloat16; got {dtype!r}"
+        ) from error
+
+
 def _cast(op: str, input: Any, dtype: DTypeLike) -> Any:
     """Return input as an array of a floating dtype (itself if it has that dtype)."""
-    wanted = np.dtype(host_dtype(dtype))
+    wanted = _floating(op, dtype)
     if wanted.name not in _FLOATS:
         raise TypeError(f"{op}: dtype must be float32, float64 or bfloat16; got {wanted}")
     if isinstance(input, DeviceArray):
@@ -48,7 +58,7 @@ def _backward_in_dtype(
         return backward(grad_output, _cast(op, input, dtype), dim, output, wrt, out)
     is_tensor = not isinstance(input, np.ndarray) and hasattr(input, "__dlpack__")
     own = (from_dlpack(input) if is_tensor else np.asarray(input)).dtype
-    wanted = np.dtype(host_dtype(dtype))
+    wanted = _floating(op, dtype)
     if own == wanted:
         return backward(grad_output, input, dim, output, wrt, out)
     if own.name not in _FLOATS:
