@@ -126,3 +126,24 @@ def test_a_limit_on_memory_is_a_memory_error() -> None:
         print("done")
     """
     assert run(code, env={"TILEGRAD_NUM_THREADS": "1"}) == "done\n"
+
+
+def test_an_object_that_python_has_no_memory_for_is_a_memory_error() -> None:
+    pytest.importorskip("_testcapi", reason="CPython's own tests are not installed")
+    code = """
+        import _testcapi
+        from tilegrad import _cpu
+        refused = 0
+        for make in (_cpu.Plan, _cpu.StepState):
+            for number in range(6):
+                _testcapi.set_nomemory(number, number + 1)
+                try:
+                    make()
+                except MemoryError:
+                    refused += 1
+                finally:
+                    _testcapi.remove_mem_hooks()
+                make()
+        print(refused > 0)
+    """
+    assert run(code) == "True\n"

@@ -11,6 +11,15 @@
 
 namespace tilegrad::TILEGRAD_BACKEND {
 
+// An instance without a value; null with Python's error set where there is no memory.
+inline PyObject* new_instance(PyTypeObject* type, PyObject* = nullptr, PyObject* = nullptr) {
+  PyObject* object = type->tp_alloc(type, 0);
+  if (object != nullptr) {
+    reinterpret_cast<pybind11::detail::instance*>(object)->allocate_layout();
+  }
+  return object;
+}
+
 // Gives an instance its value.
 template <class T>
 void settle(pybind11::detail::value_and_holder& instance, std::unique_ptr<T> value) {
@@ -27,10 +36,9 @@ void settle(pybind11::detail::value_and_holder& instance, std::unique_ptr<T> val
 template <class T>
 pybind11::object new_object(std::unique_ptr<T> value) {
   const auto* type = pybind11::detail::get_type_info(typeid(T), true);
-  auto object = pybind11::reinterpret_steal<pybind11::object>(type->type->tp_alloc(type->type, 0));
+  auto object = pybind11::reinterpret_steal<pybind11::object>(new_instance(type->type));
   if (!object) throw pybind11::error_already_set();
   auto* instance = reinterpret_cast<pybind11::detail::instance*>(object.ptr());
-  instance->allocate_layout();
   instance->owned = true;
   auto place = instance->get_value_and_holder(type);
   settle(place, std::move(value));
@@ -40,6 +48,7 @@ pybind11::object new_object(std::unique_ptr<T> value) {
 // As cls.def(pybind11::init<>()).
 template <class T>
 void define_constructor(pybind11::class_<T>& cls) {
+  reinterpret_cast<PyTypeObject*>(cls.ptr())->tp_new = new_instance;
   cls.def(
       "__init__",
       [](pybind11::detail::value_and_holder& self) { settle(self, std::make_unique<T>()); },
