@@ -73,7 +73,12 @@ def repeat(device: str, runs: int) -> dict[str, Any]:
     hashes = [hash_of(device, number) for number in range(runs)]
     assert len(set(hashes)) == 1, f"{device}: {sorted(set(hashes))}"
     settings = list(THREADS) if device == "cpu" else list(SCHEDULES)
-    return {"runs": runs, "settings": settings, "different": len(set(hashes)), "sha256": hashes[0]}
+    return {
+        "runs": runs,
+        "settings": settings,
+        "distinct_hashes": len(set(hashes)),
+        "sha256": hashes[0],
+    }
 
 
 if __name__ == "__main__":
