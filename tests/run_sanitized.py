@@ -31,7 +31,7 @@ RUNTIME = re.compile(r"__asan|__ubsan|__odr_asan|DW\.ref\.|__gxx_personality|typ
 CORE = ["matmul", "matmul_backward", "linear", "linear_backward", "activation", "activation_calls",
         "softmax", "softmax_calls", "cross_entropy", "ctc_loss", "ctc_loss_edges", "losses",
         "dropout", "optim", "clip", "train_step", "bad_input",
-        "exchange_dlpack"]  # fmt: skip
+         "exchange_dlpack", "fuzz_arguments"]  # fmt: skip
 
 
 def run(*command: str | Path, **options: Any) -> None:

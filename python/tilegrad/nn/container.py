@@ -121,6 +121,8 @@ class Flatten(Module):
 
     def forward(self, input: Array) -> Array:
         """Return the input with the axes joined."""
+        if not hasattr(input, "shape"):
+            raise TypeError(f"Flatten: input must be an array; got {type(input).__name__}")
         self._save(input.shape)
         return input.reshape(self._flat(input.shape))
 
