@@ -29,7 +29,7 @@ FETCHED = {
 MODULES = (
     "tilegrad", "tilegrad.nn", "tilegrad.nn.init", "tilegrad.nn.utils", "tilegrad.optim",
     "tilegrad.optim.lr_scheduler", "tilegrad.data", "tilegrad.sim", "tilegrad.cuda",
-    "tilegrad.plot", "tilegrad.torch",
+    "tilegrad.plot", "tilegrad.torch", "tilegrad.distributed", "tilegrad.onnx",
 )  # fmt: skip
 
 

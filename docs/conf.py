@@ -31,7 +31,6 @@ extensions = [
     "source_pages",
     "names",
     "command_help",
-    "absent_pages",
 ]
 root_doc = "docs/index"
 include_patterns = [
