@@ -41,7 +41,8 @@ EXCEPTIONS = (TypeError, ValueError, RuntimeError, BufferError, MemoryError)
 # Python's and NumPy's own words for a call that does not fit the signature, and for no truth value.
 THEIRS = re.compile(
     r"\(\) (missing|got|takes)|keywords must be strings|multiple values for|^The truth value of an"
-    r"|^Array: the truth of several|^Can't export tensors"
+    r"|^Array: the truth of several|^Array: == compares"
+    r"|^Can't export tensors|^Cannot pack tensors|Boolean value of Tensor"
 )
 TOLERANCE = {"float64": 1e-9, "float32": 1e-3, "float16": 0.02, "bfloat16": 0.1}
 
@@ -56,20 +57,19 @@ def bytes_of(x: Any, outs: Sequence[Any] = ()) -> bytes | None:
         return x.numpy().tobytes()
     if not isinstance(x, np.ndarray) or x.dtype.hasobject:
         return None
-    x = x.view(np.ndarray)  # a masked array shows its filler
     while isinstance(x.base, np.ndarray) and not _shared(x.base, outs):
         x = x.base
     strides = [s for n, s in zip(x.shape, x.strides, strict=True) if n > 1]
     if x.size and 0 in strides:  # broadcast, perhaps to more than memory holds
         x = x[tuple(slice(0, 1) if s == 0 else slice(None) for s in x.strides)]
-    return x.tobytes()
+    return np.ndarray.tobytes(x)  # a masked array's own shows its filler
 
 
 def check_refusal(error: BaseException, names: tuple[str, ...]) -> None:
     """Require a documented exception whose text begins with the name of what refuses."""
     text = str(error).split("\nInvoked with")[0]  # pybind11 goes on with all the elements
-    if names == ("",) and isinstance(error, OverflowError):  # NumPy's, of a maker's value
-        return
+    if names == ("",) and isinstance(error, (OverflowError, UnicodeError)):
+        return  # NumPy's, of a maker's value
     if not isinstance(error, EXCEPTIONS) or isinstance(error, (UnicodeError, RecursionError)):
         raise DefectError(f"{type(error).__name__}: {text}") from error
     if isinstance(error, (MemoryError, NotImplementedError)) or THEIRS.search(text):
@@ -92,7 +92,7 @@ def check_reference(case: Case, results: list[Any]) -> bool:
     try:
         with np.errstate(all="ignore"):
             expected = arrays_of(_as_arrays(getattr(reference, case.op)(**call)))
-    except (TypeError, ValueError, IndexError):
+    except Exception:  # it does not check its operands
         return False
     if len(expected) != len(results):
         return False
@@ -158,7 +158,7 @@ class Fuzzer:
             raise DefectError(f"{case.describe()}\n  {defect}") from defect.__cause__
 
     def count(self, name: str, what: str) -> None:
-        self.counts[name][what] += 1
+        self.counts[name.split("(")[0].split()[0]][what] += 1
 
     def call(self, case: Case, index: int) -> None:
         outs = arrays_of(case.call.get("out"))

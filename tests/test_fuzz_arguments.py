@@ -96,6 +96,14 @@ def test_a_layer_refuses_what_is_no_array(layer: tg.nn.Module) -> None:
     for value in (b"bytes", ..., 3, [1.0]):
         with pytest.raises(TypeError, match=r"(?i)^(flatten|dropout): input must be "):
             layer(value)
+        layer(np.ones((2, 2)))
+        with pytest.raises(TypeError, match=r"must be an? (array|numpy)"):
+            layer.backward(value)  # type: ignore[arg-type]
+
+
+def test_a_weight_that_is_no_array_is_refused() -> None:
+    with pytest.raises(TypeError, match="MultiMarginLoss: weight must be an array; got float"):
+        tg.nn.MultiMarginLoss(weight=1.0)  # type: ignore[arg-type]
 
 
 def test_a_seed_is_one_integer() -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -121,15 +121,19 @@ class Flatten(Module):
 
     def forward(self, input: Array) -> Array:
         """Return the input with the axes joined."""
-        if not hasattr(input, "shape"):
-            raise TypeError(f"Flatten: input must be an array; got {type(input).__name__}")
+        self._check_array("input", input)
         self._save(input.shape)
         return input.reshape(self._flat(input.shape))
 
     def backward(self, grad_output: Array, input_grad: bool = True) -> Array | None:
         """Return the gradient in the input's shape."""
+        self._check_array("grad_output", grad_output)
         (shape,) = self._take_saved()
         return grad_output.reshape(shape) if input_grad else None
+
+    def _check_array(self, name: str, value: Any) -> None:
+        if not (hasattr(value, "shape") and hasattr(value, "reshape")):
+            raise TypeError(f"Flatten: {name} must be an array; got {type(value).__name__}")
 
     def _record(self, recorder: Recorder, x: Array) -> tuple[Array, RecordedBackward]:
         return (

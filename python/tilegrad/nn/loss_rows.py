@@ -99,6 +99,10 @@ class MultiMarginLoss(Loss):
         super().__init__(reduction)
         if p not in (1, 2):
             raise ValueError(f"MultiMarginLoss: p must be 1 or 2; got {p}")
+        if weight is not None and not hasattr(weight, "shape"):
+            raise TypeError(
+                f"MultiMarginLoss: weight must be an array; got {type(weight).__name__}"
+            )
         if weight is not None and len(weight.shape) != 1:
             raise ValueError(
                 f"MultiMarginLoss: weight must have one axis; got shape {tuple(weight.shape)}"
