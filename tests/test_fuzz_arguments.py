@@ -72,6 +72,8 @@ def test_an_object_that_lies_about_its_device_is_refused_by_name() -> None:
     for device in (None, (), "cpu", (1,), ("cpu", 0), ValueError("no device"), (2**40, 0)):
         with error(TypeError, "relu", "input could not be read through DLPack"):
             tg.relu(Liar(device))  # type: ignore[arg-type]
+    with error(TypeError, "softmax", "input could not be read through DLPack"):
+        tg.softmax(Liar((1, 0)), 0, dtype=np.float32)  # type: ignore[arg-type]
 
 
 def test_text_that_is_no_unicode_and_a_dtype_that_is_none_are_refused(device: Device) -> None:

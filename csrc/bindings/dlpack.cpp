@@ -203,8 +203,9 @@ dlpack::Device device_of(py::handle object, const char* op, const char* name) {
     if (PyErr_Occurred() == nullptr) return {static_cast<int32_t>(type), static_cast<int32_t>(id)};
     PyErr_Clear();
   }
-  throw TypeError(format("{}: __dlpack_device__ of {} must return two integers; got {}", op, name,
-                         py::repr(device).cast<std::string>()));
+  throw TypeError(format(
+      "{}: {} could not be read through DLPack: __dlpack_device__ must return two integers; got {}",
+      op, name, py::repr(device).cast<std::string>()));
 }
 
 Taken take_dlpack(py::handle object, const py::object& stream, const char* op, const char* name) {

@@ -26,6 +26,14 @@ def _floating(op: str, dtype: DTypeLike) -> np.dtype[Any]:
         ) from error
 
 
+def _foreign(op: str, input: Any) -> Any:
+    """Return another library's tensor as an array of the same memory."""
+    try:
+        return from_dlpack(input)
+    except Exception as error:
+        raise TypeError(f"{op}: input could not be read through DLPack: {error}") from error
+
+
 def _cast(op: str, input: Any, dtype: DTypeLike) -> Any:
     """Return input as an array of a floating dtype (itself if it has that dtype)."""
     wanted = _floating(op, dtype)
@@ -38,7 +46,7 @@ def _cast(op: str, input: Any, dtype: DTypeLike) -> Any:
     if not isinstance(input, (np.ndarray, np.generic)):
         if not hasattr(input, "__dlpack__"):
             raise TypeError(f"{op}: input must be an array; got {type(input).__name__}")
-        input = from_dlpack(input)
+        input = _foreign(op, input)
     return input.astype(wanted, copy=False) if isinstance(input, np.ndarray) else wanted.type(input)
 
 
@@ -57,7 +65,7 @@ def _backward_in_dtype(
     if isinstance(input, DeviceArray):
         return backward(grad_output, _cast(op, input, dtype), dim, output, wrt, out)
     is_tensor = not isinstance(input, np.ndarray) and hasattr(input, "__dlpack__")
-    own = (from_dlpack(input) if is_tensor else np.asarray(input)).dtype
+    own = (_foreign(op, input) if is_tensor else np.asarray(input)).dtype
     wanted = _floating(op, dtype)
     if own == wanted:
         return backward(grad_output, input, dim, output, wrt, out)
