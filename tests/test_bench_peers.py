@@ -243,10 +243,10 @@ def test_files_are_stored_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = tmp_path / "x.json"
     path.write_text("old")
 
-    def interrupted(self: Path, target: Any) -> None:
+    def interrupted(source: str, target: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "replace", interrupted)
+    monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         session.store("new", str(path))
     assert path.read_text() == "old"

@@ -102,7 +102,7 @@ def test_a_limit_on_memory_is_a_memory_error() -> None:
         large, many = np.ones((60000, 100), np.float32), np.arange(60000) % 10
         used = 4096 * int(open("/proc/self/statm").read().split()[0])
         weights = [p.data.copy() for p in model.parameters()]
-        np.random.default_rng(0)  # a module that NumPy loads late
+        np.random.default_rng(0), tg.fit  # modules that are loaded late
         calls = (
             lambda: tg.matmul(large, large[:4000], transpose_b=True),
             lambda: step(large, many),

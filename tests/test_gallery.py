@@ -62,4 +62,4 @@ def test_bad_arguments_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["plot", "optimisers"]) == 2
     assert "optimisers" in capsys.readouterr().err
     assert main(["plot", "losses", "--out", str(tmp_path / "no" / "folder.png")]) == 1
-    assert_one_line(capsys, "plot", "folder.png")
+    assert_one_line(capsys, "plot", "there is no such folder")

@@ -5,6 +5,7 @@
 #include <array>
 #include <memory>
 #include <string_view>
+#include <utility>
 
 namespace tilegrad::TILEGRAD_BACKEND {
 namespace {
@@ -200,8 +201,11 @@ dlpack::Device device_of(py::handle object, const char* op, const char* name) {
   if (py::isinstance<py::tuple>(device) && py::len(device) == 2) {
     const long type = PyLong_AsLong(device[py::int_(0)].ptr());
     const long id = PyLong_AsLong(device[py::int_(1)].ptr());
-    if (PyErr_Occurred() == nullptr) return {static_cast<int32_t>(type), static_cast<int32_t>(id)};
+    const bool whole = PyErr_Occurred() == nullptr;
     PyErr_Clear();
+    if (whole && std::in_range<int32_t>(type) && std::in_range<int32_t>(id)) {
+      return {static_cast<int32_t>(type), static_cast<int32_t>(id)};
+    }
   }
   throw TypeError(format(
       "{}: {} could not be read through DLPack: __dlpack_device__ must return two integers; got {}",

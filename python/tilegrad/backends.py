@@ -261,7 +261,8 @@ def _reason_missing(name: str) -> str | None:
     """Return why a backend cannot be used, or None if it can."""
     module = f"{__package__}._{name}"
     if importlib.util.find_spec(module) is None:
-        return f"this build of tilegrad has no {module}: {_WHAT_IT_TAKES[name]}"
+        remedy = _WHAT_IT_TAKES.get(name, "install it again")
+        return f"this build of tilegrad has no {module}: {remedy}"
     try:
         loaded = importlib.import_module(module)
     except ImportError as error:

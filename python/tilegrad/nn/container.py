@@ -127,7 +127,8 @@ class Flatten(Module):
 
     def backward(self, grad_output: Array, input_grad: bool = True) -> Array | None:
         """Return the gradient in the input's shape."""
-        self._check_array("grad_output", grad_output)
+        if input_grad:
+            self._check_array("grad_output", grad_output)
         (shape,) = self._take_saved()
         return grad_output.reshape(shape) if input_grad else None
 
