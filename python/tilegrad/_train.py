@@ -54,6 +54,14 @@ class _Whole:
     update: _Update
 
 
+def check_step_options(op: str, max_norm: float | None, accumulate: int) -> None:
+    """Raise ValueError for an illegal option of a training step."""
+    if max_norm is not None and not max_norm >= 0:
+        raise ValueError(f"{op}: max_norm must be at least 0; got {max_norm}")
+    if accumulate < 1:
+        raise ValueError(f"{op}: accumulate must be at least 1; got {accumulate}")
+
+
 class TrainStep:
     """Run zero_grad, forward, loss, backward, clipping and update as one native call.
 
@@ -105,10 +113,7 @@ class TrainStep:
         max_norm: float | None = None,
         accumulate: int = 1,
     ) -> None:
-        if max_norm is not None and not max_norm >= 0:
-            raise ValueError(f"TrainStep: max_norm must be at least 0; got {max_norm}")
-        if accumulate < 1:
-            raise ValueError(f"TrainStep: accumulate must be at least 1; got {accumulate}")
+        check_step_options("TrainStep", max_norm, accumulate)
         if not isinstance(loss_fn, Loss):
             raise TypeError(f"TrainStep: {type(loss_fn).__name__} has no plan; pass a Loss")
         own = {id(p) for p in model.parameters()}

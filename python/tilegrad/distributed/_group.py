@@ -250,8 +250,8 @@ def init_process_group(
     Args:
         backend: As torch has it; None: "gloo" or, where CUDA devices can be used, "cpu:gloo,
             cuda:nccl". With NCCL, torch's current device becomes that of LOCAL_RANK.
-        init_method: Where the ranks meet: "env://", "tcp://HOST:PORT", or "file:///PATH" of a
-            file that does not exist yet, on a disk that all share.
+        init_method: Where the ranks meet: "env://", "tcp://HOST:PORT", or the
+            ``pathlib.Path.as_uri()`` of a file that does not exist yet, on a disk that all share.
         timeout: Seconds that a rank waits for the others before it gives up.
         rank: Number of this process; None: RANK.
         world_size: Number of processes; None: WORLD_SIZE.

@@ -14,6 +14,7 @@ import torch.utils.dlpack
 from tilegrad import _random
 from tilegrad._fit_step import on_device_of
 from tilegrad._makers import asarray
+from tilegrad._train import check_step_options
 from tilegrad.distributed import _agree
 from tilegrad.distributed._buckets import Reducer, torch_stream
 from tilegrad.distributed._group import Group, Traffic, current
@@ -147,10 +148,7 @@ class DistributedTrainStep:
         bucket_cap_mb: float = 25.0,
     ) -> None:
         op = "DistributedTrainStep"
-        if max_norm is not None and not max_norm >= 0:
-            raise ValueError(f"{op}: max_norm must be at least 0; got {max_norm}")
-        if accumulate < 1:
-            raise ValueError(f"{op}: accumulate must be at least 1; got {accumulate}")
+        check_step_options(op, max_norm, accumulate)
         if not 0 < bucket_cap_mb < math.inf:
             raise ValueError(f"{op}: bucket_cap_mb must be finite and above 0; got {bucket_cap_mb}")
         reduction = getattr(loss_fn, "reduction", "mean")

@@ -10,7 +10,14 @@ import torch
 import tilegrad
 
 from ._exchange import operand, tensor
-from ._library import autocast, define, differentiate, differentiate_once, refuse_forward_mode
+from ._library import (
+    autocast,
+    define,
+    differentiate,
+    differentiate_once,
+    no_second_derivatives,
+    refuse_forward_mode,
+)
 
 _INPUTS = (
     "Tensor input, Tensor target, Tensor? weight, SymInt ignore_index, str reduction,"
@@ -132,10 +139,7 @@ def _differentiate_fused(ctx: Any, grad_output: torch.Tensor | None, *_: Any) ->
     if grad_output is None:
         return (None,) * 6
     if torch.is_grad_enabled():  # the logits are not kept: a second derivative would miss them
-        raise NotImplementedError(
-            "cross_entropy: tilegrad has no second derivatives; use torch.nn.functional where"
-            " create_graph is needed"
-        )
+        raise no_second_derivatives("cross_entropy")
     (gradient,) = ctx.saved_tensors
     return _scaled(gradient, grad_output), *[None] * 5
 

@@ -106,14 +106,19 @@ def differentiate(op: Any, setup: Callable[..., None], backward: Callable[..., A
     _LIBRARY.impl(op.name().partition("::")[2], call, "Autograd")
 
 
+def no_second_derivatives(op: object) -> NotImplementedError:
+    """Return the error for who asks for one."""
+    return NotImplementedError(
+        f"{op}: tilegrad has no second derivatives; use torch.nn.functional where create_graph is"
+        " needed"
+    )
+
+
 def differentiate_once(op: Any) -> None:
     """Register that the result of an operator, itself a gradient, has none: to ask is an error."""
 
     def refuse(ctx: Any, *grad_outputs: torch.Tensor) -> Any:
-        raise NotImplementedError(
-            f"{op}: tilegrad has no second derivatives; use torch.nn.functional where create_graph"
-            " is needed"
-        )
+        raise no_second_derivatives(op)
 
     differentiate(op, lambda ctx, inputs, output: None, refuse)
 
