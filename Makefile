@@ -5,9 +5,11 @@ BIN := .venv/bin
 WERROR ?= $(if $(CI),ON,OFF)
 # For the CUDA backend, which is built where nvcc is: the oldest and the two that kernels are tuned for.
 CUDA_ARCHITECTURES ?= 75-real;80-real;90a-real
-# Processes that share the tests, file by file.
+# Processes that share the tests, file by file. One that dies ends the run (a replaced one would be
+# waited for without end), and so does a test that hangs.
 PROCESSES ?= 2
-PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile
+PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --max-worker-restart 0 \
+         --timeout 900 --timeout-method thread
 SOURCES := $(shell find csrc python cmake CMakeLists.txt pyproject.toml -type f \
              -not -name '*.so' -not -path '*/__pycache__/*')
 

@@ -22,6 +22,8 @@ _api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
 NAMES = {False: b"dltensor", True: b"dltensor_versioned"}
 CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
 READ_ONLY, IS_COPIED = 1, 2
+# A consumer calls the deleter when its last view goes, perhaps long after the producer was forgotten.
+_handed_out: list[Producer] = []
 
 
 class Tensor(ctypes.Structure):
@@ -100,6 +102,7 @@ class Producer:
         self.freed += 1
 
     def capsule(self) -> Any:
+        _handed_out.append(self)
         return _api.PyCapsule_New(ctypes.addressof(self.managed), NAMES[self.versioned], None)
 
     def __dlpack_device__(self) -> Any:
