@@ -17,12 +17,13 @@ endforeach()
 
 add_library(tilegrad_sim_flags INTERFACE)
 target_compile_definitions(tilegrad_sim_flags INTERFACE
-  TILEGRAD_BACKEND=sim TILEGRAD_SIM=1 TILEGRAD_HALF=1 TILEGRAD_CUDA_ARCHITECTURES="sim")
+  TILEGRAD_BACKEND=sim TILEGRAD_SIM=1 TILEGRAD_HALF=1 TILEGRAD_CUDA_ARCHITECTURES="75,80,90a")
 target_include_directories(tilegrad_sim_flags INTERFACE csrc/sim/include)
 target_link_libraries(tilegrad_sim_flags INTERFACE tilegrad_flags)
 
 # fmaf without these is a call of libm, ten times slower.
-# Line tables: reports name the line of a kernel.
+# Line tables: a trace names the lines of kernels and so does the report of a fault, but in _sim of a
+# wheel they are stripped (a quarter of its bytes): there the report gives the offset in the module.
 set(sim_kernel_options -Wno-unknown-pragmas -g1 -gz)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
   list(APPEND sim_kernel_options -mavx2 -mfma)

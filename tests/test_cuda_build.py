@@ -169,31 +169,37 @@ def test_the_cuda_module_imports_without_a_driver_and_says_what_is_missing() -> 
 
 
 @pytest.mark.parametrize(
-    ("built", "capability", "runs"),
+    ("built", "capability", "code"),
     [
-        ("80-real", 80, True),
-        ("80-real", 86, True),  # machine code of a major version runs on its later minors
-        ("80-real", 90, False),
-        ("86-real", 80, False),
-        ("80-virtual", 90, True),  # PTX is compiled by the driver for what came later
-        ("80-virtual", 75, False),
-        ("80", 75, False),
-        ("80", 120, True),
-        ("90a-real", 90, True),
-        ("90a-real", 91, False),  # the letter: this device and no other
-        ("90a-virtual", 100, False),
-        (LIST, 75, True),
-        (LIST, 70, False),
-        (LIST, 120, True),
-        ("", 80, False),
+        ("80-real", 80, 80),
+        ("80-real", 86, 80),  # machine code of a major version runs on its later minors
+        ("80-real,86-real", 89, 86),
+        ("80-real", 90, 0),
+        ("86-real", 80, 0),
+        ("80-virtual", 90, 80),  # PTX is compiled by the driver for what came later
+        ("80-virtual", 75, 0),
+        ("80", 75, 0),
+        ("80", 120, 80),
+        ("80-real,86-virtual", 86, 80),  # machine code goes before PTX
+        ("90a-real", 90, 90),
+        ("90a-real", 91, 0),  # the letter: this device and no other
+        ("90a-virtual", 100, 0),
+        (LIST, 75, 75),
+        (LIST, 89, 80),
+        (LIST, 90, 90),
+        (LIST, 100, 80),  # without clusters, wgmma and TMA, which PTX of 8.0 does not have
+        (LIST, 120, 80),
+        (LIST, 70, 0),
+        ("", 80, 0),
     ],
 )
-def test_a_device_without_code_in_the_build_is_named(
-    built: str, capability: int, runs: bool
+def test_kernels_are_chosen_by_the_code_that_runs_and_its_absence_is_named(
+    built: str, capability: int, code: int
 ) -> None:
     module: Any = backends.at(backends.SIM)  # the same source as _cuda's
+    assert module._code_for(built, capability) == code
     text = module._missing_code(built, capability, "Some GPU")
-    if runs:
+    if code:
         assert text == ""
         return
     major, minor = divmod(capability, 10)

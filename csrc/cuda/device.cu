@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "../check.hpp"
+#include "architecture.hpp"
 #include "synchronous.hpp"
 
 namespace tilegrad::TILEGRAD_BACKEND {
@@ -46,6 +47,11 @@ int attribute(cudaDeviceAttr which, int device) {
 
 }  // namespace
 
+int device_capability(int device) {
+  return 10 * attribute(cudaDevAttrComputeCapabilityMajor, device) +
+         attribute(cudaDevAttrComputeCapabilityMinor, device);
+}
+
 bool synchronous_launches() {
   static const bool value = [] {
     const char* text = std::getenv("TILEGRAD_SYNC");
@@ -69,9 +75,7 @@ const DeviceInfo& device_info() {
   check(device < kMaxDevices, "cuda: device numbers must be below {}; got {}", kMaxDevices, device);
   const auto i = static_cast<size_t>(device);
   const auto ask = [&] {
-    known[i] = {device,
-                10 * attribute(cudaDevAttrComputeCapabilityMajor, device) +
-                    attribute(cudaDevAttrComputeCapabilityMinor, device),
+    known[i] = {device, code_for(TILEGRAD_CUDA_ARCHITECTURES, device_capability(device)),
                 attribute(cudaDevAttrMultiProcessorCount, device),
                 static_cast<size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device))};
   };

@@ -12,13 +12,16 @@ namespace tilegrad::TILEGRAD_BACKEND {
 
 struct DeviceInfo {
   int index = 0;
-  int compute_capability = 0;  // 90 for 9.0
+  int compute_capability = 0;  // of the code that it runs, so that kernels are chosen by it
   int multiprocessors = 0;
   size_t shared_bytes = 0;  // dynamic shared memory that one block may have
 };
 
 // Of the current device; asked of the driver once (of the simulator each time: tests change it).
 const DeviceInfo& device_info();
+
+// 90 for 9.0: the device's own, whatever code it runs.
+int device_capability(int device);
 
 // RuntimeError "op: what failed; got <CUDA's text>" unless the call succeeded.
 void check_cuda(cudaError_t error, const char* what);

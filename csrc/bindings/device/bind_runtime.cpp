@@ -6,7 +6,6 @@
 #include "../../cuda/matmul_choice.hpp"
 #include "../../cuda/train_step/schedule.hpp"
 #include "../families.hpp"
-#include "architecture.hpp"
 #include "storage.hpp"
 #ifdef TILEGRAD_SIM
 #include "../../sim/launch.hpp"
@@ -119,8 +118,8 @@ py::dict properties(int place) {
   size_t free = 0, total = 0;
   CUDA_CHECK(cudaMemGetInfo(&free, &total));
   py::dict result;
-  result["compute_capability"] =
-      py::make_tuple(info.compute_capability / 10, info.compute_capability % 10);
+  const int capability = device_capability(info.index);
+  result["compute_capability"] = py::make_tuple(capability / 10, capability % 10);
   result["multiprocessors"] = info.multiprocessors;
   result["shared_memory_per_block"] = info.shared_bytes;
   result["free_memory"] = free;
@@ -258,6 +257,7 @@ void bind_runtime(py::module_& m) {
       py::arg("stream"), py::arg("other"));
 #endif
   m.def("_is_immutable", &is_immutable, py::arg("array"));
+  m.def("_code_for", &code_for, py::arg("built"), py::arg("compute_capability"));
   m.def("_missing_code", &missing_code, py::arg("built"), py::arg("compute_capability"),
         py::arg("device"));
   // The choices of kernels, pure functions, for their tests.

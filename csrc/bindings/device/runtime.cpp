@@ -10,7 +10,6 @@
 #include <utility>
 
 #include "../../check.hpp"
-#include "architecture.hpp"
 
 #if !defined(TILEGRAD_SIM) && __has_include(<nvtx3/nvToolsExt.h>)
 #include <nvtx3/nvToolsExt.h>
@@ -36,8 +35,8 @@ void watch_forks() {
 void check_code(int device) {
   cudaDeviceProp properties;
   CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
-  const std::string text = missing_code(built_architectures(),
-                                        10 * properties.major + properties.minor, properties.name);
+  const std::string text =
+      missing_code(TILEGRAD_CUDA_ARCHITECTURES, device_capability(device), properties.name);
   if (!text.empty()) throw std::runtime_error(text);
 }
 #endif
@@ -131,6 +130,15 @@ std::map<void*, ScratchHeader>& scratch_blocks() {
 }
 
 }  // namespace
+
+std::string missing_code(std::string_view built, int compute_capability, std::string_view device) {
+  if (code_for(built, compute_capability) != 0) return {};
+  const int cc = compute_capability;
+  return format(
+      "cuda: this build has no code for {} (compute capability {}.{}); it has {}. Rebuild with: "
+      "pip install . --config-settings=cmake.define.TILEGRAD_CUDA_ARCHITECTURES={}{}-real",
+      device, cc / 10, cc % 10, built, cc, cc == 90 ? "a" : "");
+}
 
 std::string place_name(int place) {
 #ifdef TILEGRAD_SIM

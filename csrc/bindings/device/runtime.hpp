@@ -9,9 +9,11 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <vector>
 
+#include "../../cuda/architecture.hpp"
 #include "../../cuda/device.hpp"
 #include "traits.hpp"
 
@@ -24,6 +26,8 @@ void check_process();
 bool process_is_usable();  // for destructors, which then leave the driver alone
 // The number of devices; 0, with the reason, where there is no driver or none can be used.
 int device_count(std::string* reason = nullptr);
+// Empty if a build has code for a device; else the error: device, list, what to rebuild with.
+std::string missing_code(std::string_view built, int compute_capability, std::string_view device);
 // Makes a place's device the current one of this thread; RuntimeError if it cannot be used.
 void enter(int place);
 
