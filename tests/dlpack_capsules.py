@@ -22,7 +22,7 @@ _api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
 NAMES = {False: b"dltensor", True: b"dltensor_versioned"}
 CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
 READ_ONLY, IS_COPIED = 1, 2
-# A consumer calls the deleter when its last view goes, perhaps long after the producer was forgotten.
+# A consumer calls the deleter when its last view goes, long after the producer was forgotten.
 _handed_out: list[Producer] = []
 
 

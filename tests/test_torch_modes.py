@@ -184,3 +184,11 @@ def test_cross_entropy_casts_probabilities_under_autocast() -> None:
 def test_tilegrad_alone_does_not_load_torch() -> None:
     code = "import sys, tilegrad; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_older_pytorch_is_refused_in_words() -> None:
+    code = "import torch; del torch.library.register_autograd; import tilegrad.torch"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    text = f"ImportError: tilegrad.torch needs PyTorch 2.4 or later; got {torch.__version__}"
+    assert done.stderr.splitlines()[-1] == text

@@ -17,6 +17,9 @@ from torch.utils._pytree import tree_leaves
 
 from ._exchange import on_torch_stream
 
+if not hasattr(torch.library, "register_autograd"):
+    raise ImportError(f"tilegrad.torch needs PyTorch 2.4 or later; got {torch.__version__}")
+
 _LIBRARY: Any = torch.library.Library("tilegrad", "DEF")  # type: ignore[no-untyped-call]
 
 
