@@ -271,7 +271,8 @@ def at_once(python: str) -> list[str]:
     """Return the options for several processes, each with files of its own, if pytest has them."""
     if output_of([python, "-c", "import xdist"])[0] != 0:
         return []
-    return ["-n", str(min(os.cpu_count() or 1, _PROCESSES)), "--dist", "loadfile"]
+    processes = str(min(os.cpu_count() or 1, _PROCESSES))
+    return ["-n", processes, "--dist", "loadfile", "--max-worker-restart", "0"]
 
 
 def counts(report: Path) -> Record:

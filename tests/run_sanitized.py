@@ -104,7 +104,7 @@ def core_of_the_suite(modules: list[str]) -> None:
         "TILEGRAD_SANITIZED": "1",
     }
     tests = [ROOT / "tests" / f"test_{name}.py" for name in CORE]
-    shared = ["-n", "2", "--dist", "loadfile"]  # two processes, file by file
+    shared = ["-n", "2", "--dist", "loadfile", "--max-worker-restart", "0"]  # file by file
     run(sys.executable, "-m", "pytest", *shared, *tests, env=environment, cwd=ROOT)
 
 
