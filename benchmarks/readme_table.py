@@ -128,6 +128,7 @@ KINDS: Mapping[str, Callable[[Sequence[dict[str, Any]], Sequence[str]], list[str
     "goals": performance_tables.goal_rows,
     "every-goal": performance_tables.every_goal,
     "cases": performance_tables.every_case,
+    "operators": performance_tables.every_case,
     "roofline": performance_tables.rooflines,
     "scaling": performance_tables.scaling_rows,
     "model": performance_tables.model_rows,

@@ -28,14 +28,15 @@ RUNS: dict[str, tuple[str, list[str]]] = {
     "cpu-2t": ("", ["--threads", "2"]),
     "cpu-1t-avx2": ("avx2", ["--threads", "1"]),
     "cpu-2t-avx2": ("avx2", ["--threads", "2"]),
+    "cpu-pytorch": ("", ["--threads", "1", "--filter", "pytorch/"]),
     "cpu-scaling": ("", ["--scaling"]),
 }
-_SIDES = [name for name in RUNS if name != "cpu-scaling"]
+_SIDES = list(RUNS)[:4]
 PICTURES = _SIDES[:2]
 _TABLES = {"benchmarks": _SIDES, "goals": _SIDES, "every-goal": _SIDES, "cases": _SIDES}
 _TABLES |= {"roofline": PICTURES}
-_TABLES |= {"scaling": ["cpu-scaling"], "model": ["cpu-scaling"]}
-DOCUMENTS = ("README.md", "docs/performance.md", "docs/performance-cases.md")
+_TABLES |= {"scaling": ["cpu-scaling"], "model": ["cpu-scaling"], "operators": ["cpu-pytorch"]}
+DOCUMENTS = ("README.md", "docs/performance.md", "docs/performance-cases.md", "docs/pytorch.md")
 
 
 def command(name: str, folder: Path, quick: bool) -> list[str]:

@@ -229,7 +229,7 @@ def test_store_results_names_in_documents_what_is_there(tables: Any, tmp_path: P
     blocks = "<!-- goals: old.json -->\nold\n<!-- end of goals -->\n"
     (tmp_path / "README.md").write_text(f"Before\n{blocks}After\n")
     scaling = "<!-- scaling: -->\n<!-- end of scaling -->\n"
-    for name in ("performance.md", "performance-cases.md"):
+    for name in ("performance.md", "performance-cases.md", "pytorch.md"):
         (tmp_path / "docs" / name).write_text(blocks + scaling)
     assert store_results.paste(tmp_path) == list(store_results.DOCUMENTS)
     readme = (tmp_path / "README.md").read_text()
