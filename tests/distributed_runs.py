@@ -240,6 +240,8 @@ def fails(rank: int, where: str, how: str) -> None:
                 x = x[:, :3]
             if how == "frozen later":
                 model[4].requires_grad_(False)
+            if how == "another learning rate":
+                optimizer.param_groups[0]["lr"] = 0.05
             if how == "too few rows":
                 x, target = x[:20], target[:20]
         step(x[rank::ranks], target[rank::ranks])
@@ -352,6 +354,12 @@ def killed_command(rank: int, where: str, out: str, victim: int) -> int:
 
     if rank == victim:
         _cli_train._Place.on_batch_end = Killed.on_batch_end
+    return command(rank, where, out, "--epochs", "5", "--no-progress")
+
+
+def restarted_command(rank: int, where: str, out: str) -> int:
+    """The command line that killed_command ran, as `torchrun --max-restarts` starts it again."""
+    os.environ["TORCHELASTIC_RESTART_COUNT"] = "1"
     return command(rank, where, out, "--epochs", "5", "--no-progress")
 
 

@@ -31,6 +31,7 @@ FAILURES = {  # how: what rank 1 ends with, what the others say
     "bad shape": (1, f"{LOST} ended with ValueError: linear: inner sizes differ"),
     "left": (3, f"{LOST} ended with RuntimeError: the end of its process"),
     "frozen later": (1, "the ranks are not at the same step of the same model"),
+    "another learning rate": (1, "the ranks are not at the same step of the same model"),
     "too few rows": (1, "of 40 samples, number"),
     "shapes": (1, "on rank 1 0.weight is missing; on rank 0 it is (7, 5) float32 on cpu"),
     "options": (1, "on rank 1 momentum of parameter group 0 is 0.5; on rank 0 it is 0.9"),
@@ -83,8 +84,21 @@ def test_the_command_line_ends_with_one_line_on_every_rank_that_is_left(
     line = left["err"].splitlines()[-1]
     assert line.startswith("tilegrad train: distributed: ")
     assert f"rank {victim}" in line
-    again = ranks("distributed_runs:command", 2, str(tmp_path / "run"), "--resume", "--quiet")
+    if victim == 0:
+        again = ranks("distributed_runs:command", 2, str(tmp_path / "run"), "--resume", "--quiet")
+    else:
+        again = ranks("distributed_runs:restarted_command", 2, str(tmp_path / "run"))
+        assert "epoch 5/5" in again[0]["err"]
     assert [rank["code"] for rank in again] == [0, 0], again[0]["err"]
+    assert "epoch 1/5" not in again[0]["err"]
+
+
+def test_what_is_started_again_before_its_first_checkpoint_begins_anew(
+    ranks: RankServer, tmp_path: Path
+) -> None:
+    (alone,) = ranks("distributed_runs:restarted_command", 1, str(tmp_path / "run"))
+    assert alone["code"] == 0, alone["err"]
+    assert "epoch 1/5" in alone["err"]
 
 
 def test_a_folder_that_rank_0_cannot_write_ends_all(ranks: RankServer, tmp_path: Path) -> None:
@@ -102,3 +116,4 @@ def test_ranks_that_do_not_meet(ranks: RankServer) -> None:
     assert time.monotonic() - started < 30
     assert rank["code"] == 1
     assert "RuntimeError: init_process_group: the ranks did not meet by file://" in rank["err"]
+    assert "(a file that an earlier run has left? remove it)" in rank["err"]

@@ -106,10 +106,19 @@ def test_tensors_go_in_and_out_where_they_lie(dtype: Any, rng: np.random.Generat
 
 def test_a_tensor_that_records_a_gradient_is_torch_s_to_refuse() -> None:
     tensor = torch.ones(3, requires_grad=True)
-    with pytest.raises(BufferError, match="require gradient"):
+    with pytest.raises(BufferError, match="^from_dlpack: .*require gradient"):
         tg.from_dlpack(tensor)
     with error(TypeError, "relu", "could not be read through DLPack", "detach"):
         tg.relu(tensor)
+
+
+def test_memory_that_a_tensor_negates_is_refused() -> None:
+    tensor = torch.imag(torch.tensor([1 + 2j, 3 - 4j]).conj())
+    assert tensor.is_neg()
+    for call, op in ((tg.relu, "relu"), (tg.from_dlpack, "from_dlpack")):
+        with error(TypeError, op, "negates its memory", "resolve_neg()"):
+            call(tensor)
+    np.testing.assert_array_equal(tg.relu(tensor.resolve_neg()), [0, 4])
 
 
 def test_dtypes_that_tilegrad_lacks_are_named() -> None:

@@ -246,6 +246,8 @@ def test_unknown_modules_are_named() -> None:
         model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(module))
         with error(TypeError, "onnx.export", f"1.0 is a {kind}, which has no ONNX form"):
             tg.onnx.export(model)
+    with error(TypeError, "onnx.export", "the model is a Doubled, which has no ONNX form"):
+        tg.onnx.export(Doubled())
     check(nn.Sequential(nn.Linear(2, 2), Named()), np.ones((3, 2), "f4"))
     with error(TypeError, "onnx.export", "takes a tilegrad.nn.Module; got int"):
         tg.onnx.export(3)  # type: ignore[arg-type]

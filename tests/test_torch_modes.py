@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from torch.utils.checkpoint import checkpoint
 
 import tilegrad.torch as tt
 from torch_operands import Tensor, leaf
@@ -129,6 +130,7 @@ def test_cross_entropy_keeps_its_gradient_and_not_the_logits() -> None:
     [
         (lambda x: tt.activation(x, "swish"), ValueError, "must be one of"),
         (lambda x: tt.activation(x, "relu", {"slope": 1.0}), ValueError, "options must be"),
+        (lambda x: torch.ops.tilegrad.activation(x, "save", []), ValueError, "must be one of"),
         (lambda x: tt.gelu(x, approximate="erf"), ValueError, "'none' or 'tanh'"),
         (lambda x: tt.relu(x.half()), TypeError, "float16"),
         (lambda x: tt.relu(x.long()), TypeError, "int64"),
@@ -184,6 +186,26 @@ def test_cross_entropy_casts_probabilities_under_autocast() -> None:
 def test_tilegrad_alone_does_not_load_torch() -> None:
     code = "import sys, tilegrad; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("name", ["linear", "relu", "cross_entropy", "fused_mlp"])
+def test_activation_checkpointing_recomputes(name: str, reentrant: bool) -> None:
+    x, w, b = leaf(5, 4), leaf(4, 4), leaf(4)
+    target = torch.arange(5) % 4
+    calls: dict[str, Callable[[Tensor], Tensor]] = {
+        "linear": lambda x: tt.linear(tt.linear(x, w, b, "gelu"), w),
+        "relu": lambda x: tt.relu(tt.tanh(x)),
+        "cross_entropy": lambda x: tt.cross_entropy(tt.tanh(x), target),
+        "fused_mlp": lambda x: tt.fused_mlp(x, [w, w], [b, b]),
+    }
+    call = calls[name]
+    call(x).sum().backward()
+    want, x.grad = x.grad, None
+    checkpoint(call, x, use_reentrant=reentrant).sum().backward()
+    assert want is not None
+    assert x.grad is not None
+    assert torch.equal(x.grad, want)
 
 
 def test_an_older_pytorch_is_refused_in_words() -> None:

@@ -258,6 +258,9 @@ def test_state_dicts_go_both_ways() -> None:
     assert type(tt.to_torch(mine)) is nn.Sequential
     np.testing.assert_allclose(tt.to_torch(mine)(x).detach(), mine(x.numpy()), rtol=1e-5, atol=1e-6)
     assert type(tg.nn.Module.from_torch(theirs)) is tg.nn.FusedMLP
+    for turn, kind in ((tt.arrays, "torch.Tensor"), (tt.tensors, "array")):
+        with pytest.raises(TypeError, match=f"{turn.__name__}: state must be an? {kind}; got dict"):
+            turn(torch.optim.SGD(theirs.parameters()).state_dict())
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,13 @@ constexpr Row kTypes[] = {
 
 // The capsule that an object makes; a producer from before DLPack 1 knows no version, one on the
 // CPU perhaps no stream.
-py::object capsule_of(py::handle object, const py::object& stream) {
+py::object capsule_of(py::handle object, const py::object& stream, const char* op,
+                      const char* name) {
   const py::object method = object.attr("__dlpack__");
+  check_type(!py::hasattr(object, "is_neg") || !py::bool_(object.attr("is_neg")()),
+             "{}: {} is a view of PyTorch's that negates its memory, which DLPack cannot say; call "
+             ".resolve_neg() on it",
+             op, name);
   py::dict options;
   if (!stream.is_none()) options["stream"] = stream;
   py::dict asked(**options, py::arg("max_version") = py::make_tuple(1, 0));
@@ -216,7 +221,7 @@ Taken take_dlpack(py::handle object, const py::object& stream, const char* op, c
   py::object made;
   PyObject* capsule = object.ptr();
   if (!PyCapsule_CheckExact(capsule)) {
-    made = capsule_of(object, stream);
+    made = capsule_of(object, stream, op, name);
     capsule = made.ptr();
   }
   if (PyCapsule_IsValid(capsule, dlpack::kVersionedName) != 0) {

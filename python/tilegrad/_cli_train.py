@@ -98,13 +98,13 @@ def _train(args: argparse.Namespace, place: _Place, team: Team) -> None:
     if team.is_first:  # the others go by what it has found and decided
         _check_json_folder(args.json)
         can_save = _can_save(args.resume)
-        stored = _read_settings(args.out) if args.resume and args.out else None
+        stored = _stored(args, args.out) if args.out else None
         found = find_data(args.data or (stored or {}).get("data") or "auto")
         out = args.out or os.path.join("runs", found.slug)
-        if args.resume and stored is None:  # the folder's name came with the data
-            stored = _read_settings(out)
+        if not args.out:  # the folder's name came with the data
+            stored = _stored(args, out)
         settings = resolve(args, found, stored)
-        _prepare_folder(out, settings, args.resume)
+        _prepare_folder(out, settings, stored is not None)
         plan = json.dumps([out, can_save, asdict(settings)])
     out, can_save, stored = json.loads(team.of_first(plan))
     settings = Settings(**{**stored, "hidden": tuple(stored["hidden"])})
@@ -308,6 +308,19 @@ def _prepare_folder(out: str, settings: Settings, resume: bool) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.remove(os.path.join(out, _CHECKPOINT))
     write_json(os.path.join(out, _SETTINGS), asdict(settings))
+
+
+def _stored(args: argparse.Namespace, out: str) -> dict[str, Any] | None:
+    """Return the settings of the run to go on with, or None for a new one.
+
+    What torchrun starts again (`--max-restarts`) goes on from the checkpoint that it has written.
+    """
+    again = (
+        args.distributed is not None and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    )
+    if args.resume or (again and os.path.isfile(os.path.join(out, _CHECKPOINT))):
+        return _read_settings(out)
+    return None
 
 
 def _read_settings(out: str) -> dict[str, Any]:

@@ -143,7 +143,10 @@ def from_dlpack(x: Any, *, copy: bool = False) -> Any:
         device = x.__dlpack_device__()
         on_cuda = int(device[0]) in backends.CUDA_MEMORY
         module = backends.at(int(device[1]) if on_cuda else None)
-        array: Any = module.from_dlpack(x) if on_cuda else module._from_dlpack(x)
+        try:
+            array: Any = module.from_dlpack(x) if on_cuda else module._from_dlpack(x)
+        except BufferError as error:
+            raise BufferError(f"from_dlpack: {error}") from error
     elif hasattr(x, "__cuda_array_interface__"):
         array = from_cuda_interface(x)
     else:

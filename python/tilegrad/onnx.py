@@ -76,6 +76,7 @@ def export(
     if not isinstance(model, nn.Module):
         raise TypeError(f"onnx.export: takes a tilegrad.nn.Module; got {type(model).__name__}")
     onnx = import_onnx()
+    _check_modules(model, "")
     size = sum(p.data.nbytes for p in model.parameters())
     if size > _LARGEST:
         raise ValueError(f"onnx.export: a file holds 2 GiB; the model has {size} bytes")
@@ -150,16 +151,26 @@ def _default_shape(model: nn.Module) -> _Shape:
 # ---- modules: each returns the name and the shape of its result ---------------------------------
 
 
-def _add(graph: Graph, module: nn.Module, name: str, x: str, shape: _Shape) -> tuple[str, _Shape]:
-    kind: Any = type(module)
-    known: Any = next((base for base in kind.__mro__ if base in _MODULES), None)
+def _known(module: nn.Module) -> Any:
+    """Return the class of _MODULES that a module is an instance of, or None."""
+    return next((base for base in type(module).__mro__ if base in _MODULES), None)
+
+
+def _check_modules(module: nn.Module, name: str) -> None:
+    kind, known = type(module), _known(module)
     own_forward = known is not None and kind.forward is not known.forward
     if known is None or own_forward or "forward" in vars(module):
         raise TypeError(
             f"onnx.export: {name or 'the model'} is a {kind.__name__}, which has no ONNX form"
         )
+    if known is nn.Sequential:
+        for key, child in module._modules.items():
+            _check_modules(child, f"{name}.{key}" if name else key)
+
+
+def _add(graph: Graph, module: nn.Module, name: str, x: str, shape: _Shape) -> tuple[str, _Shape]:
     graph.scope = name
-    return _MODULES[known](graph, module, name, x, shape)
+    return _MODULES[_known(module)](graph, module, name, x, shape)
 
 
 def _sequential(graph: Graph, module: Any, name: str, x: str, shape: _Shape) -> tuple[str, _Shape]:

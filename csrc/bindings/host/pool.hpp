@@ -6,12 +6,25 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <deque>
 #include <mutex>
 #include <new>
 #include <unordered_map>
 
 namespace tilegrad::TILEGRAD_BACKEND {
+
+// MemoryError with the figure; it needs no memory itself.
+class OutOfMemory : public std::bad_alloc {
+ public:
+  explicit OutOfMemory(size_t bytes) {
+    std::snprintf(text_, sizeof text_, "%zu bytes could not be allocated", bytes);
+  }
+  const char* what() const noexcept override { return text_; }
+
+ private:
+  char text_[64];
+};
 
 class HostPool {
  public:
@@ -36,7 +49,9 @@ class HostPool {
         return p;
       }
     }
-    return ::operator new(bytes, kAlignment);
+    void* memory = ::operator new(bytes, kAlignment, std::nothrow);
+    if (memory == nullptr) throw OutOfMemory(bytes);
+    return memory;
   }
 
   void give(void* p, size_t bytes) noexcept {

@@ -294,7 +294,11 @@ def init_process_group(
     except (RuntimeError, ValueError) as error:
         with contextlib.suppress(Exception):
             dist.destroy_process_group()
-        raise RuntimeError(f"{op}: the ranks did not meet by {init_method}: {error}") from error
+        left = " (a file that an earlier run has left? remove it)"
+        hint = left if init_method.startswith("file:") else ""
+        raise RuntimeError(
+            f"{op}: the ranks did not meet by {init_method}: {error}{hint}"
+        ) from error
     _group = Group(store, rank, world_size, timeout)
     atexit.register(_at_exit)
 
@@ -306,13 +310,14 @@ def _at_exit() -> None:
 
 
 def _number(op: str, variable: str, given: int | None) -> int:
-    text = os.environ.get(variable, "") if given is None else str(given)
+    text = os.environ.get(variable) if given is None else str(given)
     try:
-        return int(text)
+        return int(text or "")
     except ValueError:
+        got = "it is not set" if text is None else f"got {text!r}"
         raise RuntimeError(
-            f"{op}: the environment variable {variable} must be a number; got {text!r} (start the "
-            "script by torchrun: torchrun --nproc-per-node 2 script.py)"
+            f"{op}: the environment variable {variable} must be a number; {got} (start the script "
+            "by torchrun: torchrun --nproc-per-node 2 script.py)"
         ) from None
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -79,7 +80,7 @@ class _Batch:
         if int(check) ** 2 != int(squares) * ranks:  # equal only if all are equal
             raise ValueError(
                 "DistributedTrainStep: the ranks are not at the same step of the same model (was "
-                "a layer frozen or an update made on some of them alone?)"
+                "a layer frozen, a learning rate set or an update made on some of them alone?)"
             )
         wanted = max(0, -(-(int(samples) - rank) // ranks))
         if self._samples != wanted:
@@ -207,7 +208,7 @@ class DistributedTrainStep:
         reducer = self._bucketed()
         x, target = asarray(x), asarray(target)
         share = 1.0 if self._is_sum else denominator(self.loss_fn, target)
-        batch = _Batch(self._group, len(target), share, reducer.checksum + self._steps)
+        batch = _Batch(self._group, len(target), share, self._checksum(reducer))
         self._steps += 1
         self.model.train()
         self.loss_fn.train()
@@ -243,6 +244,11 @@ class DistributedTrainStep:
                 clip_grad_norm_(self.model.parameters(), self.max_norm)
             self.optimizer.step()
         return whole
+
+    def _checksum(self, reducer: Reducer) -> int:
+        """Return what is the same on all ranks: buckets, number of the step, learning rates."""
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        return zlib.crc32(np.array([*rates, self._steps]).tobytes(), reducer.checksum)
 
     def _bucketed(self) -> Reducer:
         """Make the buckets anew when parameters were frozen, thawed, moved or replaced."""

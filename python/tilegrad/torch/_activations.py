@@ -30,14 +30,19 @@ _NAMES = (
 _USES_OUTPUT = {name: bool(_cpu.activation_uses_output(name, None)) for name in _NAMES}
 
 
+def check_name(activation: str) -> None:
+    """Raise ValueError unless an activation has this name."""
+    if activation not in _USES_OUTPUT:
+        raise ValueError(f"activation: must be one of {list(_USES_OUTPUT)}; got {activation!r}")
+
+
 def option_values(activation: str, options: Mapping[str, float] | None) -> list[float]:
     """Return the values of an activation's options as operators take them.
 
     Raises:
         ValueError: If the activation has no such option.
     """
-    if activation not in _USES_OUTPUT:
-        raise ValueError(f"activation: must be one of {list(_USES_OUTPUT)}; got {activation!r}")
+    check_name(activation)
     known = OPTIONS.get(activation, {})
     given = {} if options is None else dict(options)
     if not given.keys() <= known.keys():
@@ -46,7 +51,12 @@ def option_values(activation: str, options: Mapping[str, float] | None) -> list[
 
 
 def options_of(activation: str, values: Sequence[float]) -> dict[str, float] | None:
-    """Return an operator's values as tilegrad's `activation_args`."""
+    """Return an operator's values as tilegrad's `activation_args`.
+
+    Raises:
+        ValueError: No activation has this name; an operator may be called with any text.
+    """
+    check_name(activation)
     names = OPTIONS.get(activation)
     return None if names is None else dict(zip(names, values, strict=True))
 
@@ -74,16 +84,16 @@ def _function(activation: str, suffix: str = "") -> tuple[Any, dict[str, Any]]:
 
 
 def _activation(input: torch.Tensor, activation: str, values: list[float]) -> torch.Tensor:
-    function, fixed = _function(activation)
     options = options_of(activation, values) or {}
+    function, fixed = _function(activation)
     return tensor(function(operand(input), **options, **fixed))
 
 
 def _activation_backward(
     grad_output: torch.Tensor, saved: torch.Tensor, activation: str, values: list[float]
 ) -> torch.Tensor:
-    function, fixed = _function(activation, "_backward")
     options = options_of(activation, values) or {}
+    function, fixed = _function(activation, "_backward")
     x = operand(saved)
     # Where the result is what was saved, the input is not read.
     output = x if uses_output(activation, values) else None
@@ -110,8 +120,10 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
     ctx.save_for_backward(output if uses_output(ctx.activation, ctx.values) else input)
 
 
-def _differentiate(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-    return _backward(grad_output, *ctx.saved_tensors, ctx.activation, ctx.values), None, None
+def _differentiate(
+    ctx: Any, saved: tuple[torch.Tensor], grad_output: torch.Tensor
+) -> tuple[torch.Tensor, None, None]:
+    return _backward(grad_output, *saved, ctx.activation, ctx.values), None, None
 
 
 differentiate(_forward, _setup, _differentiate)

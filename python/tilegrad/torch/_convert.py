@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn as torch_nn
 
-from tilegrad import asarray, nn
+from tilegrad import Array, asarray, nn
 
 from . import _modules
 from ._accelerate import activation_of, is_hooked
@@ -20,15 +21,21 @@ def arrays(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """Return a torch state dict as one for `tilegrad.nn.Module.load_state_dict`.
 
     Args:
-        state: {dotted name: tensor}. Nothing is copied.
+        state: {dotted name: tensor}, of a model. Nothing is copied.
 
     Returns:
         {dotted name: array}; tensors on a GPU become tilegrad Arrays.
+
+    Raises:
+        TypeError: A value is no tensor, as in the state of an optimiser.
 
     Example:
         >>> layer = torch_nn.Linear(3, 2)
         >>> nn.Linear(3, 2).load_state_dict(arrays(layer.state_dict()))
     """
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"arrays: {name} must be a torch.Tensor; got {type(value).__name__}")
     return {
         name: operand(value) if value.is_cpu else asarray(operand(value))
         for name, value in state.items()
@@ -39,16 +46,22 @@ def tensors(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """Return a tilegrad state dict as one for `torch.nn.Module.load_state_dict`.
 
     Args:
-        state: {dotted name: array}. Nothing is copied.
+        state: {dotted name: array}, of a model. Nothing is copied.
 
     Returns:
         {dotted name: tensor}.
+
+    Raises:
+        TypeError: A value is no array, as in the state of an optimiser.
 
     Example:
         >>> layer = nn.Linear(3, 2)
         >>> torch_nn.Linear(3, 2).load_state_dict(tensors(layer.state_dict()))
         <All keys matched successfully>
     """
+    for name, value in state.items():
+        if not isinstance(value, (np.ndarray, Array)):
+            raise TypeError(f"tensors: {name} must be an array; got {type(value).__name__}")
     return {name: tensor(value) for name, value in state.items()}
 
 

@@ -122,9 +122,9 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
     ctx.options = inputs[3:]
 
 
-def _differentiate(ctx: Any, grad_output: torch.Tensor) -> tuple[Any, ...]:
+def _differentiate(ctx: Any, saved: tuple[Any, ...], grad_output: torch.Tensor) -> tuple[Any, ...]:
     wanted = list(ctx.needs_input_grad[:2])
-    gradients = _backward(grad_output, *ctx.saved_tensors, *ctx.options, wanted)
+    gradients = _backward(grad_output, *saved, *ctx.options, wanted)
     chosen = (g if asked else None for g, asked in zip(gradients, wanted, strict=True))
     return (*chosen, None, None, None, None)
 
@@ -135,12 +135,14 @@ def _setup_fused(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, 
     ctx.save_for_backward(output[1])
 
 
-def _differentiate_fused(ctx: Any, grad_output: torch.Tensor | None, *_: Any) -> tuple[Any, ...]:
+def _differentiate_fused(
+    ctx: Any, saved: tuple[torch.Tensor], grad_output: torch.Tensor | None, *_: Any
+) -> tuple[Any, ...]:
     if grad_output is None:
         return (None,) * 6
     if torch.is_grad_enabled():  # the logits are not kept: a second derivative would miss them
         raise no_second_derivatives("cross_entropy")
-    (gradient,) = ctx.saved_tensors
+    (gradient,) = saved
     return _scaled(gradient, grad_output), *[None] * 5
 
 

@@ -94,8 +94,10 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
     ctx.save_for_backward(input, *weights, *biases)
 
 
-def _differentiate(ctx: Any, grad_output: torch.Tensor) -> tuple[Any, ...]:
-    input, *parameters = ctx.saved_tensors
+def _differentiate(
+    ctx: Any, saved: tuple[torch.Tensor, ...], grad_output: torch.Tensor
+) -> tuple[Any, ...]:
+    input, *parameters = saved
     weights, biases = parameters[: ctx.layers], parameters[ctx.layers :]
     needs_input, *needs = ctx.needs_input_grad[:3]
     needs_parameters = any(any(n) if isinstance(n, (list, tuple)) else n for n in needs)

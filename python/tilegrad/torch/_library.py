@@ -75,10 +75,15 @@ def differentiate(op: Any, setup: Callable[..., None], backward: Callable[..., A
     Args:
         op: The operator.
         setup: `setup(ctx, inputs, output)` keeps what backward needs.
-        backward: `backward(ctx, *grad_outputs)` returns a gradient, or None, for each input.
+        backward: `backward(ctx, saved, *grad_outputs)` returns a gradient, or None, for each input;
+            saved are the tensors of ctx.
     """
     if "Tensor[]" in str(op._schema):
-        torch.library.register_autograd(op, backward, setup_context=setup, lib=_LIBRARY)
+
+        def formula(ctx: Any, *grad_outputs: Any) -> Any:
+            return backward(ctx, ctx.saved_tensors, *grad_outputs)
+
+        torch.library.register_autograd(op, formula, setup_context=setup, lib=_LIBRARY)
         return
     # What register_autograd does for operators without lists, in half the time.
     below: Any = torch._C._AutoDispatchBelowAutograd
@@ -93,10 +98,11 @@ def differentiate(op: Any, setup: Callable[..., None], backward: Callable[..., A
 
         @staticmethod
         def backward(ctx: Any, *grad_outputs: Any) -> Any:
+            saved = ctx.saved_tensors  # checkpointing computes them anew here, with a graph
             if torch.is_grad_enabled():  # create_graph: further operators say what they lack
-                return backward(ctx, *grad_outputs)
+                return backward(ctx, saved, *grad_outputs)
             with below():
-                return backward(ctx, *grad_outputs)
+                return backward(ctx, saved, *grad_outputs)
 
     def call(*inputs: Any) -> Any:
         if torch.is_grad_enabled():
@@ -120,7 +126,7 @@ def no_second_derivatives(op: object) -> NotImplementedError:
 def differentiate_once(op: Any) -> None:
     """Register that the result of an operator, itself a gradient, has none: to ask is an error."""
 
-    def refuse(ctx: Any, *grad_outputs: torch.Tensor) -> Any:
+    def refuse(ctx: Any, saved: Any, *grad_outputs: torch.Tensor) -> Any:
         raise no_second_derivatives(op)
 
     differentiate(op, lambda ctx, inputs, output: None, refuse)

@@ -118,10 +118,12 @@ def _setup_saving(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor,
     _keep(ctx, inputs, output[0] if uses_output(*inputs[3:]) else output[1])
 
 
-def _differentiate(ctx: Any, grad_output: torch.Tensor | None, *_: Any) -> tuple[Any, ...]:
+def _differentiate(
+    ctx: Any, kept: tuple[Any, ...], grad_output: torch.Tensor | None, *_: Any
+) -> tuple[Any, ...]:
     if grad_output is None:
         return (None,) * 5
-    input, weight, bias, saved = ctx.saved_tensors
+    input, weight, bias, saved = kept
     wanted = list(ctx.needs_input_grad[:3])
     gradients = _backward(
         grad_output, input, weight, bias, ctx.activation, ctx.values, saved, wanted
