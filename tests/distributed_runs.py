@@ -52,6 +52,13 @@ class Branches(nn.Module):
 def network(name: str, dtype: str) -> nn.Module:
     if name == "branches":
         return Branches(dtype)
+    if name == "tied":
+        model = nn.Sequential(
+            nn.Linear(FEATURES, 7, dtype=dtype), nn.Tanh(), nn.Linear(7, 7, dtype=dtype), nn.Tanh(),
+            nn.Linear(7, 7, False, dtype=dtype), nn.Tanh(), nn.Linear(7, CLASSES, dtype=dtype),
+        )  # fmt: skip
+        model[4].weight = model[2].weight
+        return model
     # Widths that no number of random words divides; dropout before, between and after.
     layers = [
         nn.Linear(FEATURES, 7, activation="tanh", dtype=dtype), nn.Dropout(0.4),
@@ -70,6 +77,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     "adamw": ("frozen", "float64", ("AdamW", {"lr": 0.02}), {"label_smoothing": 0.1}, 0.5, 2),
     "weights": ("mlp", "float64", ("SGD", {"lr": 0.2}),
                 {"weight": [0.2, 1.0, 3.0], "ignore_index": 1}, None, 1),
+    "tied": ("tied", "float64", ("SGD", {"lr": 0.3}), {}, None, 1),
     "sum": ("mlp", "float64", ("RMSprop", {"lr": 0.003}), {"reduction": "sum"}, 1.0, 3),
 }  # fmt: skip
 

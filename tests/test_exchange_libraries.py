@@ -106,7 +106,7 @@ def test_tensors_go_in_and_out_where_they_lie(dtype: Any, rng: np.random.Generat
 
 def test_a_tensor_that_records_a_gradient_is_torch_s_to_refuse() -> None:
     tensor = torch.ones(3, requires_grad=True)
-    with pytest.raises(BufferError, match="^from_dlpack: .*require gradient"):
+    with pytest.raises(BufferError, match=r"^from_dlpack: .*require gradient"):
         tg.from_dlpack(tensor)
     with error(TypeError, "relu", "could not be read through DLPack", "detach"):
         tg.relu(tensor)

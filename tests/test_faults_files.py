@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,26 @@ def test_writers_of_one_file_at_once_leave_one_whole_file(tmp_path: Path) -> Non
         assert child.returncode == 0
     assert seen > 10
     assert os.listdir(tmp_path) == ["model"]
+
+
+def test_threads_that_write_one_file_never_lose_what_they_write(tmp_path: Path) -> None:
+    path, failed = tmp_path / "model", []
+
+    def write(value: int) -> None:
+        try:
+            for _ in range(100):
+                write_whole(path, bytes([value]) * 1000, "save")
+        except OSError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=write, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert os.listdir(tmp_path) == ["model"]
+    assert len(set(path.read_bytes())) == 1
 
 
 # ---- only the user's own files -----------------------------------------------------------------

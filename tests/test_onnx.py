@@ -265,6 +265,8 @@ def test_what_does_not_fit_is_refused() -> None:
     for shape in ((-1, 4), ("", 4), (2.5, 4), (None, 4), "n4"):
         with error(ValueError, "onnx.export", "input_shape must hold sizes and names"):
             export(model, None, shape)  # type: ignore[arg-type]
+    with error(ValueError, "onnx.export", "joins axes of ('b', 3, 0, 4), which has no elements"):
+        export(nn.Flatten(1, 2), None, ("b", 3, 0, 4))
     with error(ValueError, "onnx.export", "works along axis 2"):
         export(nn.Softmax(2), None, (3, 4))
     for model in (nn.ReLU(), nn.Sequential(nn.Flatten(), nn.Linear(4, 3))):

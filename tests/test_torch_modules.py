@@ -14,6 +14,7 @@ from torch import nn
 
 import tilegrad as tg
 import tilegrad.torch as tt
+from tilegrad._random import get_state
 
 Tensor = torch.Tensor
 
@@ -131,9 +132,14 @@ def test_accelerate_of_one_module_and_of_none() -> None:
 
 
 def test_accelerate_leaves_other_dtypes() -> None:
-    done = tt.accelerate(nn.Sequential(nn.Linear(3, 2).half(), nn.ReLU()))
-    assert "float16" in done.left["0"]
-    assert "float16" in done.left["1"]
+    state = torch.get_rng_state()
+    model = nn.Sequential(nn.Linear(3, 2).half(), nn.ReLU(), nn.CrossEntropyLoss())
+    drawn = torch.get_rng_state()
+    done = tt.accelerate(model)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert not torch.equal(state, drawn)
+    for name in "012":
+        assert "float16" in done.left[name]
     assert not done.replaced
 
 
@@ -238,6 +244,12 @@ def tied() -> nn.Module:
     return model
 
 
+def tied_here() -> tg.nn.Module:
+    model = tg.nn.Sequential(tg.nn.Linear(2, 2), tg.nn.Linear(2, 2))
+    model[1].weight = model[0].weight
+    return model
+
+
 def watched() -> nn.Module:
     model = nn.Sequential(nn.Linear(2, 2))
     model[0].register_forward_hook(lambda *_: None)
@@ -263,6 +275,21 @@ def test_state_dicts_go_both_ways() -> None:
             turn(torch.optim.SGD(theirs.parameters()).state_dict())
 
 
+def test_modes_of_inner_modules_are_kept_and_nothing_random_is_drawn() -> None:
+    theirs = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.9), nn.Sequential(nn.Dropout())).eval()
+    theirs[2].train()
+    theirs.training = True
+    states = torch.get_rng_state(), get_state()
+    mine = tt.from_torch(theirs)
+    back = tt.to_torch(mine)
+    modes = [module.training for module in theirs.modules()]
+    assert modes == [True, False, False, True, True]
+    assert [module.training for module in mine.modules()] == modes
+    assert [module.training for module in back.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert get_state() == states[1]
+
+
 @pytest.mark.parametrize(
     ("call", "text"),
     [
@@ -272,6 +299,7 @@ def test_state_dicts_go_both_ways() -> None:
         (lambda: tt.from_torch(watched()), "0 has hooks"),
         (lambda: tt.from_torch(nn.Linear(2, 2, device="meta")), "meta device"),
         (lambda: tt.to_torch(nn.Linear(2, 2)), "takes a tilegrad"),
+        (lambda: tt.to_torch(tied_here()), "0.weight and 1.weight are one parameter"),
         (lambda: tt.to_torch(tg.nn.Sequential(tg.nn.MSELoss())), "0 is a MSELoss"),
     ],
 )

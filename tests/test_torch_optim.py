@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -98,6 +99,42 @@ def test_optimizer_changes_nothing_where_it_refuses_one() -> None:
         optimizer.step()
     assert torch.equal(good, torch.ones(2))
     assert not optimizer.state
+
+
+def test_counts_are_exact_whatever_the_default_dtype() -> None:
+    p = nn.Parameter(torch.ones(2))
+    optimizer = tt.Adam([p])
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        for _ in range(300):
+            p.grad = torch.ones(2, dtype=torch.float32)
+            optimizer.step()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert optimizer.state[p]["step"] == 300
+
+
+@pytest.mark.parametrize("kind", ["Adam", "SGD"])
+def test_state_of_another_layout_is_taken(kind: str) -> None:
+    options = {"lr": 0.1, **({"momentum": 0.9} if kind == "SGD" else {})}
+    pairs = [nn.Parameter(torch.ones(3, 4)) for _ in range(2)]
+    made = [
+        getattr(where, kind)([p], **options)
+        for where, p in zip((torch.optim, tt), pairs, strict=True)
+    ]
+    pairs[0].grad = torch.arange(12.0).reshape(4, 3).t()
+    made[0].step()
+    for entries in made[0].state.values():
+        for name, value in entries.items():
+            if value.dim() == 2:
+                entries[name] = value.t().contiguous().t()
+    with torch.no_grad():
+        pairs[1].copy_(pairs[0])
+    made[1].load_state_dict(copy.deepcopy(made[0].state_dict()))
+    for p, optimizer in zip(pairs, made, strict=True):
+        p.grad = torch.ones(3, 4)
+        optimizer.step()
+    torch.testing.assert_close(*pairs)
 
 
 def test_autograd_notices_a_step_between_forward_and_backward() -> None:

@@ -120,9 +120,9 @@ def _create(folder: str, prefix: str) -> tuple[str, BinaryIO]:
     while True:
         temporary = os.path.join(folder, f"{prefix}{secrets.token_hex(8)}.tmp")
         file = open(temporary, "xb")  # noqa: SIM115
-        if _lock(file.fileno()) is False or os.path.exists(temporary):
+        if _lock(file.fileno()) is not False and os.path.exists(temporary):
             return temporary, file
-        file.close()  # another writer was quicker to look than this one to lock
+        file.close()  # another writer was quicker to look than this one to lock, and removes it
 
 
 def _remove_left(folder: str, prefix: str) -> None:
@@ -143,12 +143,14 @@ def _remove_left(folder: str, prefix: str) -> None:
                     os.close(descriptor)
 
 
-def _lock(descriptor: int) -> bool:
-    """Lock a file for this writer; False where another holds it or the system has no locks."""
+def _lock(descriptor: int) -> bool | None:
+    """Lock a file for this writer; False where another holds it, None where there are no locks."""
     if sys.platform == "win32":
-        return False
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError:
+        return None
     return True

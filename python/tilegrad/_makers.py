@@ -140,9 +140,12 @@ def from_dlpack(x: Any, *, copy: bool = False) -> Any:
     Source: numpy.from_dlpack.
     """
     if hasattr(x, "__dlpack_device__"):
-        device = x.__dlpack_device__()
-        on_cuda = int(device[0]) in backends.CUDA_MEMORY
-        module = backends.at(int(device[1]) if on_cuda else None)
+        try:
+            kind, number = map(int, x.__dlpack_device__())
+        except Exception:  # whose words are the reader's, below
+            kind, number = 1, 0
+        on_cuda = kind in backends.CUDA_MEMORY
+        module = backends.at(number if on_cuda else None)
         try:
             array: Any = module.from_dlpack(x) if on_cuda else module._from_dlpack(x)
         except BufferError as error:

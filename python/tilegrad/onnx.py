@@ -240,6 +240,10 @@ def _flatten(graph: Graph, module: Any, name: str, x: str, shape: _Shape) -> tup
         else graph.new_name("x".join(map(str, inner)))
     )
     flat = (*shape[:start], joined, *shape[end + 1 :])
+    if 0 in flat and not (start == 1 and end == len(shape) - 1):
+        raise ValueError(
+            f"onnx.export: {name or 'the model'} joins axes of {shape}, which has no elements"
+        )
     if start == 1 and end == len(shape) - 1:
         return graph.node("Flatten", [x], axis=1), flat
     if sum(isinstance(size, str) for size in flat[start:]) <= 1:

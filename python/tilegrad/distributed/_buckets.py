@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -113,13 +114,16 @@ class Reducer:
 
     Args:
         group: The ranks.
-        parameters: Those that are trained, in order of registration.
+        parameters: Those that are trained, in order of registration; one that several modules share
+            once for each: its gradient is complete after the last of them.
         cap_mb: Size of a bucket in MiB.
     """
 
     def __init__(self, group: Group, parameters: Sequence[Parameter], cap_mb: float) -> None:
         self._group = group
-        reverse = list(parameters)[::-1]
+        self._uses = Counter(id(p) for p in parameters)
+        self._uses_left = Counter[int]()
+        reverse = list(dict.fromkeys(parameters))[::-1]
         sizes = [p.grad_buffer().nbytes for p in reverse]
         # The number of a device is a rank's own affair, its kind is not.
         kinds = [(dtype_of(p.grad_buffer()), p.device.partition(":")[0]) for p in reverse]
@@ -142,6 +146,7 @@ class Reducer:
     def begin(self) -> None:
         """Reduce what the backward pass that comes now completes."""
         self._next = 0
+        self._uses_left = self._uses.copy()
 
     def finish(self) -> None:
         """Start what is left, then wait for all."""
@@ -161,8 +166,10 @@ class Reducer:
     def _on_ready(self, parameter: Parameter) -> None:
         if self._next < 0:
             return
-        bucket = self._bucket_of[id(parameter)]
-        bucket.ready.add(id(parameter))
+        self._uses_left[id(parameter)] -= 1
+        if self._uses_left[id(parameter)] > 0:
+            return
+        self._bucket_of[id(parameter)].ready.add(id(parameter))
         # In one order on all ranks, or they would add up different buckets.
         while self._next < len(self.buckets):
             first = self.buckets[self._next]

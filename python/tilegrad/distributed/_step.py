@@ -254,7 +254,9 @@ class DistributedTrainStep:
         """Make the buckets anew when parameters were frozen, thawed, moved or replaced."""
         if self._reducer is not None and self._edits == Edits.count:
             return self._reducer
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        parameters = [
+            p for m in self.model.modules() for p in m._parameters.values() if p.requires_grad
+        ]
         trained = [(p, id(p.data)) for p in parameters]
         if self._reducer is None or trained != self._trained:
             if not parameters:

@@ -200,7 +200,8 @@ class Module:
         Data-parallel training overlaps communication with the rest of the backward pass by it.
 
         Args:
-            hook: Called once for each parameter in each backward pass of the long form.
+            hook: Called once for each parameter in each backward pass of the long form. For one
+                that several modules share: once for each of them, and complete at the last.
 
         Returns:
             A function that removes the hook.

@@ -72,7 +72,7 @@ def is_hooked(module: nn.Module) -> bool:
 @functools.cache
 def _usual(kind: Any) -> tuple[frozenset[str], frozenset[str]]:
     """Return the attributes, and the parameters and buffers, of a module as it is made."""
-    module = nn.Linear(1, 1) if kind is nn.Linear else kind()
+    module = nn.Linear(1, 1, device="meta") if kind is nn.Linear else kind()  # nothing random
     return frozenset(vars(module)), frozenset([*module._parameters, *module._buffers])
 
 
@@ -101,7 +101,7 @@ def _reason(module: nn.Module, others: set[torch.dtype]) -> str | None:
             return f"{kind.__name__} is on {tensor.device}; tilegrad runs on cpu and cuda"
         if type(tensor) not in (torch.Tensor, nn.Parameter):
             return f"{kind.__name__} holds a {type(tensor).__name__}"
-    if others and kind in _ACTIVATIONS:
+    if others and kind is not nn.Linear:  # which says by its parameters what it is given
         names = ", ".join(sorted(map(str, others)))
         return f"{kind.__name__} is in a model of {names}; tilegrad has float32, float64, bfloat16"
     return None

@@ -11,6 +11,7 @@ import torch
 from torch import nn as torch_nn
 
 from tilegrad import Array, asarray, nn
+from tilegrad._random import get_state, set_state
 
 from . import _modules
 from ._accelerate import activation_of, is_hooked
@@ -120,8 +121,11 @@ _CLASSES: dict[str, Callable[..., nn.Module]] = {
 
 def _built(module: torch_nn.Module, name: str) -> nn.Module:
     """Return a module of the same structure, with weights of its own."""
-    if is_hooked(module):
-        raise TypeError(f"from_torch: {name or 'the model'} has hooks, which tilegrad has not")
+    if is_hooked(module) or "forward" in vars(module):
+        raise TypeError(
+            f"from_torch: {name or 'the model'} has hooks or a forward of its own, which tilegrad "
+            "cannot know"
+        )
     if type(module) is torch_nn.Sequential:
         inner = [
             _built(child, f"{name}.{key}" if name else key)
@@ -133,7 +137,9 @@ def _built(module: torch_nn.Module, name: str) -> nn.Module:
                 f"{[key for key, _ in module.named_children()]}; tilegrad's Sequential has numbers"
             )
         made: nn.Module = nn.Sequential(*inner)
-    elif isinstance(module, _modules.Activation):
+        made.training = module.training  # those inside have modes of their own
+        return made
+    if type(module) is _modules.Activation:
         made = _CLASSES[module.activation](**dict(module.options or {}))
     elif (known := activation_of(module)) is not None:
         made = _CLASSES[known[0]](**(known[1] or {}))
@@ -178,7 +184,9 @@ def from_torch(module: torch_nn.Module) -> nn.Module:
         if id(weight) in names:
             raise TypeError(f"from_torch: {names[id(weight)]} and {name} are one parameter")
         names[id(weight)] = name
+    random = get_state()
     model = _built(module, "")
+    set_state(random)  # what the layers drew is replaced
     first = next(module.parameters(), None)
     if first is not None and not first.is_cpu:
         model.to(f"cuda:{first.device.index}")
@@ -208,6 +216,8 @@ def _to(module: nn.Module, name: str) -> torch_nn.Module:
     elif kind in (nn.Sequential, nn.FusedMLP):
         inner = [_to(child, f"{name}.{i}" if name else str(i)) for i, child in enumerate(one)]
         made = torch_nn.Sequential(*inner)
+        made.training = one.training  # those inside have modes of their own
+        return made  # type: ignore[no-any-return]
     elif kind is nn.Linear:
         sizes = (one.in_features, one.out_features, one.bias is not None)
         if one.activation is None:
@@ -242,7 +252,8 @@ def to_torch(model: nn.Module) -> torch_nn.Module:
         model: A tilegrad model: Sequential, Linear, FusedMLP, Flatten, Dropout, activations.
 
     Raises:
-        TypeError: A module that has no torch form, with its name.
+        TypeError: A module that has no torch form, or a parameter that two modules share, with the
+            names.
 
     Example:
         >>> to_torch(nn.Sequential(nn.Linear(4, 3), nn.ReLU()))
@@ -253,7 +264,15 @@ def to_torch(model: nn.Module) -> torch_nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"to_torch: takes a tilegrad.nn.Module; got {type(model).__name__}")
-    made = _to(model, "")
+    names: dict[int, str] = {}
+    for prefix, module in model.named_modules():
+        for key, parameter in module._parameters.items():
+            name = f"{prefix}.{key}" if prefix else key
+            if id(parameter) in names:
+                raise TypeError(f"to_torch: {names[id(parameter)]} and {name} are one parameter")
+            names[id(parameter)] = name
+    with torch.random.fork_rng(devices=[]):  # what the layers draw is replaced
+        made = _to(model, "")
     state = tensors(model.state_dict())
     ours = dict(model.named_parameters())
     for name, parameter in made.named_parameters():

@@ -64,5 +64,8 @@ def on_torch_stream(kernel: Callable[..., Any]) -> Callable[..., Any]:
             return kernel(*args)
         finally:
             module.set_stream(place, before)
+            if theirs == 0:  # what was changed in place, too, is torch's only then
+                external: Any = torch.cuda.ExternalStream
+                torch.cuda.current_stream(place).wait_stream(external(before, device=place))
 
     return run

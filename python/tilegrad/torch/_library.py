@@ -17,8 +17,8 @@ from torch.utils._pytree import tree_leaves
 
 from ._exchange import on_torch_stream
 
-if not hasattr(torch.library, "register_autograd"):
-    raise ImportError(f"tilegrad.torch needs PyTorch 2.4 or later; got {torch.__version__}")
+if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7):
+    raise ImportError(f"tilegrad.torch needs PyTorch 2.7 or later; got {torch.__version__}")
 
 _LIBRARY: Any = torch.library.Library("tilegrad", "DEF")  # type: ignore[no-untyped-call]
 

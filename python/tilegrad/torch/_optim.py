@@ -82,14 +82,17 @@ class _Fused(torch.optim.Optimizer):
         states = [self.state[parameter] for parameter in members]
         for state in states:
             if "step" not in state:
-                state["step"] = torch.tensor(0.0)
+                wide = torch.get_default_dtype() is torch.float64  # as torch; 16 bits cannot count
+                state["step"] = torch.tensor(0.0, dtype=torch.float64 if wide else torch.float32)
         return [state["step"] for state in states]
 
     def _prepare(self, parameter: torch.Tensor, used: tuple[bool, ...]) -> None:
-        """Make the buffers that are not there yet."""
+        """Make the buffers that are not there yet, and dense what another layout has left."""
+        state = self.state[parameter]
         for name, needed in zip(self._buffer_names, used, strict=True):
-            if needed and self.state[parameter].get(name) is None:
-                self.state[parameter][name] = torch.zeros_like(parameter)
+            if needed:
+                buffer = state.get(name)
+                state[name] = torch.zeros_like(parameter) if buffer is None else buffer.contiguous()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
