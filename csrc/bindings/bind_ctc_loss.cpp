@@ -22,7 +22,13 @@ std::vector<int64_t> read_lengths(py::handle object, const char* op, const char*
     check_type(py::hasattr(values, "tolist") && PyType_Check(values.ptr()) == 0,
                "{}: {} must be a tuple or list of ints, or an array of integers; got {}", op, name,
                type_name(object));
-    values = values.attr("tolist")();
+    try {
+      values = values.attr("tolist")();
+    } catch (py::error_already_set& error) {  // its library's own: no memory, other layouts
+      if (!error.matches(PyExc_Exception)) throw;
+      throw TypeError(format("{}: {} could not be read: {}", op, name,
+                             py::str(error.value()).cast<std::string>()));
+    }
     if (!py::isinstance<py::list>(values)) values = py::make_tuple(values);  // it had no axis
   }
   std::vector<int64_t> lengths;

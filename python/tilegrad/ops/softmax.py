@@ -47,7 +47,11 @@ def _cast(op: str, input: Any, dtype: DTypeLike) -> Any:
         if not hasattr(input, "__dlpack__"):
             raise TypeError(f"{op}: input must be an array; got {type(input).__name__}")
         input = _foreign(op, input)
-    return input.astype(wanted, copy=False) if isinstance(input, np.ndarray) else wanted.type(input)
+    try:
+        array = isinstance(input, np.ndarray)
+        return input.astype(wanted, copy=False) if array else wanted.type(input)
+    except TypeError as error:
+        raise TypeError(f"{op}: input of {input.dtype} cannot be cast to {wanted}") from error
 
 
 def _backward_in_dtype(

@@ -266,11 +266,11 @@ def to_torch(model: nn.Module) -> torch_nn.Module:
         raise TypeError(f"to_torch: takes a tilegrad.nn.Module; got {type(model).__name__}")
     names: dict[int, str] = {}
     for prefix, module in model.named_modules():
-        for key, parameter in module._parameters.items():
+        for key, weight in module._parameters.items():
             name = f"{prefix}.{key}" if prefix else key
-            if id(parameter) in names:
-                raise TypeError(f"to_torch: {names[id(parameter)]} and {name} are one parameter")
-            names[id(parameter)] = name
+            if id(weight) in names:
+                raise TypeError(f"to_torch: {names[id(weight)]} and {name} are one parameter")
+            names[id(weight)] = name
     with torch.random.fork_rng(devices=[]):  # what the layers draw is replaced
         made = _to(model, "")
     state = tensors(model.state_dict())

@@ -88,9 +88,9 @@ class _Fused(torch.optim.Optimizer):
 
     def _prepare(self, parameter: torch.Tensor, used: tuple[bool, ...]) -> None:
         """Make the buffers that are not there yet, and dense what another layout has left."""
-        state = self.state[parameter]
         for name, needed in zip(self._buffer_names, used, strict=True):
             if needed:
+                state = self.state[parameter]
                 buffer = state.get(name)
                 state[name] = torch.zeros_like(parameter) if buffer is None else buffer.contiguous()
 
