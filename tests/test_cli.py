@@ -39,7 +39,7 @@ def test_info_json_is_info_and_extras():
     assert (run.returncode, error) == (0, "")
     info = json.loads(out)
     extras = info.pop("extras")
-    assert set(extras) == {"bf16", "io", "plot", "progress", "torch", "trace"}
+    assert set(extras) == {"bf16", "io", "onnx", "plot", "progress", "torch", "trace"}
     assert {"version", "isa", "supported_isas", "num_threads", "backends"} == set(info)
 
 

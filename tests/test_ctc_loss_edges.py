@@ -150,6 +150,13 @@ def test_a_label_that_is_no_class(device: Device, dtype: Any, rng: np.random.Gen
         assert np.isnan(device.get(tg.ctc_loss(*call.on(device), "sum", True)))
 
 
+class Unreadable:
+    """As a sparse tensor of PyTorch."""
+
+    def tolist(self) -> list[int]:
+        raise RuntimeError("Cannot access data pointer of Tensor that doesn't have storage")
+
+
 @pytest.mark.parametrize("lengths", [(4.0, 4.0), np.ones(2), np.ones(2, bool), (True, True), "ab",
                                      None, 4, (4, None), {4, 3}])  # fmt: skip
 def test_lengths_that_are_no_integers_are_refused(device: Device, lengths: Any) -> None:
@@ -162,6 +169,11 @@ def test_lengths_that_are_no_integers_are_refused(device: Device, lengths: Any) 
 
 
 @pytest.mark.skipif(tg.info()["backends"]["sim"] is not None, reason="this build has no simulator")
+def test_lengths_that_their_library_cannot_read_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"^ctc_loss: target_lengths could not be read: .*storage"):
+        tg.ctc_loss(np.zeros((4, 2, 3)), np.ones((2, 1), int), (4, 4), Unreadable())
+
+
 def test_lengths_of_another_device_are_refused() -> None:
     away = tg.asarray(np.array([4, 4]), device="sim")
     with pytest.raises(TypeError, match="ctc_loss: target_lengths is on sim"):

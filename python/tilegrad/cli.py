@@ -22,6 +22,7 @@ from . import backends
 _EXTRAS = {
     "bf16": "ml_dtypes",
     "io": "safetensors",
+    "onnx": "onnx",
     "plot": "matplotlib",
     "progress": "tqdm",
     "torch": "torch",
@@ -30,9 +31,10 @@ _EXTRAS = {
 _USES = {
     "bf16": "bfloat16 in NumPy arrays",
     "io": "save and load models",
+    "onnx": "ONNX files",
     "plot": "learning curves",
     "progress": "progress bars",
-    "torch": "benchmarks beside PyTorch",
+    "torch": "tilegrad.torch, several machines, benchmarks",
     "trace": "source lines of `tilegrad trace`",
 }
 
