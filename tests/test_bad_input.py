@@ -245,6 +245,7 @@ OPTIONS: list[tuple[str, Call, type[Exception], tuple[str, ...]]] = [
     ("matmul", {"transpose_b": True}, ValueError, ("(4, 3)", "(3, 6)")),
     ("matmul", {"a": ramp(2, 4, 3), "b": ramp(5, 3, 6)}, ValueError, ("batch", "(2,)", "(5,)")),
     ("gelu", {"approximate": "erf"}, ValueError, ("approximate", "'erf'")),
+    ("gelu", {"approximate": ramp(2)}, ValueError, ("approximate must be", "got")),
     ("gelu_backward", {"approximate": "erf"}, ValueError, ("approximate", "'erf'")),
     ("relu", {"inplace": True, "out": ramp(4, 6)}, ValueError, ("inplace", "out")),
     ("softmax", {"dtype": np.int32}, TypeError, ("dtype", "int32")),

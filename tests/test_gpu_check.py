@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import doctest
+import importlib
 import json
 import os
 import subprocess
@@ -227,12 +228,15 @@ def test_report_of_pytest_is_counted(tmp_path: Path) -> None:
     assert module("gpu_steps").counts(report) == {}
 
 
-def test_without_torch_only_tests_that_need_none_are_run() -> None:
-    steps = module("gpu_steps")
-    assert steps.test_files(False, (1, 1)) == []
-    names = {Path(path).name for path in steps.test_files(True, (1, 1))}
-    assert "test_backends.py" in names
-    assert "test_network_beside_torch.py" not in names
+def test_only_files_whose_imports_are_there_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    runnable = importlib.import_module("runnable")
+    monkeypatch.setattr(runnable, "is_there", lambda package: package != "torch")
+    names = {path.name for path in runnable.runnable()}
+    assert {"test_backends.py", "test_documents.py"} <= names
+    # one that imports torch itself, one by a helper, one by a helper's helper
+    assert not names & {"test_network_beside_torch.py", "test_linear.py", "test_sim_intent.py"}
+    monkeypatch.setattr(runnable, "is_there", lambda package: True)
+    assert len(runnable.runnable()) == len(list(Path(__file__).parent.glob("test_*.py")))
 
 
 @pytest.mark.parametrize("name", ["gpu_machine", "gpu_steps", "gpu_wheels"])
@@ -304,8 +308,9 @@ def test_benchmarks_of_several_runs_add_up() -> None:
 
 def test_parts_of_the_tests_are_all_of_them_and_add_up(tmp_path: Path) -> None:
     steps = module("gpu_steps")
-    parts = [steps.test_files(False, (k, 3)) for k in (1, 2, 3)]
-    everything = sorted(str(path) for path in Path(__file__).parent.glob("test_*.py"))
+    parts = [steps.files_to_test(sys.executable, (k, 3)) for k in (1, 2, 3)]
+    everything = sorted(steps.files_to_test(sys.executable))
+    assert str(Path(__file__)) in everything
     assert sorted(name for part in parts for name in part) == everything
     results = module("gpu_results").Results(tmp_path, "x", dict(HEAD))
 

@@ -9,9 +9,10 @@ from ._operands import Array, Operand, Wrt, in_place
 
 def _gelu_name(op: str, approximate: str) -> str:
     """Return the backend's name of gelu or gelu_backward in the asked form."""
-    if approximate == "none":
+    word = approximate if isinstance(approximate, str) else None  # an array has no one answer
+    if word == "none":
         return op
-    if approximate == "tanh":
+    if word == "tanh":
         return op.replace("gelu", "gelu_tanh")
     raise ValueError(f"{op}: approximate must be 'none' or 'tanh'; got {approximate!r}")
 

@@ -187,7 +187,7 @@ def selu(input: torch.Tensor) -> torch.Tensor:
 
 def gelu(input: torch.Tensor, *, approximate: str = "none") -> torch.Tensor:
     """Apply x Phi(x), or its tanh approximation; see `tilegrad.gelu`."""
-    if approximate not in ("none", "tanh"):
+    if not isinstance(approximate, str) or approximate not in ("none", "tanh"):
         raise ValueError(f"gelu: approximate must be 'none' or 'tanh'; got {approximate!r}")
     return activation(input, "gelu" if approximate == "none" else "gelu_tanh")
 
