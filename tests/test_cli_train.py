@@ -52,7 +52,7 @@ def test_digits_reach_97_percent_and_the_results_load(tmp_path, capsys):
         f"history   {tmp_path / 'history.json'}",
     ):
         assert line in text.out
-    assert re.search(r"GFLOP/s, \d+ % of this machine's FMA peak", text.out)
+    assert re.search(r"speed     [\d.]+ GFLOP/s, [\d.]+ % of this machine's FMA peak", text.out)
     assert text.err.count("\n") == settings.epochs  # one line an epoch
     assert {path.name for path in tmp_path.iterdir()} == {*FILES, "settings.json"}
 

@@ -146,7 +146,8 @@ def closing(settings: Settings, result: Mapping[str, Any]) -> list[str]:
         *lines,
         f"time      {result['seconds']:.1f} s in all, {result['training_seconds']:.2f} s in "
         f"training steps: {result['samples_per_second']:,.0f} samples/s",
-        f"speed     {result['gflops']:.0f} GFLOP/s, {100 * result['share_of_fma_peak']:.0f} % of "
+        f"speed     {_short(result['gflops'])} GFLOP/s, "
+        f"{_short(100 * result['share_of_fma_peak'])} % of "
         f"this machine's FMA peak ({result['fma_peak_gflops']:.0f} GFLOP/s, measured just now with "
         f"{_plural(result['machine']['num_threads'], 'thread')})",
         f"          counted: {result['flops_per_sample']:,} operations a sample, the matrix "
@@ -158,6 +159,11 @@ def closing(settings: Settings, result: Mapping[str, Any]) -> list[str]:
 def layers(sizes: tuple[int, ...]) -> str:
     """Return the widths as text, such as 784-512-10."""
     return "-".join(map(str, sizes))
+
+
+def _short(number: float) -> str:
+    """Return a number in two digits or, above ten, whole: 0 would say that nothing was done."""
+    return f"{number:.0f}" if number >= 10 else f"{number:.2g}"
 
 
 def _plural(count: int, word: str) -> str:
