@@ -88,6 +88,8 @@ def test_softmax_casts_to_a_dtype_first(name: str, rng: np.random.Generator) -> 
     for dtype in (np.int64, np.float16, np.complex128):
         with error(TypeError, name, "dtype", np.dtype(dtype).name):
             forward(name)(x, 1, dtype=dtype)
+    with error(TypeError, f"{name}_backward", "input must be an array; got tuple"):
+        backward(name)(dy, (1, (2, 3)), 1, dtype=np.float64)
     with error(TypeError, name, "input of", "cannot be cast to float32"):
         forward(name)(np.zeros((2, 3), [("a", "f4"), ("b", "f4")]), 1, dtype=np.float32)
 

@@ -26,8 +26,12 @@ def _floating(op: str, dtype: DTypeLike) -> np.dtype[Any]:
         ) from error
 
 
-def _foreign(op: str, input: Any) -> Any:
-    """Return another library's tensor as an array of the same memory."""
+def _on_host(op: str, input: Any) -> Any:
+    """Return an array or scalar of NumPy's, or another library's tensor as one of its memory."""
+    if isinstance(input, (np.ndarray, np.generic)):
+        return input
+    if not hasattr(input, "__dlpack__"):
+        raise TypeError(f"{op}: input must be an array; got {type(input).__name__}")
     try:
         return from_dlpack(input)
     except Exception as error:
@@ -43,10 +47,7 @@ def _cast(op: str, input: Any, dtype: DTypeLike) -> Any:
         if input.dtype_name != wanted.name:
             raise TypeError(f"{op}: an Array is not cast on its device; got dtype={wanted}")
         return input
-    if not isinstance(input, (np.ndarray, np.generic)):
-        if not hasattr(input, "__dlpack__"):
-            raise TypeError(f"{op}: input must be an array; got {type(input).__name__}")
-        input = _foreign(op, input)
+    input = _on_host(op, input)
     try:
         array = isinstance(input, np.ndarray)
         return input.astype(wanted, copy=False) if array else wanted.type(input)
@@ -68,8 +69,7 @@ def _backward_in_dtype(
     backward = getattr(of(input), op)
     if isinstance(input, DeviceArray):
         return backward(grad_output, _cast(op, input, dtype), dim, output, wrt, out)
-    is_tensor = not isinstance(input, np.ndarray) and hasattr(input, "__dlpack__")
-    own = (_foreign(op, input) if is_tensor else np.asarray(input)).dtype
+    own = _on_host(op, input).dtype
     wanted = _floating(op, dtype)
     if own == wanted:
         return backward(grad_output, input, dim, output, wrt, out)
