@@ -88,7 +88,7 @@ OLDEST ?= python3.10
 test-oldest:
 	$(OLDEST) -m venv build/oldest
 	build/oldest/bin/python -m pip install --quiet numpy==1.23.0 pytest hypothesis \
-	  safetensors matplotlib tqdm
+	  pyelftools safetensors matplotlib tqdm
 	build/oldest/bin/python -m pip install --quiet --no-deps .
 	build/oldest/bin/python -m pytest $$(build/oldest/bin/python tests/runnable.py)
 
