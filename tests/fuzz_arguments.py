@@ -226,7 +226,9 @@ def _shared(x: Any, others: Sequence[Any]) -> bool:
 
 def _draws(case: Case) -> bool:
     """Say whether a second call must differ: dropout without an offset draws new numbers."""
-    return case.op == "dropout" and (case.call.get("seed") is None or case.call["offset"] is None)
+    return case.op == "dropout" and (
+        case.call.get("seed") is None or case.call.get("offset") is None
+    )
 
 
 def main() -> None:
@@ -251,6 +253,17 @@ def main() -> None:
     start, index, defects = time.process_time(), arguments.first, []
     seen: collections.Counter[str] = collections.Counter()
     shown = start
+
+    def summary() -> dict[str, Any]:
+        found = {
+            **fuzzer.summary(), "first": arguments.first, "last": index,
+            "minutes of CPU": round((time.process_time() - start) / 60, 1),
+            "sanitized": SANITIZED, "defects": len(defects),
+        }  # fmt: skip
+        if arguments.json:
+            arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+        return found
+
     while True:
         index = index if arguments.only is None else arguments.only
         if index % 64 == 0:
@@ -269,25 +282,19 @@ def main() -> None:
             defects.append(line)
             if not arguments.keep_going:
                 break
-        index += 1
         now = time.process_time()
         if now - shown > 60:
             shown = now
-            calls = sum(sum(c.values()) for c in fuzzer.counts.values())
+            calls = summary()["calls"]  # written each minute: an end from outside loses little
             print(
                 f"{(now - start) / 60:.1f} min, {calls} calls, {len(defects)} defects", flush=True
             )
         if arguments.only is not None or now - start > arguments.minutes * 60:
             break
-    summary = {
-        **fuzzer.summary(), "first": arguments.first, "last": index - 1,
-        "minutes of CPU": round((time.process_time() - start) / 60, 1),
-        "sanitized": SANITIZED, "defects": len(defects),
-    }  # fmt: skip
-    if arguments.json:
-        arguments.json.write_text(json.dumps(summary, indent=1) + "\n")
-    del summary["functions"]
-    print(json.dumps(summary))
+        index += 1
+    found = summary()
+    del found["functions"]
+    print(json.dumps(found))
     sys.exit(bool(defects))
 
 

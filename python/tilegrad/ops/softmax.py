@@ -51,7 +51,7 @@ def _cast(op: str, input: Any, dtype: DTypeLike) -> Any:
     try:
         array = isinstance(input, np.ndarray)
         return input.astype(wanted, copy=False) if array else wanted.type(input)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise TypeError(f"{op}: input of {input.dtype} cannot be cast to {wanted}") from error
 
 
