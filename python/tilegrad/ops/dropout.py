@@ -16,7 +16,7 @@ from ._operands import Array, Operand, Wrt
 
 def _check_probability(op: str, p: float) -> None:
     if not isinstance(p, numbers.Real):
-        raise TypeError(f"{op}: p must be a number; got {p!r}")
+        raise TypeError(f"{op}: p must be a number; got {type(p).__name__}")
     if not 0 <= p <= 1:  # NaN fails too
         raise ValueError(f"{op}: p must be a probability in [0, 1]; got {p}")
 
