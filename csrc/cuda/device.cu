@@ -45,6 +45,15 @@ int attribute(cudaDeviceAttr which, int device) {
   return value;
 }
 
+// A program of the tests has no list: it was compiled for the device that it runs on.
+int code_capability(int device) {
+#ifdef TILEGRAD_CUDA_ARCHITECTURES
+  return code_for(TILEGRAD_CUDA_ARCHITECTURES, device_capability(device));
+#else
+  return device_capability(device);
+#endif
+}
+
 }  // namespace
 
 int device_capability(int device) {
@@ -75,8 +84,7 @@ const DeviceInfo& device_info() {
   check(device < kMaxDevices, "cuda: device numbers must be below {}; got {}", kMaxDevices, device);
   const auto i = static_cast<size_t>(device);
   const auto ask = [&] {
-    known[i] = {device, code_for(TILEGRAD_CUDA_ARCHITECTURES, device_capability(device)),
-                attribute(cudaDevAttrMultiProcessorCount, device),
+    known[i] = {device, code_capability(device), attribute(cudaDevAttrMultiProcessorCount, device),
                 static_cast<size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device))};
   };
 #ifdef TILEGRAD_SIM
