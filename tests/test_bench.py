@@ -20,6 +20,8 @@ from tilegrad.bench import cpu, environment, harness, machine, ratio_plot, repor
 from tilegrad.bench.harness import Case, Contest, Limit, Protocol
 from tilegrad.bench.workloads import FAMILIES, all_cases
 
+pytest.importorskip("torch", reason="benchmarks are beside PyTorch")
+
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 CASES = all_cases()

@@ -24,6 +24,8 @@ from tilegrad.bench.device_workloads import cross_entropy as cross_entropy_cases
 from tilegrad.bench.device_workloads import matmul as matmul_cases
 from tilegrad.bench.harness import OURS, Case, Contest, Protocol
 
+pytest.importorskip("torch", reason="benchmarks are beside PyTorch")
+
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 

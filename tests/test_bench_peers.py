@@ -20,6 +20,8 @@ from tilegrad import _cpu
 from tilegrad.bench import environment, harness, report, session
 from tilegrad.bench.workloads import _common, _onnx, all_cases
 
+pytest.importorskip("torch", reason="benchmarks are beside PyTorch")
+
 CASES = {case.id: case for case in all_cases()}
 FOLDER = str(Path(tg.__file__).parents[1])
 HEAD: dict[str, Any] = {
