@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import doctest
-import importlib
 import json
 import os
 import subprocess
@@ -226,17 +225,6 @@ def test_report_of_pytest_is_counted(tmp_path: Path) -> None:
     }  # fmt: skip
     report.write_text("<testsuites><testcase")
     assert module("gpu_steps").counts(report) == {}
-
-
-def test_only_files_whose_imports_are_there_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    runnable = importlib.import_module("runnable")
-    monkeypatch.setattr(runnable, "is_there", lambda package: package != "torch")
-    names = {path.name for path in runnable.runnable()}
-    assert {"test_backends.py", "test_documents.py"} <= names
-    # one that imports torch itself, one by a helper, one by a helper's helper
-    assert not names & {"test_network_beside_torch.py", "test_linear.py", "test_sim_intent.py"}
-    monkeypatch.setattr(runnable, "is_there", lambda package: True)
-    assert len(runnable.runnable()) == len(list(Path(__file__).parent.glob("test_*.py")))
 
 
 @pytest.mark.parametrize("name", ["gpu_machine", "gpu_steps", "gpu_wheels"])

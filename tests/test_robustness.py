@@ -221,3 +221,9 @@ def test_arguments_in_another_order_are_named(tmp_path: Path) -> None:
         tg.fit(model, tg.nn.MSELoss(), sgd, (x, x[:, :1]), epochs=1, callbacks=stopping)
     with pytest.raises(TypeError, match=r"such as model.parameters\(\); got Linear"):
         tg.optim.SGD([model])
+
+
+def test_memory_that_is_not_there_is_named_with_its_size() -> None:
+    wide = np.broadcast_to(np.float32(1), (1 << 22, 1))
+    with pytest.raises(MemoryError, match=r"^\d{14} bytes could not be allocated"):
+        tg.matmul(wide, np.broadcast_to(np.float32(1), (1, 1 << 22)))

@@ -311,14 +311,11 @@ def _prepare_folder(out: str, settings: Settings, resume: bool) -> None:
 
 
 def _stored(args: argparse.Namespace, out: str) -> dict[str, Any] | None:
-    """Return the settings of the run to go on with, or None for a new one.
-
-    What torchrun starts again (`--max-restarts`) goes on from the checkpoint that it has written.
-    """
-    again = (
-        args.distributed is not None and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
-    )
-    if args.resume or (again and os.path.isfile(os.path.join(out, _CHECKPOINT))):
+    """Return the settings of the run to go on with, or None for a new one."""
+    resume = args.resume
+    if args.distributed is not None and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+        resume |= os.path.isfile(os.path.join(out, _CHECKPOINT))  # torchrun --max-restarts
+    if resume:
         return _read_settings(out)
     return None
 
