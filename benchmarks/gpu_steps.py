@@ -262,7 +262,7 @@ def files_to_test(python: str, part: tuple[int, int] = (1, 1)) -> list[str]:
     status, text = output_of([python, str(ROOT / "tests" / "runnable.py")])
     if status != 0:
         raise RuntimeError(f"tests/runnable.py: {text}")
-    return text.split()[part[0] - 1 :: part[1]]
+    return text.splitlines()[part[0] - 1 :: part[1]]
 
 
 def at_once(python: str) -> list[str]:

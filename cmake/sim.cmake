@@ -23,7 +23,7 @@ target_link_libraries(tilegrad_sim_flags INTERFACE tilegrad_flags)
 
 # fmaf without these is a call of libm, ten times slower.
 # Line tables: a trace names the lines of kernels and so does the report of a fault, but in _sim of a
-# wheel they are stripped (a quarter of its bytes): there the report gives the offset in the module.
+# wheel they are stripped (2.5 MB of it): there the report gives the offset in the module.
 set(sim_kernel_options -Wno-unknown-pragmas -g1 -gz)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
   list(APPEND sim_kernel_options -mavx2 -mfma)

@@ -7,8 +7,8 @@ import errno
 import os
 import signal
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -264,21 +264,15 @@ def test_writers_of_one_file_at_once_leave_one_whole_file(tmp_path: Path) -> Non
 
 
 def test_threads_that_write_one_file_never_lose_what_they_write(tmp_path: Path) -> None:
-    path, failed = tmp_path / "model", []
+    path = tmp_path / "model"
 
-    def write(value: int) -> None:
-        try:
-            for _ in range(100):
-                write_whole(path, bytes([value]) * 1000, "save")
-        except OSError as error:
-            failed.append(error)
+    def write(value: int) -> int:
+        for _ in range(100):
+            write_whole(path, bytes([value]) * 1000, "save")
+        return value
 
-    threads = [threading.Thread(target=write, args=(i,)) for i in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failed == []
+    with ThreadPoolExecutor(6) as pool:  # it raises what a thread has raised
+        assert list(pool.map(write, range(6))) == list(range(6))
     assert os.listdir(tmp_path) == ["model"]
     assert len(set(path.read_bytes())) == 1
 

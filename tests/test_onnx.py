@@ -248,6 +248,10 @@ def test_unknown_modules_are_named() -> None:
             tg.onnx.export(model)
     with error(TypeError, "onnx.export", "the model is a Doubled, which has no ONNX form"):
         tg.onnx.export(Doubled())
+    network = nn.FusedMLP(2, 4, 2, 3)
+    network[1] = Doubled()
+    with error(TypeError, "onnx.export", "1 is a Doubled, which has no ONNX form"):
+        tg.onnx.export(network)
     check(nn.Sequential(nn.Linear(2, 2), Named()), np.ones((3, 2), "f4"))
     with error(TypeError, "onnx.export", "takes a tilegrad.nn.Module; got int"):
         tg.onnx.export(3)  # type: ignore[arg-type]

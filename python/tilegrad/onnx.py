@@ -163,7 +163,7 @@ def _check_modules(module: nn.Module, name: str) -> None:
         raise TypeError(
             f"onnx.export: {name or 'the model'} is a {kind.__name__}, which has no ONNX form"
         )
-    if known is nn.Sequential:
+    if _MODULES[known] is _sequential:
         for key, child in module._modules.items():
             _check_modules(child, f"{name}.{key}" if name else key)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tilegrad import _cpu, ops
 from tilegrad.nn.module import Array, Module, RecordedBackward
+from tilegrad.ops.activation_smooth import check_approximate
 
 if TYPE_CHECKING:
     from tilegrad._recorder import Recorder
@@ -146,8 +147,7 @@ class GELU(_Activation):
 
     def __init__(self, approximate: str = "none") -> None:
         super().__init__()
-        if not isinstance(approximate, str) or approximate not in ("none", "tanh"):
-            raise ValueError(f"GELU: approximate must be 'none' or 'tanh'; got {approximate!r}")
+        check_approximate("GELU", approximate)
         self.approximate = approximate
         self._options = {"approximate": approximate}
         self._native = ("gelu" if approximate == "none" else "gelu_tanh", None)

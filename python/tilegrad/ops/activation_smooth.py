@@ -7,14 +7,16 @@ from ..backends import of
 from ._operands import Array, Operand, Wrt, in_place
 
 
+def check_approximate(op: str, approximate: object) -> None:
+    """Raise ValueError unless gelu has this form; an array has no one answer to `==`."""
+    if not isinstance(approximate, str) or approximate not in ("none", "tanh"):
+        raise ValueError(f"{op}: approximate must be 'none' or 'tanh'; got {approximate!r}")
+
+
 def _gelu_name(op: str, approximate: str) -> str:
     """Return the backend's name of gelu or gelu_backward in the asked form."""
-    word = approximate if isinstance(approximate, str) else None  # an array has no one answer
-    if word == "none":
-        return op
-    if word == "tanh":
-        return op.replace("gelu", "gelu_tanh")
-    raise ValueError(f"{op}: approximate must be 'none' or 'tanh'; got {approximate!r}")
+    check_approximate(op, approximate)
+    return op if approximate == "none" else op.replace("gelu", "gelu_tanh")
 
 
 def elu(

@@ -11,6 +11,7 @@ import torch
 
 import tilegrad
 from tilegrad import _cpu
+from tilegrad.ops.activation_smooth import check_approximate
 
 from ._exchange import operand, tensor
 from ._library import define, differentiate, differentiate_once, refuse_forward_mode
@@ -187,8 +188,7 @@ def selu(input: torch.Tensor) -> torch.Tensor:
 
 def gelu(input: torch.Tensor, *, approximate: str = "none") -> torch.Tensor:
     """Apply x Phi(x), or its tanh approximation; see `tilegrad.gelu`."""
-    if not isinstance(approximate, str) or approximate not in ("none", "tanh"):
-        raise ValueError(f"gelu: approximate must be 'none' or 'tanh'; got {approximate!r}")
+    check_approximate("gelu", approximate)
     return activation(input, "gelu" if approximate == "none" else "gelu_tanh")
 
 

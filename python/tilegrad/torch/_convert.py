@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,14 @@ def tensors(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         if not isinstance(value, (np.ndarray, Array)):
             raise TypeError(f"tensors: {name} must be an array; got {type(value).__name__}")
     return {name: tensor(value) for name, value in state.items()}
+
+
+def _refuse_shared(op: str, named: Iterable[tuple[str, Any]]) -> None:
+    """Raise TypeError where one parameter has two names: the copy would have two parameters."""
+    names: dict[int, str] = {}
+    for name, weight in named:
+        if (known := names.setdefault(id(weight), name)) != name:
+            raise TypeError(f"{op}: {known} and {name} are one parameter")
 
 
 def _dtype(module: torch_nn.Module) -> str:
@@ -177,13 +185,11 @@ def from_torch(module: torch_nn.Module) -> nn.Module:
     """
     if not isinstance(module, torch_nn.Module):
         raise TypeError(f"from_torch: takes a torch.nn.Module; got {type(module).__name__}")
-    names: dict[int, str] = {}
-    for name, weight in module.named_parameters(remove_duplicate=False):
+    named = list(module.named_parameters(remove_duplicate=False))
+    for name, weight in named:
         if weight.is_meta:
             raise TypeError(f"from_torch: {name} is on the meta device, without values")
-        if id(weight) in names:
-            raise TypeError(f"from_torch: {names[id(weight)]} and {name} are one parameter")
-        names[id(weight)] = name
+    _refuse_shared("from_torch", named)
     random = get_state()
     model = _built(module, "")
     set_state(random)  # what the layers drew is replaced
@@ -264,13 +270,11 @@ def to_torch(model: nn.Module) -> torch_nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"to_torch: takes a tilegrad.nn.Module; got {type(model).__name__}")
-    names: dict[int, str] = {}
+    named: list[tuple[str, Any]] = []
     for prefix, module in model.named_modules():
         for key, weight in module._parameters.items():
-            name = f"{prefix}.{key}" if prefix else key
-            if id(weight) in names:
-                raise TypeError(f"to_torch: {names[id(weight)]} and {name} are one parameter")
-            names[id(weight)] = name
+            named.append((f"{prefix}.{key}" if prefix else key, weight))
+    _refuse_shared("to_torch", named)
     with torch.random.fork_rng(devices=[]):  # what the layers draw is replaced
         made = _to(model, "")
     state = tensors(model.state_dict())
